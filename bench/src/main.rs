@@ -1,0 +1,2 @@
+//! ringfence-bench
+fn main() {}

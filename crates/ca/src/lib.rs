@@ -1,0 +1,1 @@
+//! Certificate authority: SVID issue and rotation, and the SPIFFE Workload API

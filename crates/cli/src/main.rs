@@ -1,0 +1,2 @@
+//! The `ringfence` binary: arguments, output, wiring; nothing else.
+fn main() {}

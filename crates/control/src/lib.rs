@@ -1,0 +1,1 @@
+//! Compiles snapshots, distributes them, and answers the admin API

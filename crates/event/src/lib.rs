@@ -1,0 +1,1 @@
+//! The event schema: OCSF classes as Rust types, ids, severity

@@ -1,0 +1,1 @@
+//! The signing oracle process: holds keys, signs what policy allows

@@ -1,0 +1,1 @@
+//! Master key, seal and unseal, key hierarchy, AEAD, signing keys

@@ -1,0 +1,1 @@
+//! The fence: ringfence.yaml parsed with positions, validated, and queried as a graph

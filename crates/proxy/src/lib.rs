@@ -1,0 +1,1 @@
+//! The data plane: gateway and sidecar pipelines

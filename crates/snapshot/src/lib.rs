@@ -1,0 +1,1 @@
+//! The compiled, signed configuration that enforcement points run from, and its verification

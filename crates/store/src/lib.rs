@@ -1,0 +1,1 @@
+//! Durable state: commit-ordered revisions, audit records and a transactional outbox

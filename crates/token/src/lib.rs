@@ -1,0 +1,1 @@
+//! JOSE: parse, verify, mint; JWKS; the one place a bearer becomes verified
