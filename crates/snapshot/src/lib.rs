@@ -1,1 +1,19 @@
-//! The compiled, signed configuration that enforcement points run from, and its verification
+//! What enforcement points run from: why this is a crate.
+//!
+//! The fence is text that people change; an enforcement point needs something compiled, numbered and signed that it can
+//! check by itself, so that whoever distributes it cannot alter it and nobody can replay an old one. The keeper signs the
+//! exact bytes, so there is no canonical form to disagree about. No I/O, no tasks.
+#![forbid(unsafe_code)]
+
+mod address;
+mod compile;
+mod der;
+pub mod node;
+mod signed;
+mod types;
+
+pub use address::{Addresses, EGRESS_BASE, SERVICE_BASE, egress_ip, service_ip};
+pub use compile::{CompileError, Header, compile};
+pub use der::Der;
+pub use signed::{SignedSnapshot, SnapshotError, VerifiedSnapshot};
+pub use types::{Bundle, Egress, JwtKey, Service, Snapshot, Target};

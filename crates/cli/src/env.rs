@@ -1,0 +1,30 @@
+//! The environment, read once and in one place; a test hands in its own.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+/// What the environment says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Env {
+    /// `NO_COLOR` is not set and output goes to a terminal.
+    pub(crate) colour: bool,
+    /// `CREDENTIALS_DIRECTORY`, where systemd puts secrets.
+    pub(crate) credentials: Option<PathBuf>,
+    /// `RINGFENCE_PASSPHRASE`, for unattended starts with a passphrase.
+    pub(crate) passphrase: Option<String>,
+    /// `PATH`.
+    pub(crate) path: Vec<PathBuf>,
+}
+
+impl Env {
+    /// Reads the process's environment.
+    #[expect(clippy::disallowed_methods, reason = "the one place")]
+    pub(crate) fn read() -> Self {
+        Self {
+            colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+            credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+            passphrase: std::env::var("RINGFENCE_PASSPHRASE").ok(),
+            path: std::env::var_os("PATH").map(|p| std::env::split_paths(&p).collect()).unwrap_or_default(),
+        }
+    }
+}

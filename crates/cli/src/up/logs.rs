@@ -1,0 +1,135 @@
+//! What the services print, side by side: each line with its service's name in its colour.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// Bytes of one service that are shown per look; a service that prints more is shown later, not at the others' cost.
+const MAX_STEP: u64 = 256 * 1024;
+/// Longest line that waits for its end.
+const MAX_LINE: usize = 16 * 1024;
+const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];
+
+/// Follows the services' log files.
+#[derive(Debug)]
+pub(crate) struct Logs {
+    colour: bool,
+    width: usize,
+    files: HashMap<String, Tail>,
+}
+
+#[derive(Debug)]
+struct Tail {
+    path: PathBuf,
+    file: Option<(u64, File)>,
+    offset: u64,
+    partial: Vec<u8>,
+    colour: u8,
+}
+
+impl Logs {
+    pub(crate) fn new(colour: bool) -> Self {
+        Self { colour, width: 9, files: HashMap::new() }
+    }
+
+    /// Follows one more service, from the present end of its log.
+    pub(crate) fn follow(&mut self, service: &str, path: PathBuf) {
+        let offset = path.metadata().map_or(0, |m| m.len());
+        let colour = COLOURS[self.files.len() % COLOURS.len()];
+        self.width = self.width.max(service.len());
+        self.files.entry(service.to_owned()).or_insert(Tail { path, file: None, offset, partial: Vec::new(), colour });
+    }
+
+    /// Prints what is new.
+    pub(crate) fn show(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        let mut names: Vec<_> = self.files.keys().cloned().collect();
+        names.sort();
+        for name in names {
+            let Some(tail) = self.files.get_mut(&name) else { continue };
+            for line in tail.read().unwrap_or_default() {
+                print(out, self.colour, self.width, &name, tail.colour, &line)?;
+            }
+        }
+        out.flush()
+    }
+
+    /// A line of Ringfence's own.
+    pub(crate) fn say(&self, out: &mut dyn Write, line: &str) -> io::Result<()> {
+        for line in line.lines() {
+            print(out, self.colour, self.width, "ringfence", 1, line)?;
+        }
+        out.flush()
+    }
+}
+
+fn print(out: &mut dyn Write, colour: bool, width: usize, name: &str, code: u8, line: &str) -> io::Result<()> {
+    if colour {
+        writeln!(out, "\x1b[{code}m{name:width$} │\x1b[0m {line}")
+    } else {
+        writeln!(out, "{name:width$} | {line}")
+    }
+}
+
+impl Tail {
+    fn read(&mut self) -> io::Result<Vec<String>> {
+        let mut lines = Vec::new();
+        let current = std::fs::metadata(&self.path).map(|m| m.ino()).ok();
+        if self.file.is_none() {
+            if let Some(inode) = current {
+                let mut file = File::open(&self.path)?;
+                file.seek(SeekFrom::Start(self.offset))?;
+                self.file = Some((inode, file));
+            }
+        }
+        let Some((inode, file)) = &mut self.file else { return Ok(lines) };
+        let n = file.take(MAX_STEP).read_to_end(&mut self.partial)?;
+        if n == 0 && current.is_some_and(|now| now != *inode) {
+            // Rotated, and the old file is read to its end.
+            (self.file, self.offset) = (None, 0);
+        }
+        while let Some(end) = self.partial.iter().position(|&b| b == b'\n') {
+            let line: Vec<u8> = self.partial.drain(..=end).collect();
+            lines.push(clean(&line));
+        }
+        if self.partial.len() > MAX_LINE {
+            lines.push(clean(&std::mem::take(&mut self.partial)));
+        }
+        Ok(lines)
+    }
+}
+
+/// A service must not be able to steer the operator's terminal: control characters go, except tabs.
+fn clean(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).chars().filter(|&c| c == '\t' || !c.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_a_service_are_shown_whole_across_a_rotation_and_cannot_steer_the_terminal() {
+        let dir = std::env::temp_dir().join(format!("ringfence-logs-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("portal.log");
+        std::fs::write(&path, "before\n").unwrap();
+        let mut logs = Logs::new(false);
+        logs.follow("portal", path.clone());
+        let mut shown = |logs: &mut Logs| {
+            let mut out = Vec::new();
+            logs.show(&mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        std::fs::write(&path, "before\none\x1b[2J\nha").unwrap();
+        assert_eq!(shown(&mut logs), "portal    | one[2J\n");
+        std::fs::write(&path, "before\none\x1b[2J\nhalf\n").unwrap();
+        assert_eq!(shown(&mut logs), "portal    | half\n");
+        std::fs::rename(&path, dir.join("portal.1.log")).unwrap();
+        std::fs::write(&path, "new\n").unwrap();
+        shown(&mut logs);
+        assert_eq!(shown(&mut logs), "portal    | new\n");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,137 @@
+//! Messages between the supervisor (`up`) and control, and the report that `status` shows.
+
+use std::path::PathBuf;
+
+use ringfence_snapshot::Der;
+use serde::{Deserialize, Serialize};
+
+/// From the supervisor to control.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToControl {
+    /// First message.
+    Start {
+        /// The data directory.
+        data: PathBuf,
+    },
+    /// With one descriptor: a channel to the keeper. Comes again when the keeper was restarted.
+    Keeper,
+    /// With one descriptor: a channel to a proxy, speaking `snapshot::node`. Comes again when it was restarted.
+    Proxy {
+        /// The node's id.
+        node: String,
+    },
+    /// With one descriptor: the listening socket of a service's Workload API.
+    Workload {
+        /// The service.
+        service: String,
+        /// Inode of the service's network namespace: what callers must prove to live in.
+        netns: u64,
+    },
+    /// A service's shim is gone.
+    WorkloadGone {
+        /// The service.
+        service: String,
+    },
+    /// The fence as read from disk; answered by [`FromControl::Fence`].
+    Fence {
+        /// Name and text of each file.
+        files: Vec<(String, String)>,
+    },
+    /// What runs, whenever it changed.
+    Report(Report),
+}
+
+/// From control to the supervisor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromControl {
+    /// Control and keeper know each other.
+    Ready {
+        /// SubjectPublicKeyInfo of the key that signs snapshots, for proxies to pin.
+        snapshot_key: Der,
+    },
+    /// How the fence was taken.
+    Fence(Result<Applied, String>),
+    /// Somebody asked over the control socket.
+    Command(Command),
+    /// Control cannot go on; it will exit.
+    Fatal(String),
+}
+
+/// A fence in force.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Applied {
+    /// Its revision.
+    pub revision: u64,
+    /// Name and address number of each service ([`ringfence_snapshot::service_ip`]).
+    pub services: Vec<(String, u16)>,
+    /// Egress host and address number ([`ringfence_snapshot::egress_ip`]).
+    pub egress: Vec<(String, u16)>,
+}
+
+/// What the control socket can ask of the supervisor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Restart a service.
+    Restart {
+        /// Which.
+        service: String,
+    },
+    /// Stop everything.
+    Down,
+}
+
+/// What runs, as the supervisor sees it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// Name of the fence.
+    pub fence: String,
+    /// The fence's file or folder.
+    pub path: PathBuf,
+    /// Where the gateway listens.
+    pub gateway: Vec<String>,
+    /// `on`, or `off` and why.
+    pub isolation: String,
+    /// What the operator should know at all times.
+    pub warnings: Vec<String>,
+    /// The last fence that was refused, if it is newer than the one in force.
+    pub rejected: Option<String>,
+    /// Ringfence's own processes.
+    pub processes: Vec<ProcessReport>,
+    /// The services.
+    pub services: Vec<ServiceReport>,
+}
+
+/// One process of Ringfence.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ProcessReport {
+    /// `keeper`, `control`, `node`.
+    pub name: String,
+    /// Process id, 0 while it does not run.
+    pub pid: u32,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// Unix time in seconds of the last start.
+    pub since: u64,
+}
+
+/// One service.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ServiceReport {
+    /// Its name.
+    pub name: String,
+    /// `starting`, `ready`, `running`, `exited`, `backoff`, `waiting`, `external`, `stopped`.
+    pub state: String,
+    /// Details: exit status, seconds until the next start.
+    pub detail: String,
+    /// Process id of its shim, 0 if there is none.
+    pub shim: u32,
+    /// Process id of the namespace's init, 0 if there is none.
+    pub init: u32,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// `fenced`, `off` or `external`.
+    pub isolation: String,
+}

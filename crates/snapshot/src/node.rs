@@ -1,0 +1,147 @@
+//! Messages between control and a proxy. They live here, because both sides hold snapshots and neither depends on the other.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Der, SignedSnapshot};
+
+/// From control to a proxy.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToProxy {
+    /// Enforce this from now on; answered by `Ack` or `Nack`.
+    Snapshot(SignedSnapshot),
+    /// Answer to [`FromProxy::Sign`].
+    Signed {
+        /// The request's number.
+        request: u64,
+        /// The certificate, or why there is none.
+        outcome: Result<Issued, String>,
+    },
+    /// Renew every certificate now (an issuing CA was rotated or an identity revoked).
+    Renew,
+}
+
+/// A certificate chain, leaf first, without the root.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Issued {
+    /// DER.
+    pub chain: Vec<Der>,
+    /// Unix time in seconds.
+    pub not_after: u64,
+}
+
+/// From a proxy to control.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromProxy {
+    /// First message: which version speaks, and the highest (epoch, revision) it has seen.
+    Hello {
+        /// Version of the program.
+        version: String,
+        /// Highest epoch and revision seen.
+        seen: (u64, u64),
+    },
+    /// Asks for a certificate.
+    Sign {
+        /// Number for the answer.
+        request: u64,
+        /// For whom.
+        subject: Subject,
+        /// SubjectPublicKeyInfo of a key that this proxy made.
+        spki: Der,
+        /// Signature that proves possession of the key (`keys::possession`).
+        proof: Der,
+    },
+    /// The snapshot is in force.
+    Ack {
+        /// Its revision.
+        revision: u64,
+    },
+    /// The snapshot was refused; the one before stays in force.
+    Nack {
+        /// Its revision as claimed, 0 if it could not be read.
+        revision: u64,
+        /// Why.
+        reason: String,
+    },
+    /// Once a second, for `top` and metrics.
+    Stats(Stats),
+}
+
+/// For whom a certificate is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// An X.509-SVID of one of the proxy's services, or of the gateway: a SPIFFE ID.
+    Svid(String),
+    /// The gateway's certificate from the serving CA, for these DNS names or IP addresses.
+    Serving(Vec<String>),
+}
+
+/// Cumulative counters of a proxy.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Stats {
+    /// Revision in force.
+    pub revision: u64,
+    /// Whether the lease has run out.
+    pub stale: bool,
+    /// Open client connections.
+    pub connections: u64,
+    /// Events written and dropped.
+    pub events: (u64, u64),
+    /// TLS handshakes by negotiated group, such as `X25519MLKEM768`.
+    pub groups: Vec<(String, u64)>,
+    /// Per edge.
+    pub edges: Vec<EdgeStats>,
+    /// When each certificate in use ends: SPIFFE ID, Unix time in seconds.
+    pub certificates: Vec<(String, u64)>,
+}
+
+/// Cumulative counters of one edge.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct EdgeStats {
+    /// Caller, `outside` for the gateway's clients.
+    pub caller: String,
+    /// Callee or egress host.
+    pub callee: String,
+    /// Requests (or connections, for bytes).
+    pub requests: u64,
+    /// Answered with 5xx or broken.
+    pub errors: u64,
+    /// Refused.
+    pub denied: u64,
+    /// Latency histogram: counts per bucket of [`latency_bucket`].
+    pub latency: Vec<u64>,
+}
+
+/// Buckets of [`EdgeStats::latency`]: four per power of two of microseconds.
+pub const LATENCY_BUCKETS: usize = 112;
+
+/// The bucket of a latency in microseconds. Relative error below 25 %.
+pub fn latency_bucket(us: u64) -> usize {
+    let us = us.max(1);
+    let exponent = us.ilog2() as usize;
+    let quarter = if exponent >= 2 { (us >> (exponent - 2)) as usize & 3 } else { (us << (2 - exponent)) as usize & 3 };
+    (exponent * 4 + quarter).min(LATENCY_BUCKETS - 1)
+}
+
+/// Largest latency in microseconds that falls into `bucket`.
+pub fn latency_bound(bucket: usize) -> u64 {
+    let (exponent, quarter) = (bucket / 4, (bucket % 4) as u64);
+    ((4 + quarter + 1) << exponent).div_ceil(4).saturating_sub(1).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_latency_is_at_most_its_bucket_s_bound_and_close_to_it(us in 1..(1_u64 << 27)) {
+            let bound = latency_bound(latency_bucket(us));
+            prop_assert!(bound >= us && bound <= us + us / 4 + 1, "{us} in a bucket up to {bound}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The envelope: exact bytes and a signature; and what only its verification makes.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use ringfence_keys::{Algorithm, VerifyingKey};
+use serde::{Deserialize, Serialize};
+
+use crate::{Der, Snapshot};
+
+/// Prefix of what is signed, so that a signature over a snapshot is one over nothing else.
+const CONTEXT: &[u8] = b"ringfence snapshot v1\0";
+/// Largest snapshot in bytes.
+const MAX_BYTES: usize = 12 * 1024 * 1024;
+
+/// A snapshot as it travels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignedSnapshot {
+    /// JSON of a [`Snapshot`].
+    pub bytes: String,
+    /// Ed25519 over the context and the bytes.
+    pub signature: Der,
+}
+
+/// A snapshot whose signature, time and revision were checked; made only by [`SignedSnapshot::verify`].
+#[derive(Clone, Debug)]
+pub struct VerifiedSnapshot(Arc<Snapshot>);
+
+/// Why a snapshot is not enforced.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// Not signed by the key that was given at start.
+    #[error("the snapshot is not signed by this fence's keeper")]
+    Signature,
+    /// Not a snapshot.
+    #[error("the snapshot cannot be read: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// Larger than any snapshot.
+    #[error("the snapshot has {0} bytes, more than the {MAX_BYTES} allowed")]
+    TooLarge(usize),
+    /// Past its end.
+    #[error("the snapshot expired at {expired_at} and it is {now} now: is the clock right, and does control run?")]
+    Expired {
+        /// Unix time in seconds.
+        expired_at: u64,
+        /// Unix time in seconds.
+        now: u64,
+    },
+    /// From the future by more than the tolerated skew.
+    #[error("the snapshot is of {issued_at} but it is only {now}: compare the clocks of control and this host")]
+    Future {
+        /// Unix time in seconds.
+        issued_at: u64,
+        /// Unix time in seconds.
+        now: u64,
+    },
+    /// Older than one seen before.
+    #[error("the snapshot has revision {offered} of epoch {epoch}, but {seen} was seen: somebody replays old configuration")]
+    Rollback {
+        /// Epoch offered.
+        epoch: u64,
+        /// Revision offered.
+        offered: u64,
+        /// Highest revision seen.
+        seen: u64,
+    },
+    /// Its parts contradict each other.
+    #[error("the snapshot is inconsistent: {0}")]
+    Inconsistent(&'static str),
+}
+
+impl SignedSnapshot {
+    /// What is to be signed for these bytes; the keeper calls this after it has checked them.
+    pub fn message(bytes: &str) -> Vec<u8> {
+        [CONTEXT, bytes.as_bytes()].concat()
+    }
+
+    /// Reads the content without trusting it: for the keeper, which judges before it signs, and for display.
+    ///
+    /// # Errors
+    /// Not a snapshot, or an inconsistent one.
+    pub fn parse_unverified(bytes: &str) -> Result<Snapshot, SnapshotError> {
+        if bytes.len() > MAX_BYTES {
+            return Err(SnapshotError::TooLarge(bytes.len()));
+        }
+        let snapshot: Snapshot = serde_json::from_str(bytes)?;
+        consistent(&snapshot)?;
+        Ok(snapshot)
+    }
+
+    /// Checks signature, time and that (epoch, revision) is not below `seen`.
+    ///
+    /// # Errors
+    /// [`SnapshotError`], in the order: signature first, so that nothing unsigned is parsed.
+    pub fn verify(&self, key: &VerifyingKey, now: u64, seen: (u64, u64)) -> Result<VerifiedSnapshot, SnapshotError> {
+        const SKEW: u64 = 60;
+        if self.bytes.len() > MAX_BYTES {
+            return Err(SnapshotError::TooLarge(self.bytes.len()));
+        }
+        if key.algorithm() != Algorithm::Ed25519 {
+            return Err(SnapshotError::Signature);
+        }
+        key.verify(&Self::message(&self.bytes), &self.signature.0).map_err(|_| SnapshotError::Signature)?;
+        let snapshot = Self::parse_unverified(&self.bytes)?;
+        if now >= snapshot.expires_at {
+            return Err(SnapshotError::Expired { expired_at: snapshot.expires_at, now });
+        }
+        if snapshot.issued_at > now + SKEW {
+            return Err(SnapshotError::Future { issued_at: snapshot.issued_at, now });
+        }
+        if (snapshot.epoch, snapshot.revision) < seen {
+            return Err(SnapshotError::Rollback { epoch: snapshot.epoch, offered: snapshot.revision, seen: seen.1 });
+        }
+        Ok(VerifiedSnapshot(Arc::new(snapshot)))
+    }
+}
+
+impl Deref for VerifiedSnapshot {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
+/// What lookups rely on.
+fn consistent(snapshot: &Snapshot) -> Result<(), SnapshotError> {
+    let services = &snapshot.services;
+    if !services.windows(2).all(|pair| pair[0].name < pair[1].name) {
+        return Err(SnapshotError::Inconsistent("services are not in order of name, or one is there twice"));
+    }
+    let mut addresses: Vec<u16> = services.iter().map(|s| s.address).collect();
+    addresses.sort_unstable();
+    if addresses.first() == Some(&0) || addresses.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(SnapshotError::Inconsistent("two services share an address"));
+    }
+    if services.iter().flat_map(|s| &s.calls).any(|call| snapshot.service(&call.service).is_none()) {
+        return Err(SnapshotError::Inconsistent("an edge leads to a service that does not exist"));
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! The content of a snapshot.
+
+use ringfence_model::{Call, ExternalTls, Gateway, HostPort, Limits, Position, Protocol, Route};
+use serde::{Deserialize, Serialize};
+
+use crate::Der;
+
+/// The fence compiled for enforcement points.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// Name of the fence.
+    pub fence: String,
+    /// SPIFFE trust domain.
+    pub trust_domain: String,
+    /// Raised by a restore from backup: a higher epoch wins over any revision.
+    pub epoch: u64,
+    /// Only grows within an epoch.
+    pub revision: u64,
+    /// Unix time in seconds.
+    pub issued_at: u64,
+    /// Unix time in seconds after which it is no longer valid at all.
+    pub expires_at: u64,
+    /// Seconds after `issued_at` until which enforcement points may run from it without hearing from control.
+    pub lease: u64,
+    /// The way in from outside.
+    pub gateway: Option<Gateway>,
+    /// All services, in order of name.
+    pub services: Vec<Service>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Whom to believe.
+    pub bundle: Bundle,
+}
+
+/// A service as enforcement points see it: no command, no environment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Number of its address inside other services' networks ([`crate::service_ip`]); keeps its value for ever.
+    pub address: u16,
+    /// Where it is.
+    pub target: Target,
+    /// The port on which it listens inside its network.
+    pub listen: Option<u16>,
+    /// The port at which callers find it, besides 80.
+    pub port: Option<u16>,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// What of it the gateway serves.
+    pub routes: Vec<Route>,
+    /// Whom it may call.
+    pub calls: Vec<Call>,
+    /// Hosts outside that it may reach.
+    pub egress: Vec<Egress>,
+    /// Where it is declared.
+    pub position: Position,
+}
+
+/// Where a service is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// Behind a shim.
+    Fenced,
+    /// Elsewhere, without isolation.
+    External {
+        /// Where.
+        address: HostPort,
+        /// How it is reached.
+        tls: ExternalTls,
+    },
+}
+
+/// A host outside, with its address inside the service's network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Egress {
+    /// Number of its address ([`crate::egress_ip`]); keeps its value for ever.
+    pub address: u16,
+    /// The declaration.
+    pub rule: ringfence_model::Egress,
+}
+
+/// Whom to believe.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bundle {
+    /// Grows with each change.
+    pub generation: u64,
+    /// X.509 authorities of the mesh (roots), DER.
+    pub x509: Vec<Der>,
+    /// Keys that sign JWT-SVIDs.
+    pub jwt: Vec<JwtKey>,
+    /// Roots of the gateway's serving CA, DER: for clients outside, never for SVIDs.
+    pub serving: Vec<Der>,
+}
+
+/// A key that signs JWT-SVIDs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JwtKey {
+    /// `kid`.
+    pub kid: String,
+    /// SubjectPublicKeyInfo.
+    pub spki: Der,
+}
+
+impl Snapshot {
+    /// The service of that name.
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.binary_search_by(|s| s.name.as_str().cmp(name)).ok().map(|i| &self.services[i])
+    }
+
+    /// The declared edge from `caller` to `callee`.
+    pub fn edge(&self, caller: &str, callee: &str) -> Option<&Call> {
+        self.service(caller)?.calls.iter().find(|c| c.service == callee)
+    }
+}
