@@ -1,1 +1,26 @@
-//! The fence: ringfence.yaml parsed with positions, validated, and queried as a graph
+//! The fence: `ringfence.yaml` parsed with positions, validated, and queried as a graph.
+//!
+//! Everything downstream (snapshots, events, `why`) names the line of the fence it rests on, so every element here
+//! carries its [`Position`], and a [`Fence`] exists only when the whole declaration is valid: what cannot be enforced
+//! cannot be held. A serde decoder was rejected: it stops at the first error and forgets where values stood.
+#![forbid(unsafe_code)]
+
+mod decode;
+mod diagnostic;
+mod fence;
+mod load;
+mod pattern;
+mod position;
+mod scalar;
+mod suggest;
+mod validate;
+pub mod yaml;
+
+pub use diagnostic::{Diagnostic, Diagnostics, Related, Severity};
+pub use fence::{
+    Accept, Allow, Call, Egress, ExternalTls, Fence, FileRule, Gateway, GatewayTls, HostPort, Kind, Limits,
+    Protocol, Ready, Route, Service, SourceFile,
+};
+pub use load::{MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES};
+pub use pattern::{PathPattern, PatternError};
+pub use position::Position;

@@ -1,0 +1,98 @@
+//! Which keys each object of the fence has: the one list that the decoder, its suggestions and the JSON Schema's test share.
+
+/// An object of the fence: its name (in the JSON Schema's `$defs` as well) and its keys.
+#[derive(Debug)]
+pub(crate) struct Object {
+    pub(crate) name: &'static str,
+    pub(crate) keys: &'static [&'static str],
+    /// Words of other tools, and what stands for them here.
+    pub(crate) foreign: &'static [(&'static str, &'static str)],
+}
+
+const fn object(name: &'static str, keys: &'static [&'static str]) -> Object {
+    Object { name, keys, foreign: &[] }
+}
+
+pub(crate) static FENCE: Object = Object {
+    name: "fence",
+    keys: &["fence", "trust_domain", "owner", "consent", "gateway", "services", "external", "limits"],
+    foreign: &[
+        ("name", "the name of the whole stands under `fence`"),
+        ("version", "a fence has no version: leave it out"),
+        ("networks", "each service has a network of its own: leave it out"),
+        ("volumes", "what a service may read and write stands in its `files`"),
+    ],
+};
+pub(crate) static GATEWAY: Object = object("gateway", &["listen", "tls", "hosts"]);
+pub(crate) static GATEWAY_TLS: Object = object("gateway_tls", &["cert", "key"]);
+pub(crate) static SERVICE: Object = Object {
+    name: "service",
+    keys: &[
+        "run", "listen", "port", "protocol", "env", "files", "ready", "routes", "calls", "accepts", "egress",
+    ],
+    foreign: &[
+        (
+            "image",
+            "images are not run: start the program with `run: [PROGRAM, …]`, or with `ringfence run NAME -- CMD`",
+        ),
+        ("command", "the command stands under `run`, as a list"),
+        ("cmd", "the command stands under `run`, as a list"),
+        ("environment", "environment variables stand under `env`, as a mapping"),
+        ("ports", "the port inside the service's network stands under `listen`"),
+        ("expose", "the port inside the service's network stands under `listen`"),
+        ("depends_on", "whom it may call stands under `calls`; services start in that order"),
+        ("volumes", "what it may read and write stands under `files`"),
+        ("address", "a service that runs elsewhere stands under the top-level `external`"),
+        ("healthcheck", "what shows that it is ready stands under `ready`"),
+    ],
+};
+pub(crate) static EXTERNAL: Object = Object {
+    name: "external",
+    keys: &["address", "tls", "port", "protocol", "routes", "accepts"],
+    foreign: &[
+        ("run", "a service that Ringfence starts stands under `services`"),
+        ("calls", "what runs elsewhere is not fenced, so nothing would enforce its calls"),
+        ("egress", "what runs elsewhere is not fenced, so nothing would enforce where it reaches"),
+        ("listen", "where it listens stands in `address`, the port for its callers in `port`"),
+        ("url", "where it listens stands in `address`, as `HOST:PORT`"),
+    ],
+};
+pub(crate) static EXTERNAL_TLS: Object = object("external_tls", &["spiffe"]);
+pub(crate) static FILE: Object = object("file", &["path", "write"]);
+pub(crate) static READY: Object = object("ready", &["http"]);
+pub(crate) static ROUTE: Object = object("route", &["host", "path"]);
+pub(crate) static CALL: Object = object("call", &["service", "allow"]);
+pub(crate) static ALLOW: Object = object("allow", &["methods", "paths"]);
+pub(crate) static EGRESS: Object = object("egress", &["host", "port", "tls", "allow_private"]);
+pub(crate) static LIMITS: Object = object(
+    "limits",
+    &[
+        "header_bytes",
+        "headers",
+        "body",
+        "idle",
+        "header_time",
+        "request_time",
+        "connections",
+        "streams",
+        "drain",
+    ],
+);
+
+/// All of them.
+#[cfg(test)]
+pub(crate) static OBJECTS: [&Object; 13] = [
+    &FENCE,
+    &GATEWAY,
+    &GATEWAY_TLS,
+    &SERVICE,
+    &EXTERNAL,
+    &EXTERNAL_TLS,
+    &FILE,
+    &READY,
+    &ROUTE,
+    &CALL,
+    &ALLOW,
+    &EGRESS,
+    &LIMITS,
+];

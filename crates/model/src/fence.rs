@@ -1,0 +1,390 @@
+//! The fence as types. Only [`Fence::load`] and [`Fence::parse`] make one, so holding one means that it is valid.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::diagnostic::Diagnostic;
+use crate::pattern::PathPattern;
+use crate::position::Position;
+
+/// A valid declaration: which services exist, who may call whom, and where each may reach.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Fence {
+    /// `fence:`, the name of the whole.
+    pub name: String,
+    /// `trust_domain:`, a SPIFFE trust domain that is also a DNS name, since it is part of SNI.
+    pub trust_domain: String,
+    /// `gateway:`, when anything is reachable from outside.
+    pub gateway: Option<Gateway>,
+    /// All services, those of `services:` and `external:`, in order of declaration.
+    pub services: Vec<Service>,
+    /// `limits:`, filled up with defaults.
+    pub limits: Limits,
+    /// `consent: required`: an edge into another fragment holds only when that fragment accepts it.
+    pub consent_required: bool,
+    /// Where `fence:` stands.
+    pub position: Position,
+    /// The files it was read from.
+    pub files: Vec<SourceFile>,
+    /// The folder they lie in; empty when it was parsed from text.
+    pub folder: PathBuf,
+    /// What is valid and probably not meant.
+    pub warnings: Vec<Diagnostic>,
+    pub(crate) index: BTreeMap<String, usize>,
+}
+
+/// One file of the fence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Its name relative to the fence's folder.
+    pub name: Arc<str>,
+    /// `owner:`, who answers for it.
+    pub owner: Option<String>,
+    /// Its text, for pictures.
+    pub text: Arc<str>,
+}
+
+/// The way in from outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gateway {
+    /// Where it listens, at least one address.
+    pub listen: Vec<SocketAddr>,
+    /// Its certificate.
+    pub tls: GatewayTls,
+    /// Host names that its certificate from the internal serving CA carries, besides those of the routes.
+    pub hosts: Vec<String>,
+    /// Where `gateway:` stands.
+    pub position: Position,
+}
+
+/// Where the gateway's certificate comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GatewayTls {
+    /// From the internal serving CA.
+    Internal,
+    /// From files, reloaded when they change; relative to the fence's folder.
+    Files {
+        /// The chain, PEM.
+        cert: PathBuf,
+        /// The private key, PEM.
+        key: PathBuf,
+    },
+    /// None: clients speak plain text (`tls: off`).
+    Off,
+}
+
+/// A service: who it is, what it runs, whom it may call and where it may reach.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name, a DNS label that begins with a letter.
+    pub name: String,
+    /// How it comes to run.
+    pub kind: Kind,
+    /// The port on which it listens inside its network; none when nobody may call it.
+    pub listen: Option<u16>,
+    /// The port at which callers find it, besides 80; the same as `listen` unless `port:` says otherwise.
+    pub port: Option<u16>,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// What of it is reachable through the gateway.
+    pub routes: Vec<Route>,
+    /// Whom it may call. Holds only calls that are in force.
+    pub calls: Vec<Call>,
+    /// Calls that it declares and the callee's fragment has not accepted: not in force.
+    pub proposed: Vec<Call>,
+    /// Callers that its fragment accepts, where consent is required.
+    pub accepts: Vec<Accept>,
+    /// Hosts outside that it may reach.
+    pub egress: Vec<Egress>,
+    /// Where its name stands.
+    pub position: Position,
+}
+
+/// How a service comes to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// `up` starts it in a network of its own.
+    Run {
+        /// Program and arguments, at least the program.
+        command: Vec<String>,
+        /// Variables added to its environment.
+        env: BTreeMap<String, String>,
+        /// What it may read and write beyond the read-only system.
+        files: Vec<FileRule>,
+        /// What shows that it is ready.
+        ready: Option<Ready>,
+    },
+    /// Already running elsewhere: proxied, not isolated.
+    External {
+        /// Where.
+        address: HostPort,
+        /// How it is reached.
+        tls: ExternalTls,
+    },
+    /// Started by `ringfence run NAME -- CMD`.
+    Waits {
+        /// Variables added to its environment.
+        env: BTreeMap<String, String>,
+        /// What it may read and write beyond the read-only system.
+        files: Vec<FileRule>,
+        /// What shows that it is ready.
+        ready: Option<Ready>,
+    },
+}
+
+/// A file or folder a service may use; relative to the fence's folder unless absolute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRule {
+    /// The path, without `..`.
+    pub path: PathBuf,
+    /// Whether it may write there.
+    pub write: bool,
+    /// Where it is declared.
+    pub position: Position,
+}
+
+/// What shows that a service is ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ready {
+    /// Its port accepts a connection.
+    Tcp,
+    /// A GET of this path answers with a 2xx or 3xx status.
+    Http {
+        /// The path.
+        path: String,
+    },
+}
+
+/// How an external service is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExternalTls {
+    /// Plain text.
+    Off,
+    /// Mutual TLS with SPIFFE identities.
+    Spiffe {
+        /// The identity it must prove; the one of its name in this trust domain when none is given.
+        id: Option<String>,
+    },
+}
+
+/// What a service speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1 and HTTP/2.
+    #[default]
+    Http,
+    /// gRPC over HTTP/2.
+    Grpc,
+    /// Bytes.
+    Tcp,
+}
+
+/// A way through the gateway to a service, by host and path prefix.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The host, lower case; any host when absent. Always present for a `tcp` service, which is chosen by SNI.
+    pub host: Option<String>,
+    /// The path prefix, in whole segments: `/a` covers `/a` and `/a/b`, not `/ab`.
+    pub path: String,
+    /// Where it is declared.
+    pub position: Position,
+}
+
+/// A declared edge from a service to a callee.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// The callee.
+    pub service: String,
+    /// What may pass: a request that matches any of these. Empty means everything.
+    pub allow: Vec<Allow>,
+    /// Where the callee is named.
+    pub position: Position,
+}
+
+/// A caller from another fragment that this service's fragment accepts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accept {
+    /// The caller.
+    pub caller: String,
+    /// Where it is accepted.
+    pub position: Position,
+}
+
+/// A request may pass when its method and its path are among these; an empty list means any.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allow {
+    /// HTTP methods, upper case.
+    pub methods: Vec<String>,
+    /// Path patterns.
+    pub paths: Vec<PathPattern>,
+    /// Where it is declared.
+    pub position: Position,
+}
+
+/// A host outside that a service may reach.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Egress {
+    /// Its name, lower case.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Whether the service must speak TLS with this host's name as SNI; true by default for port 443.
+    pub tls: bool,
+    /// Whether its name may resolve to a private, loopback, link-local or metadata address.
+    pub allow_private: bool,
+    /// Where it is declared.
+    pub position: Position,
+}
+
+/// Bounds on what one client or caller can make the data plane hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes of a request or response head.
+    pub header_bytes: u64,
+    /// Header fields of a head.
+    pub headers: u32,
+    /// Bytes of a body; none means unbounded.
+    pub body: Option<u64>,
+    /// How long a connection may say nothing.
+    pub idle: Duration,
+    /// How long a head may take to arrive.
+    pub header_time: Duration,
+    /// How long a whole request may take; none means unbounded.
+    pub request_time: Option<Duration>,
+    /// Connections a listener holds at once.
+    pub connections: u32,
+    /// Streams of an HTTP/2 connection at once.
+    pub streams: u32,
+    /// How long a drain waits for what is under way.
+    pub drain: Duration,
+}
+
+/// A host and a port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct HostPort {
+    /// A DNS name or an IP address, IPv6 without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_bytes: 64 * 1024,
+            headers: 100,
+            body: None,
+            idle: Duration::from_secs(60),
+            header_time: Duration::from_secs(10),
+            request_time: None,
+            connections: 10_000,
+            streams: 256,
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Fence {
+    /// The service of that name.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.index.get(name).and_then(|at| self.services.get(*at))
+    }
+}
+
+impl Service {
+    /// Whether it runs elsewhere, without isolation.
+    #[must_use]
+    pub const fn is_external(&self) -> bool {
+        matches!(self.kind, Kind::External { .. })
+    }
+
+    /// What it may read and write beyond the read-only system.
+    #[must_use]
+    pub fn files(&self) -> &[FileRule] {
+        match &self.kind {
+            Kind::Run { files, .. } | Kind::Waits { files, .. } => files,
+            Kind::External { .. } => &[],
+        }
+    }
+
+    /// Variables added to its environment; none for an external service.
+    #[must_use]
+    pub const fn env(&self) -> Option<&BTreeMap<String, String>> {
+        match &self.kind {
+            Kind::Run { env, .. } | Kind::Waits { env, .. } => Some(env),
+            Kind::External { .. } => None,
+        }
+    }
+
+    /// What shows that it is ready.
+    #[must_use]
+    pub const fn ready(&self) -> Option<&Ready> {
+        match &self.kind {
+            Kind::Run { ready, .. } | Kind::Waits { ready, .. } => ready.as_ref(),
+            Kind::External { .. } => None,
+        }
+    }
+}
+
+impl Call {
+    /// Whether a request with this method and normalized path may pass along the edge.
+    #[must_use]
+    pub fn allows(&self, method: &str, path: &str) -> bool {
+        self.allow.is_empty() || self.allow.iter().any(|allow| allow.matches(method, path))
+    }
+}
+
+impl Allow {
+    /// Whether method and normalized path are both among those named.
+    #[must_use]
+    pub fn matches(&self, method: &str, path: &str) -> bool {
+        (self.methods.is_empty() || self.methods.iter().any(|m| m == method))
+            && (self.paths.is_empty() || self.paths.iter().any(|p| p.matches(path)))
+    }
+}
+
+impl Route {
+    /// Whether a normalized path lies under the prefix, in whole segments.
+    #[must_use]
+    pub fn covers(&self, path: &str) -> bool {
+        let prefix = if self.path == "/" { "" } else { &self.path };
+        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl Protocol {
+    /// The word for it in the fence.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
