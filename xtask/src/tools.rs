@@ -1,0 +1,71 @@
+//! What must be installed beside Rust: a few Debian packages and, in a folder of their own, Python packages.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::environment::{find, root, target};
+use crate::process::{Error, run, succeeds};
+
+/// A program and the Debian package that brings it.
+pub(crate) type Tool = (&'static str, &'static str);
+
+/// For the demo: one of the clinic's services is Python, and the tour uses curl.
+pub(crate) const DEMO: &[Tool] = &[("python3", "python3"), ("curl", "curl")];
+/// For tests: real peers, real attackers.
+pub(crate) const TEST: &[Tool] = &[
+    ("python3", "python3"),
+    ("curl", "curl"),
+    ("openssl", "openssl"),
+    ("nginx", "nginx-light"),
+    ("nmap", "nmap"),
+    ("ip", "iproute2"),
+    ("runuser", "util-linux"),
+];
+
+/// Installs what is missing, as root or by sudo; says what to type where neither is possible.
+pub(crate) fn install(tools: &[Tool]) -> Result<(), Error> {
+    let packages: Vec<&str> =
+        tools.iter().filter(|(program, _)| find(program).is_none()).map(|(_, p)| *p).collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let by_hand = || {
+        Error::new(format!("missing programs: install them with `apt-get install {}`", packages.join(" ")))
+    };
+    let prefix: &[&str] = match () {
+        () if find("apt-get").is_none() => return Err(by_hand()),
+        () if is_root() => &[],
+        () if succeeds(Command::new("sudo").args(["-n", "true"])) => &["sudo", "-n"],
+        () => return Err(by_hand()),
+    };
+    let apt = |arguments: &[&str]| {
+        let words: Vec<&str> = prefix.iter().chain(&["apt-get"]).chain(arguments).copied().collect();
+        let (program, arguments) = words.split_first().ok_or_else(by_hand)?;
+        run(Command::new(program).args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    apt(&["update", "-q"])?;
+    apt(&[&["install", "-q", "-y", "--no-install-recommends"], packages.as_slice()].concat())
+}
+
+/// The folder of programs of a Python environment that has what `requirements.txt` names; made when missing or changed.
+pub(crate) fn python() -> Result<PathBuf, Error> {
+    let wanted = root().join("xtask/requirements.txt");
+    let venv = target().join("venv");
+    let (bin, stamp) = (venv.join("bin"), venv.join("requirements.installed"));
+    let text = std::fs::read_to_string(&wanted)?;
+    if bin.join("python3").exists() && std::fs::read_to_string(&stamp).is_ok_and(|have| have == text) {
+        return Ok(bin);
+    }
+    if !succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
+        install(&[("python3-venv", "python3-venv")])?;
+    }
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+    run(Command::new(bin.join("pip")).args(["install", "--quiet", "--requirement"]).arg(&wanted))?;
+    std::fs::write(&stamp, text)?;
+    Ok(bin)
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0)
+}
