@@ -8,6 +8,7 @@
 mod decode;
 mod diagnostic;
 mod fence;
+pub mod graph;
 mod load;
 mod pattern;
 mod position;
@@ -21,6 +22,7 @@ pub use fence::{
     Accept, Allow, Call, Egress, ExternalTls, Fence, FileRule, Gateway, GatewayTls, HostPort, Kind, Limits,
     Protocol, Ready, Route, Service, SourceFile,
 };
+pub use graph::{Edge, Missing, OUTSIDE, Rule, Step, UnknownName, Why};
 pub use load::{MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES};
 pub use pattern::{PathPattern, PatternError};
 pub use position::Position;
