@@ -300,3 +300,8 @@ fn check_path(
     }
     Ok(earliest_end.min(facts.not_after))
 }
+
+/// Reads a revocation list for [`PathOptions::crls`].
+pub fn revocation_list(der: &[u8]) -> Result<CertRevocationList<'static>, PathError> {
+    webpki::OwnedCertRevocationList::from_der(der).map(CertRevocationList::from).map_err(PathError::Path)
+}

@@ -1,0 +1,129 @@
+//! TLS to servers outside, known by host name.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ringfence_spiffe::path::{Anchors, PathOptions, verify_server_name};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+
+use crate::mesh::Alpn;
+use crate::provider;
+use crate::refusal::Refusal;
+
+/// Most roots that are read from one file.
+const MAX_ROOTS: usize = 4096;
+
+/// Why roots are not usable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EgressError {
+    /// Not PEM.
+    #[error("the file of root certificates is not PEM: {0}")]
+    Pem(String),
+    /// Nothing in it can be trusted.
+    #[error("the file has no usable root certificate: name one such as /etc/ssl/certs/ca-certificates.crt")]
+    NoRoot,
+}
+
+/// Roots that servers outside are trusted by. Clones share them.
+#[derive(Clone)]
+pub struct EgressRoots {
+    anchors: Arc<Anchors>,
+    refused: usize,
+}
+
+impl EgressRoots {
+    /// Reads a PEM file's contents. Roots that cannot be read or break a rule are left out and counted.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, EgressError> {
+        let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).take(MAX_ROOTS).collect();
+        let roots = roots.map_err(|error| EgressError::Pem(error.to_string()))?;
+        let (anchors, _) = Anchors::for_servers(&roots);
+        if anchors.usable() == 0 {
+            return Err(EgressError::NoRoot);
+        }
+        let refused = roots.len() - anchors.usable();
+        Ok(Self { anchors: Arc::new(anchors), refused })
+    }
+
+    /// How many roots are trusted.
+    pub fn trusted(&self) -> usize {
+        self.anchors.usable()
+    }
+
+    /// How many of the file are not.
+    pub fn refused(&self) -> usize {
+        self.refused
+    }
+}
+
+impl fmt::Debug for EgressRoots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EgressRoots").field("trusted", &self.trusted()).finish_non_exhaustive()
+    }
+}
+
+/// Configuration to call servers outside: TLS 1.2 and 1.3, no client certificate.
+pub fn egress_client_config(roots: &EgressRoots, protocols: &[Alpn]) -> Arc<ClientConfig> {
+    let provider = provider::outside();
+    let verifier = HostVerifier { roots: roots.clone(), provider: provider.clone() };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .expect("invariant: the outside provider has suites of both versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.alpn_protocols = Alpn::names(protocols);
+    Arc::new(config)
+}
+
+#[derive(Debug)]
+struct HostVerifier {
+    roots: EgressRoots,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for HostVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let chain: Vec<_> = std::iter::once(leaf)
+            .chain(intermediates)
+            .map(|der| CertificateDer::from(der.as_ref()))
+            .collect();
+        verify_server_name(&chain, server_name, &PathOptions::server(&self.roots.anchors, now))
+            .map_err(Refusal::Path)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
