@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use ringfence_snapshot::Der;
 use serde::{Deserialize, Serialize};
 
 /// From the supervisor to control.
@@ -46,11 +45,8 @@ pub enum ToControl {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FromControl {
-    /// Control and keeper know each other.
-    Ready {
-        /// SubjectPublicKeyInfo of the key that signs snapshots, for proxies to pin.
-        snapshot_key: Der,
-    },
+    /// It serves.
+    Ready,
     /// How the fence was taken.
     Fence(Result<Applied, String>),
     /// Somebody asked over the control socket.

@@ -141,3 +141,98 @@ fn consistent(snapshot: &Snapshot) -> Result<(), SnapshotError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use ringfence_keys::SigningKey;
+    use ringfence_model::Fence;
+
+    use super::*;
+    use crate::{Addresses, Bundle, Header, compile};
+
+    const CLINIC: &str = "
+fence: clinic
+trust_domain: clinic.example
+services:
+  portal: { run: [portal], listen: 9000, calls: [patients] }
+  patients: { run: [patients], listen: 9001, egress: [{ host: smtp.example.net, port: 587 }] }
+";
+
+    fn snapshot(revision: u64) -> Snapshot {
+        let fence = Fence::parse(vec![("ringfence.yaml", CLINIC)]).unwrap();
+        let header =
+            Header { epoch: 1, revision, issued_at: 1000, expires_at: 2000, lease: 60, bundle: Bundle::default() };
+        compile(&fence, &mut Addresses::default(), header).unwrap()
+    }
+
+    fn sign(key: &SigningKey, snapshot: &Snapshot) -> SignedSnapshot {
+        let bytes = serde_json::to_string(snapshot).unwrap();
+        let signature = key.sign(&SignedSnapshot::message(&bytes)).unwrap().into();
+        SignedSnapshot { bytes, signature }
+    }
+
+    #[test]
+    fn what_the_keeper_signed_is_enforced_and_knows_its_edges() {
+        let key = SigningKey::generate(Algorithm::Ed25519).unwrap();
+        let verified = sign(&key, &snapshot(7)).verify(key.verifying_key(), 1500, (1, 7)).unwrap();
+        assert_eq!(*verified, snapshot(7));
+        assert!(verified.edge("portal", "patients").is_some());
+        assert!(verified.edge("patients", "portal").is_none());
+        assert_eq!(verified.service("patients").unwrap().egress[0].address, 1);
+    }
+
+    #[test]
+    fn replayed_expired_early_altered_and_foreign_snapshots_are_refused() {
+        let key = SigningKey::generate(Algorithm::Ed25519).unwrap();
+        let signed = sign(&key, &snapshot(7));
+        let verify = |signed: &SignedSnapshot, now, seen| signed.verify(key.verifying_key(), now, seen).map(drop);
+        assert!(matches!(verify(&signed, 1500, (1, 8)), Err(SnapshotError::Rollback { seen: 8, .. })));
+        assert!(matches!(verify(&signed, 1500, (2, 0)), Err(SnapshotError::Rollback { .. })));
+        assert!(matches!(verify(&signed, 2000, (1, 0)), Err(SnapshotError::Expired { .. })));
+        assert!(matches!(verify(&signed, 900, (1, 0)), Err(SnapshotError::Future { .. })));
+        let mut altered = signed.clone();
+        altered.bytes = altered.bytes.replace("9001", "9009");
+        assert!(matches!(verify(&altered, 1500, (1, 0)), Err(SnapshotError::Signature)));
+        let other = SigningKey::generate(Algorithm::Ed25519).unwrap();
+        assert!(matches!(verify(&sign(&other, &snapshot(7)), 1500, (1, 0)), Err(SnapshotError::Signature)));
+        let p256 = SigningKey::generate(Algorithm::P256).unwrap();
+        assert!(sign(&p256, &snapshot(7)).verify(p256.verifying_key(), 1500, (1, 0)).is_err());
+    }
+
+    #[test]
+    fn a_signed_snapshot_that_contradicts_itself_is_refused() {
+        let key = SigningKey::generate(Algorithm::Ed25519).unwrap();
+        let changes: [fn(&mut Snapshot); 4] = [
+            |s| s.services.reverse(),
+            |s| s.services[1].address = s.services[0].address,
+            |s| s.services[0].address = 0,
+            |s| drop(s.services.remove(0)),
+        ];
+        for change in changes {
+            let mut snapshot = snapshot(7);
+            change(&mut snapshot);
+            let result = sign(&key, &snapshot).verify(key.verifying_key(), 1500, (1, 0));
+            assert!(matches!(result, Err(SnapshotError::Inconsistent(_))));
+        }
+    }
+
+    #[test]
+    fn an_address_once_given_is_never_given_to_another_name() {
+        let mut addresses = Addresses::default();
+        let fence = |text: &str| Fence::parse(vec![("ringfence.yaml", text)]).unwrap();
+        assert!(addresses.assign(&fence(CLINIC)));
+        let before = addresses.clone();
+        assert!(addresses.assign(&fence(&CLINIC.replace("portal", "entry"))));
+        assert_eq!(addresses.service("patients"), before.service("patients"));
+        assert_eq!(addresses.service("portal"), before.service("portal"), "kept for its return");
+        assert!(![before.service("portal"), before.service("patients")].contains(&addresses.service("entry")));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_text_is_no_snapshot(text in ".*") {
+            prop_assert!(SignedSnapshot::parse_unverified(&text).is_err());
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! What a newcomer reads when everything is up: what stands where, and the first thing to try.
+
+use ringfence_model::{Fence, GatewayTls};
+
+use crate::data::DataDir;
+
+pub(crate) fn text(fence: &Fence, data: &DataDir, (ready, all): (usize, usize)) -> String {
+    let mut lines = vec![format!("{} is up: {ready} of {all} services ready, {} edges", fence.name, edges(fence))];
+    if let Some(gateway) = &fence.gateway {
+        let scheme = if matches!(gateway.tls, GatewayTls::Off) { "http" } else { "https" };
+        for address in &gateway.listen {
+            lines.push(format!("gateway  {scheme}://{address}"));
+        }
+        let route = fence.services.iter().find_map(|s| s.routes.first());
+        if let (Some(address), Some(route)) = (gateway.listen.first(), route) {
+            let ca = data.root().join("ca.pem");
+            let ca = std::env::current_dir()
+                .ok()
+                .and_then(|here| ca.strip_prefix(here).ok().map(ToOwned::to_owned))
+                .unwrap_or(ca);
+            let trust = if matches!(gateway.tls, GatewayTls::Internal) {
+                format!("--cacert {} ", ca.display())
+            } else {
+                String::new()
+            };
+            let host = route.host.as_ref().map(|h| format!("-H 'Host: {h}' ")).unwrap_or_default();
+            lines.push(format!("try      curl {trust}{host}{scheme}://{address}{}", route.path));
+        }
+    }
+    lines.push("see      ringfence status, ringfence top, ringfence events --follow, ringfence drill".into());
+    lines.join("\n")
+}
+
+fn edges(fence: &Fence) -> usize {
+    fence.services.iter().map(|s| s.calls.len()).sum()
+}

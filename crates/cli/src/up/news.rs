@@ -1,0 +1,64 @@
+//! Everything that the supervisor waits for, in one stream, so that it does one thing at a time.
+
+use std::os::fd::OwnedFd;
+
+use ringfence_channel::{Channel, ChannelError, Sender};
+use ringfence_control::supervisor::FromControl;
+use ringfence_proxy::protocol::FromNode;
+use ringfence_sandbox::protocol::Hello;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::mpsc;
+
+use super::child::Role;
+use super::shim::{ShimLink, ShimNews};
+
+/// Something happened.
+#[derive(Debug)]
+pub(crate) enum News {
+    Control(FromControl),
+    Node(FromNode),
+    Keeper(ringfence_keeper::protocol::ToSupervisor),
+    /// A channel to one of our processes ended; its exit follows.
+    Closed(Role),
+    Shim(ShimNews),
+    /// A shim was started or found, and answers.
+    ShimUp { service: String, link: ShimLink, hello: Hello, adopted: bool },
+    /// A shim could not be started.
+    ShimFailed { service: String, reason: String },
+    /// What a shim made for the proxy and control.
+    Attached { service: String, sockets: Sockets },
+}
+
+/// Descriptors made inside a service's namespaces.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    /// By port, one listening socket per proxy thread.
+    pub(crate) listeners: Vec<(u16, Vec<OwnedFd>)>,
+    /// The proxy's end of its channel to the shim.
+    pub(crate) proxy: OwnedFd,
+    /// The Workload API's listening socket.
+    pub(crate) workload: Option<OwnedFd>,
+}
+
+/// Opens a channel whose messages arrive as news; returns the sending half.
+pub(crate) fn listen<Out, In>(
+    socket: std::os::unix::net::UnixStream,
+    role: Role,
+    news: mpsc::Sender<News>,
+    wrap: fn(In) -> News,
+) -> Result<Sender<Out>, ChannelError>
+where
+    Out: Serialize + Send + 'static,
+    In: DeserializeOwned + Send + 'static,
+{
+    let (sender, mut receiver) = Channel::<Out, In>::new(socket)?.split();
+    tokio::spawn(async move {
+        while let Ok((message, _)) = receiver.recv().await {
+            if news.send(wrap(message)).await.is_err() {
+                return;
+            }
+        }
+        let _ = news.send(News::Closed(role)).await;
+    });
+    Ok(sender)
+}

@@ -1,0 +1,337 @@
+//! Keeper, control and node: who has been introduced to whom.
+//!
+//! Any of them may end at any time. Each (re)start of one makes new channels to the others; an old channel's far end sees
+//! it closed and waits for the new one.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use ringfence_channel::{Sender, cloexec_pair};
+use ringfence_control::supervisor::{ProcessReport, ToControl};
+use ringfence_keeper::protocol::{FromSupervisor, Start as KeeperStart};
+use ringfence_keys::MasterSource;
+use ringfence_model::{Fence, GatewayTls};
+use ringfence_proxy::protocol::{ListenerKind, SecretText, Start as NodeStart, ToNode};
+use ringfence_snapshot::Der;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::mpsc;
+
+use super::child::{Process, Role};
+use super::news::{News, Sockets, listen};
+use super::services::Services;
+use super::watch::Texts;
+use super::{Options, UpError};
+use crate::data::{DataDir, fence_folder};
+
+/// Name of this host's node until there are several.
+const NODE: &str = "local";
+
+/// Our processes and their channels.
+pub(crate) struct Peers {
+    data: DataDir,
+    folder: std::path::PathBuf,
+    threads: usize,
+    master: MasterSource,
+    fence: String,
+    trust_domain: String,
+    news: mpsc::Sender<News>,
+    processes: [Process; 3],
+    keeper: Option<Sender<FromSupervisor>>,
+    control: Option<Sender<ToControl>>,
+    node: Option<Sender<ToNode>>,
+    snapshot_key: Option<Der>,
+    node_is_ready: bool,
+    mesh: (SocketAddr, Vec<OwnedFd>),
+    gateway: HashMap<SocketAddr, Vec<OwnedFd>>,
+    certificate: Option<(String, String)>,
+}
+
+impl Peers {
+    pub(crate) fn new(
+        options: &Options,
+        data: &DataDir,
+        fence: &Fence,
+        master: MasterSource,
+        news: mpsc::Sender<News>,
+    ) -> Result<Self, UpError> {
+        let (address, sockets) = bind(options.mesh, options.threads)?;
+        let mut peers = Self {
+            data: data.clone(),
+            folder: fence_folder(&options.fence),
+            threads: options.threads,
+            master,
+            fence: fence.name.clone(),
+            trust_domain: fence.trust_domain.clone(),
+            news,
+            processes: Role::ALL.map(Process::new),
+            keeper: None,
+            control: None,
+            node: None,
+            snapshot_key: None,
+            node_is_ready: false,
+            mesh: (address, sockets),
+            gateway: HashMap::new(),
+            certificate: None,
+        };
+        // The port is taken before anything starts, so that a busy one is known at once.
+        peers.bind_gateway(fence)?;
+        Ok(peers)
+    }
+
+    /// Starts whatever should run and does not.
+    pub(crate) async fn start_due(&mut self, texts: &Texts) -> Result<(), UpError> {
+        let due: Vec<Role> = Role::ALL.into_iter().filter(|r| self.process(*r).due()).collect();
+        for role in due {
+            let socket = self
+                .process(role)
+                .start()
+                .map_err(|source| UpError::Io { what: "cannot start one of ringfence's processes", source })?;
+            match role {
+                Role::Keeper => {
+                    let sender = listen(socket, role, self.news.clone(), News::Keeper)?;
+                    let start = KeeperStart {
+                        data: self.data.root().to_owned(),
+                        master: self.master.clone(),
+                        fence: self.fence.clone(),
+                        trust_domain: self.trust_domain.clone(),
+                    };
+                    tell(&sender, &FromSupervisor::Start(start), &[]).await;
+                    self.keeper = Some(sender);
+                    self.pair_keeper_control().await?;
+                }
+                Role::Control => {
+                    let sender = listen(socket, role, self.news.clone(), News::Control)?;
+                    tell(&sender, &ToControl::Start { data: self.data.root().to_owned() }, &[]).await;
+                    self.control = Some(sender);
+                    self.pair_keeper_control().await?;
+                    self.pair_control_node().await?;
+                    self.tell_control(&ToControl::Fence { files: texts.clone() }).await;
+                }
+                Role::Node => {
+                    self.node = Some(listen(socket, role, self.news.clone(), News::Node)?);
+                    self.node_is_ready = false;
+                    self.start_node().await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The keeper serves; its key for snapshots goes to the node from here, not through control.
+    pub(crate) async fn keeper_ready(&mut self, key: Der) -> Result<(), UpError> {
+        if self.snapshot_key.replace(key).is_none() {
+            self.start_node().await;
+        }
+        Ok(())
+    }
+
+    /// The node runs: it gets its listeners and control.
+    pub(crate) async fn node_ready(&mut self, fence: &Fence) -> Result<(), UpError> {
+        self.node_is_ready = true;
+        if let Some(node) = &self.node {
+            let fds: Vec<BorrowedFd<'_>> = self.mesh.1.iter().map(AsFd::as_fd).collect();
+            tell(node, &ToNode::Listener { kind: ListenerKind::Mesh }, &fds).await;
+        }
+        self.pair_control_node().await?;
+        self.serve_gateway(fence).await
+    }
+
+    /// Hands the gateway's sockets and certificate files to the node, after binding what the fence asks for.
+    pub(crate) async fn serve_gateway(&mut self, fence: &Fence) -> Result<(), UpError> {
+        self.bind_gateway(fence)?;
+        let Some(node) = self.node.as_ref().filter(|_| self.node_is_ready) else { return Ok(()) };
+        if let Some(GatewayTls::Files { cert, key }) = fence.gateway.as_ref().map(|g| &g.tls) {
+            let read = |path: &std::path::Path| {
+                std::fs::read_to_string(self.folder.join(path))
+                    .map_err(|source| UpError::Io { what: "cannot read the gateway's certificate or key", source })
+            };
+            let files = (read(cert)?, read(key)?);
+            let message = ToNode::GatewayFiles { cert: files.0.clone(), key: SecretText::new(files.1.clone()) };
+            tell(node, &message, &[]).await;
+            self.certificate = Some(files);
+        }
+        // One frame carries all threads' sockets of all addresses.
+        let fds: Vec<BorrowedFd<'_>> = self.gateway.values().flatten().map(AsFd::as_fd).collect();
+        let message = if fds.is_empty() {
+            ToNode::CloseListener { kind: ListenerKind::Gateway }
+        } else {
+            ToNode::Listener { kind: ListenerKind::Gateway }
+        };
+        tell(node, &message, &fds).await;
+        Ok(())
+    }
+
+    /// Reads the gateway's certificate files again if they changed.
+    pub(crate) async fn reload_certificate(&mut self, fence: &Fence) -> Result<(), UpError> {
+        let Some(GatewayTls::Files { cert, key }) = fence.gateway.as_ref().map(|g| &g.tls) else { return Ok(()) };
+        let read = |path: &std::path::Path| std::fs::read_to_string(self.folder.join(path)).ok();
+        let now = read(cert).zip(read(key));
+        if now.is_some() && now != self.certificate { self.serve_gateway(fence).await } else { Ok(()) }
+    }
+
+    /// Hands what a shim made to the proxy and control.
+    pub(crate) async fn introduce(
+        &mut self,
+        service: &str,
+        sockets: Sockets,
+        services: &Services,
+    ) -> Result<(), UpError> {
+        if let Some(node) = self.node.as_ref().filter(|_| self.node_is_ready) {
+            tell(node, &ToNode::Shim { service: service.to_owned() }, &[sockets.proxy.as_fd()]).await;
+            for (port, fds) in &sockets.listeners {
+                let kind = ListenerKind::Outbound { service: service.to_owned(), port: *port };
+                let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+                tell(node, &ToNode::Listener { kind }, &fds).await;
+            }
+        }
+        if let (Some(control), Some(fd)) = (&self.control, &sockets.workload) {
+            let netns = services.netns(service).unwrap_or(0);
+            tell(control, &ToControl::Workload { service: service.to_owned(), netns }, &[fd.as_fd()]).await;
+        }
+        self.ready(service, services.is_ready(service)).await;
+        Ok(())
+    }
+
+    /// Tells the proxy whether a service answers.
+    pub(crate) async fn ready(&self, service: &str, ready: bool) {
+        let service = service.to_owned();
+        let message = if ready { ToNode::ShimReady { service } } else { ToNode::ShimNotReady { service } };
+        self.tell_node(&message).await;
+    }
+
+    /// A shim is gone.
+    pub(crate) async fn forget(&self, service: &str) {
+        self.tell_node(&ToNode::ShimGone { service: service.to_owned() }).await;
+        self.tell_control(&ToControl::WorkloadGone { service: service.to_owned() }).await;
+    }
+
+    pub(crate) async fn tell_control(&self, message: &ToControl) {
+        if let Some(control) = &self.control {
+            tell(control, message, &[]).await;
+        }
+    }
+
+    async fn tell_node(&self, message: &ToNode) {
+        if let Some(node) = self.node.as_ref().filter(|_| self.node_is_ready) {
+            tell(node, message, &[]).await;
+        }
+    }
+
+    /// Waits until one of them ends.
+    pub(crate) async fn ended(&mut self) -> (Role, ExitStatus) {
+        let [keeper, control, node] = &mut self.processes;
+        let (role, status) = tokio::select! {
+            status = keeper.ended() => (Role::Keeper, status),
+            status = control.ended() => (Role::Control, status),
+            status = node.ended() => (Role::Node, status),
+        };
+        match role {
+            Role::Keeper => self.keeper = None,
+            Role::Control => self.control = None,
+            Role::Node => (self.node, self.node_is_ready) = (None, false),
+        }
+        (role, status)
+    }
+
+    /// Ends them in the order in which they need each other.
+    pub(crate) async fn stop(&mut self) {
+        self.tell_node(&ToNode::Shutdown).await;
+        (self.node, self.control, self.keeper) = (None, None, None);
+        for role in [Role::Node, Role::Control, Role::Keeper] {
+            self.process(role).stop(Duration::from_secs(3)).await;
+        }
+    }
+
+    pub(crate) fn report(&self) -> Vec<ProcessReport> {
+        self.processes.iter().map(Process::report).collect()
+    }
+
+    /// Whether requests can be answered.
+    pub(crate) fn serving(&self) -> bool {
+        self.node_is_ready && self.processes.iter().all(Process::running)
+    }
+
+    async fn start_node(&mut self) {
+        let (Some(node), Some(key)) = (&self.node, &self.snapshot_key) else { return };
+        let start = NodeStart {
+            snapshot_key: key.clone(),
+            data_dir: self.data.root().to_owned(),
+            events_dir: self.data.events(),
+            threads: self.threads,
+            node: NODE.to_owned(),
+            mesh: self.mesh.0,
+        };
+        tell(node, &ToNode::Start(start), &[]).await;
+    }
+
+    async fn pair_keeper_control(&self) -> Result<(), UpError> {
+        let (Some(keeper), Some(control)) = (&self.keeper, &self.control) else { return Ok(()) };
+        let (a, b) = pair()?;
+        tell(keeper, &FromSupervisor::Control, &[a.as_fd()]).await;
+        tell(control, &ToControl::Keeper, &[b.as_fd()]).await;
+        Ok(())
+    }
+
+    async fn pair_control_node(&self) -> Result<(), UpError> {
+        let (Some(control), Some(node), true) = (&self.control, &self.node, self.node_is_ready) else { return Ok(()) };
+        let (a, b) = pair()?;
+        tell(control, &ToControl::Proxy { node: NODE.to_owned() }, &[a.as_fd()]).await;
+        tell(node, &ToNode::Control, &[b.as_fd()]).await;
+        Ok(())
+    }
+
+    fn bind_gateway(&mut self, fence: &Fence) -> Result<(), UpError> {
+        let wanted: Vec<SocketAddr> = fence.gateway.iter().flat_map(|g| g.listen.iter().copied()).collect();
+        for address in &wanted {
+            if !self.gateway.contains_key(address) {
+                let (_, sockets) = bind(*address, self.threads)?;
+                self.gateway.insert(*address, sockets);
+            }
+        }
+        self.gateway.retain(|address, _| wanted.contains(address));
+        Ok(())
+    }
+
+    fn process(&mut self, role: Role) -> &mut Process {
+        &mut self.processes[role as usize]
+    }
+}
+
+/// A message to a process that ended meanwhile is no failure: its exit is handled elsewhere.
+async fn tell<T: serde::Serialize>(sender: &Sender<T>, message: &T, fds: &[BorrowedFd<'_>]) {
+    let _ = sender.send(message, fds).await;
+}
+
+fn pair() -> Result<(std::os::unix::net::UnixStream, std::os::unix::net::UnixStream), UpError> {
+    cloexec_pair().map_err(|source| UpError::Io { what: "cannot make a channel", source })
+}
+
+/// One listening socket per proxy thread, all of one address.
+fn bind(address: SocketAddr, threads: usize) -> Result<(SocketAddr, Vec<OwnedFd>), UpError> {
+    // A socket without SO_REUSEPORT finds out whether another program has the port; with it, one of the same user would share.
+    let mut address = address;
+    if address.port() != 0 {
+        TcpListener::bind(address).map_err(|source| UpError::Listen { address, source })?;
+    }
+    let mut sockets = Vec::with_capacity(threads);
+    for _ in 0..threads {
+        let socket = listening(address).map_err(|source| UpError::Listen { address, source })?;
+        if let Some(bound) = socket.local_addr().ok().and_then(|a| a.as_socket()) {
+            address = bound;
+        }
+        sockets.push(OwnedFd::from(socket));
+    }
+    Ok((address, sockets))
+}
+
+fn listening(address: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1024)?;
+    Ok(socket)
+}

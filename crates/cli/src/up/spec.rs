@@ -1,0 +1,143 @@
+//! From a service of the fence to what its shim is started with.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use ringfence_control::supervisor::Applied;
+use ringfence_model::{Fence, Kind, Service};
+use ringfence_sandbox::spec::{FileRule, Isolation, Ready, Restart, Spec, UidRange};
+use ringfence_snapshot::{egress_ip, service_ip};
+
+/// As root, each service has this many uids of its own, from this one on.
+const UID_BASE: u32 = 0x5000_0000;
+const UID_COUNT: u32 = 65_536;
+
+/// What all specs have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Ground<'a> {
+    pub(crate) folder: &'a Path,
+    pub(crate) data: &'a Path,
+    /// Where the `ringfence` binary lies.
+    pub(crate) binaries: &'a Path,
+    pub(crate) path: &'a [PathBuf],
+    pub(crate) isolation: Isolation,
+    pub(crate) root: bool,
+}
+
+/// Why a service cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SpecError {
+    #[error("{position}: `{program}` of service `{service}` is neither beside the fence, nor beside ringfence, nor on the PATH")]
+    Program { position: String, program: String, service: String },
+}
+
+/// The spec of `service`, whose command is `command` (the fence's own, or the one given to `ringfence run`).
+pub(crate) fn spec(
+    ground: &Ground<'_>,
+    fence: &Fence,
+    applied: &Applied,
+    service: &Service,
+    command: &[String],
+) -> Result<Spec, SpecError> {
+    let mut command = command.to_vec();
+    if let Some(program) = command.first_mut() {
+        let found = find(ground, program).ok_or_else(|| SpecError::Program {
+            position: service.position.to_string(),
+            program: program.clone(),
+            service: service.name.clone(),
+        })?;
+        *program = found.to_string_lossy().into_owned();
+    }
+    let number = applied.services.iter().find(|(name, _)| *name == service.name).map_or(0, |(_, n)| *n);
+    let base = UID_BASE + u32::from(number) * UID_COUNT;
+    Ok(Spec {
+        service: service.name.clone(),
+        command,
+        env: environment(ground, fence, service),
+        listen: service.listen,
+        ports: ports(fence, service),
+        hosts: hosts(applied, service),
+        files: files(ground, service),
+        folder: ground.folder.to_owned(),
+        data: ground.data.to_owned(),
+        hide: Vec::new(),
+        uids: ground.root.then_some(UidRange { base, count: UID_COUNT }),
+        ready: match service.ready() {
+            None | Some(ringfence_model::Ready::Tcp) => Ready::Tcp,
+            Some(ringfence_model::Ready::Http { path }) => Ready::Http { path: path.clone() },
+        },
+        restart: Restart::default(),
+        grace_ms: 10_000,
+        isolation: ground.isolation,
+    })
+}
+
+/// Every name that resolves inside the service's network. Undeclared services are among them: a call to them is then refused by
+/// identity, with the line that is missing, instead of failing for a reason that nobody sees.
+pub(crate) fn hosts(applied: &Applied, service: &Service) -> BTreeMap<String, std::net::Ipv4Addr> {
+    let mut hosts: BTreeMap<_, _> = applied
+        .services
+        .iter()
+        .filter(|(name, _)| *name != service.name)
+        .map(|(name, n)| (name.clone(), service_ip(*n)))
+        .collect();
+    for (host, number) in &applied.egress {
+        if service.egress.iter().any(|e| e.host == *host) {
+            hosts.insert(host.clone(), egress_ip(*number));
+        }
+    }
+    hosts
+}
+
+/// Every port at which something can be called from inside the service's network.
+pub(crate) fn ports(fence: &Fence, service: &Service) -> BTreeSet<u16> {
+    let callable = fence.services.iter().filter(|s| s.name != service.name).filter_map(|s| s.port);
+    callable.chain([80]).chain(service.egress.iter().map(|e| e.port)).collect()
+}
+
+fn environment(ground: &Ground<'_>, fence: &Fence, service: &Service) -> BTreeMap<String, String> {
+    let path = std::env::join_paths(ground.path).map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut env = BTreeMap::from([
+        ("HOME".to_owned(), "/tmp".to_owned()),
+        ("LANG".to_owned(), "C.UTF-8".to_owned()),
+        ("PATH".to_owned(), path),
+        ("RINGFENCE_SERVICE".to_owned(), service.name.clone()),
+    ]);
+    for call in &service.calls {
+        let Some(callee) = fence.service(&call.service) else { continue };
+        let name = callee.name.to_ascii_uppercase().replace('-', "_");
+        let url = match callee.port {
+            Some(port) => format!("http://{}:{port}", callee.name),
+            None => format!("http://{}", callee.name),
+        };
+        env.insert(format!("RINGFENCE_{name}_URL"), url);
+    }
+    env.extend(service.env().cloned().unwrap_or_default());
+    env
+}
+
+fn files(ground: &Ground<'_>, service: &Service) -> Vec<FileRule> {
+    let rule = |rule: &ringfence_model::FileRule| FileRule { path: ground.folder.join(&rule.path), write: rule.write };
+    service.files().iter().map(rule).collect()
+}
+
+/// Looks a program up beside the fence, then beside the `ringfence` binary, then on the `PATH`.
+fn find(ground: &Ground<'_>, program: &str) -> Option<PathBuf> {
+    let runs = |path: &PathBuf| {
+        std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    };
+    if program.contains('/') {
+        return Some(ground.folder.join(program)).filter(runs);
+    }
+    let folders = [ground.folder, ground.binaries].into_iter().chain(ground.path.iter().map(PathBuf::as_path));
+    folders.map(|folder| folder.join(program)).find(runs)
+}
+
+/// The command of a service that `up` starts.
+pub(crate) fn command(service: &Service) -> Option<&[String]> {
+    match &service.kind {
+        Kind::Run { command, .. } => Some(command),
+        Kind::External { .. } | Kind::Waits { .. } => None,
+    }
+}

@@ -1,0 +1,160 @@
+//! The admin API: HTTP/JSON on a Unix socket that only its owner may open.
+//!
+//! There is no login here: whoever can open the socket (mode 0600 in a 0700 directory) owns the data directory anyway. Each
+//! connection's peer is checked to be that user all the same, because a socket can be passed on.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+
+/// Longest that an answer may take; a root rotation waits for enforcement points.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What can be asked of control.
+#[derive(Clone, Debug)]
+pub(crate) enum Ask {
+    Status,
+    Stats,
+    Fence,
+    Ca,
+    Rotate(Rotate),
+    Mint(Mint),
+    Restart(String),
+    Down,
+}
+
+/// Body of `POST /v1/ca/rotate`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rotate {
+    /// What to rotate.
+    pub what: RotateWhat,
+}
+
+/// What can be rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RotateWhat {
+    /// The issuing CA: a new intermediate under the same root, at once.
+    Issuing,
+    /// The root, step by step: the next call takes the next step.
+    Root,
+}
+
+/// Body of `POST /v1/svid`: an X.509-SVID for a service that speaks SPIFFE itself, for a limited time.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mint {
+    /// The service, which must be declared.
+    pub service: String,
+    /// Life in seconds.
+    pub ttl: u64,
+}
+
+/// Answer to an [`Ask`], or a problem: status, title, detail.
+pub(crate) type Answer = Result<Value, (StatusCode, String)>;
+
+/// A question with its way back.
+pub(crate) type Question = (Ask, oneshot::Sender<Answer>);
+
+/// Binds the socket, replacing one that a dead process left.
+pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until the process ends.
+pub(crate) async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>) -> io::Result<()> {
+    let router = Router::new()
+        .route("/v1/status", get(|s: State<Api>| ask(s, Ask::Status)))
+        .route("/v1/stats", get(|s: State<Api>| ask(s, Ask::Stats)))
+        .route("/v1/fence", get(|s: State<Api>| ask(s, Ask::Fence)))
+        .route("/v1/ca", get(|s: State<Api>| ask(s, Ask::Ca)))
+        .route("/v1/ca/rotate", post(|s: State<Api>, Json(body): Json<Rotate>| ask(s, Ask::Rotate(body))))
+        .route("/v1/svid", post(|s: State<Api>, Json(body): Json<Mint>| ask(s, Ask::Mint(body))))
+        .route("/v1/restart", post(|s: State<Api>, Json(body): Json<Restart>| ask(s, Ask::Restart(body.service))))
+        .route("/v1/down", post(|s: State<Api>| ask(s, Ask::Down)))
+        .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such resource") })
+        .layer(DefaultBodyLimit::max(64 * 1024))
+        .with_state(Api { questions });
+    axum::serve(Owned(listener), router).await
+}
+
+#[derive(Clone)]
+struct Api {
+    questions: mpsc::Sender<Question>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Restart {
+    service: String,
+}
+
+async fn ask(State(api): State<Api>, ask: Ask) -> Response {
+    let (answer, wait) = oneshot::channel();
+    if api.questions.send((ask, answer)).await.is_err() {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "control is stopping");
+    }
+    match tokio::time::timeout(PATIENCE, wait).await {
+        Ok(Ok(Ok(value))) => Json(value).into_response(),
+        Ok(Ok(Err((status, detail)))) => problem(status, &detail),
+        Ok(Err(_)) => problem(StatusCode::SERVICE_UNAVAILABLE, "control is stopping"),
+        Err(_) => problem(StatusCode::GATEWAY_TIMEOUT, "control did not answer in time"),
+    }
+}
+
+/// RFC 9457.
+fn problem(status: StatusCode, detail: &str) -> Response {
+    let body = json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("error"),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+}
+
+/// A listener that hands out only connections of our own user (or root).
+struct Owned(UnixListener);
+
+impl axum::serve::Listener for Owned {
+    type Io = UnixStream;
+    type Addr = tokio::net::unix::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            match self.0.accept().await {
+                Ok((stream, address)) => {
+                    let us = rustix::process::geteuid().as_raw();
+                    if stream.peer_cred().is_ok_and(|peer| peer.uid() == us || peer.uid() == 0) {
+                        return (stream, address);
+                    }
+                }
+                // Out of descriptors or the like: not worth a spin.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.0.local_addr()
+    }
+}
