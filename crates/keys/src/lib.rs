@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod digest;
+pub mod export;
 pub mod file;
 mod hex;
 mod keyring;

@@ -1,0 +1,592 @@
+//! The oracle: requests in, signatures or refusals out. Knows nothing of channels.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use ringfence_keys::{
+    Keyring, KeyringError, MasterSource, Secret, SigningKey, VerifyingKey, digest, export, file, possession,
+    to_hex,
+};
+use ringfence_snapshot::{Der, SignedSnapshot};
+use ringfence_spiffe::{SpiffeId, TrustDomain};
+use ringfence_token::Spec;
+
+use crate::authority::{AuthorityError, Role, Signers, Stored, active};
+use crate::certificate::{Signer, Validity, serving, svid};
+use crate::clock::now;
+use crate::log::{Entry, Log, LogError};
+use crate::policy::{Allowed, check_snapshot};
+use crate::protocol::{
+    Answer, Call, Counts, JwtRequest, Leaf, MAX_BATCH, MAX_JWT_LIFE, MAX_SERVING_LIFE, MAX_SVID_LIFE,
+    Refusal, RefusalCode, Reply, Request, ServingRequest, Status, X509Request, serving_subject,
+};
+use crate::rotation;
+
+const SNAPSHOT_LIMIT: u64 = 32 * 1024 * 1024;
+
+/// Why the keeper does not start. Nothing on disk was changed by any of these.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The keys.
+    #[error("{0}")]
+    Authority(String),
+    /// Another keeper runs on this folder.
+    #[error("another keeper runs on {}; stop it first", .0.display())]
+    Busy(PathBuf),
+    /// The folder belongs to another fence.
+    #[error(
+        "{path} holds the keys of fence {fence}, trust domain {trust_domain}; use another data directory, or change the fence back",
+        path = .path.display()
+    )]
+    OtherFence {
+        /// The folder.
+        path: PathBuf,
+        /// Its fence.
+        fence: String,
+        /// Its trust domain.
+        trust_domain: String,
+    },
+    /// The disk.
+    #[error("{path}: {why}", path = .0.display(), why = .1)]
+    Io(PathBuf, std::io::Error),
+    /// The master key.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The last snapshot signed, without which old ones could be signed again.
+    #[error("{} is damaged; restore the keeper's folder from a backup, or have a snapshot of a higher epoch made", .0.display())]
+    Snapshot(PathBuf),
+}
+
+impl From<AuthorityError> for OpenError {
+    fn from(e: AuthorityError) -> Self {
+        Self::Authority(e.to_string())
+    }
+}
+
+/// Holds the keys and answers.
+pub struct Oracle {
+    folder: PathBuf,
+    keyring: Keyring,
+    state: RwLock<Arc<State>>,
+    /// One change of state at a time.
+    change: Mutex<()>,
+    log: Mutex<Log>,
+    /// A root key that was brought back from outside, with its record's id.
+    imported: Mutex<Option<(String, Secret<Vec<u8>>)>>,
+    counters: [AtomicU64; 6],
+    /// Held for the life of the process.
+    _lock: std::fs::File,
+}
+
+struct State {
+    stored: Stored,
+    signers: Arc<Signers>,
+    trust_domain: TrustDomain,
+    current: Option<Arc<Allowed>>,
+    signed: (u64, u64),
+}
+
+/// What one answer did, for the log.
+struct Done {
+    what: &'static str,
+    subject: String,
+    serial: String,
+    key: String,
+    until: u64,
+    revision: (u64, u64),
+}
+
+impl Oracle {
+    /// Opens the keeper's folder (`DATA/keeper`), or makes it at the first start.
+    ///
+    /// # Errors
+    /// [`OpenError`], with the next step for the operator.
+    pub fn open(
+        data: &Path,
+        master: &MasterSource,
+        fence: &str,
+        trust_domain: &str,
+    ) -> Result<Self, OpenError> {
+        let folder = data.join("keeper");
+        let at = |e: std::io::Error| OpenError::Io(folder.clone(), e);
+        let trust_domain = TrustDomain::new(trust_domain).map_err(|e| OpenError::Authority(e.to_string()))?;
+        make_folder(&folder).map_err(at)?;
+        let lock = lock(&folder)?;
+        let keyring = Keyring::open(&folder.join("keyring.json"), master)?;
+        let path = folder.join("authority.json");
+        let stored = match Stored::read(&path)? {
+            Some(stored) => stored,
+            None => {
+                let stored = Stored::create(&keyring, fence, &trust_domain, now())?;
+                stored.write(&path)?;
+                stored
+            }
+        };
+        if stored.fence != fence || stored.trust_domain != trust_domain.as_str() {
+            return Err(OpenError::OtherFence {
+                path: folder,
+                fence: stored.fence,
+                trust_domain: stored.trust_domain,
+            });
+        }
+        let signers = Arc::new(stored.signers(&keyring)?);
+        let (current, signed) =
+            read_current(&folder.join("snapshot.json"), &signers.snapshot, &trust_domain)?;
+        let log = Log::open(&folder.join("signing.log"))?;
+        Ok(Self {
+            keyring,
+            state: RwLock::new(Arc::new(State {
+                stored,
+                signers,
+                trust_domain,
+                current: current.map(Arc::new),
+                signed,
+            })),
+            change: Mutex::default(),
+            log: Mutex::new(log),
+            imported: Mutex::default(),
+            counters: Default::default(),
+            _lock: lock,
+            folder,
+        })
+    }
+
+    /// The folder that it writes to.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The key that verifies snapshots.
+    #[must_use]
+    pub fn snapshot_key(&self) -> VerifyingKey {
+        self.state().signers.snapshot.verifying_key().clone()
+    }
+
+    /// Highest (epoch, revision) signed.
+    #[must_use]
+    pub fn signed(&self) -> (u64, u64) {
+        self.state().signed
+    }
+
+    /// Answers a batch. What was signed is in the log, on disk, before this returns.
+    pub fn answer(&self, calls: Vec<Call>) -> Vec<Answer> {
+        let mut done = Vec::new();
+        let mut answers: Vec<Answer> = Vec::with_capacity(calls.len());
+        for Call { id, request } in calls {
+            let before = done.len();
+            let result = self.one(request, &mut done);
+            if result.is_err() {
+                done.truncate(before);
+                self.counters[5].fetch_add(1, Ordering::Relaxed);
+            }
+            answers.push(Answer { id, result });
+        }
+        let entries: Vec<Entry<'_>> = done.iter().map(Done::entry).collect();
+        let logged = self.log.lock().unwrap_or_else(PoisonError::into_inner).append(&entries, now());
+        match logged {
+            Ok(()) => self.count(&done),
+            Err(e) => {
+                let reason = format!("the signing log cannot be written ({e}): free some space");
+                for answer in &mut answers {
+                    answer.result = Err(Refusal::new(RefusalCode::Internal, reason.clone()));
+                }
+            }
+        }
+        answers
+    }
+
+    /// Seals the active root's key under a passphrase and forgets it here.
+    ///
+    /// # Errors
+    /// When it is offline already, the passphrase is too short, or the disk fails.
+    pub fn export_root(&self, passphrase: &Secret<String>) -> Result<Der, Refusal> {
+        let _turn = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
+        let mut stored = state.stored.clone();
+        let root = active(&stored.roots)?;
+        if root.key.is_none() {
+            return Err(Refusal::new(RefusalCode::RootOffline, "the root is offline already"));
+        }
+        let id = root.id.clone();
+        let secret = root.unseal_bytes(&self.keyring, Role::Root)?;
+        let package = export::seal(passphrase, &format!("root/{id}"), &secret).map_err(Refusal::internal)?;
+        for root in stored.roots.iter_mut().filter(|r| r.id == id) {
+            root.key = None;
+        }
+        self.log_change("root-export", &id)?;
+        self.keep(stored)?;
+        Ok(Der(package))
+    }
+
+    /// Brings an exported root key back for as long as this process lives.
+    ///
+    /// # Errors
+    /// A wrong passphrase, or the key of another root.
+    pub fn import_root(&self, package: &Der, passphrase: &Secret<String>) -> Result<(), Refusal> {
+        let state = self.state();
+        let root = active(&state.stored.roots)?;
+        let malformed = |e: &dyn std::fmt::Display| Refusal::new(RefusalCode::Malformed, e.to_string());
+        let secret =
+            export::open(passphrase, &format!("root/{}", root.id), &package.0).map_err(|e| malformed(&e))?;
+        let key = SigningKey::from_pkcs8(root.algorithm, &secret).map_err(|e| malformed(&e))?;
+        if key.verifying_key().to_spki() != root.spki.0 {
+            return Err(Refusal::new(RefusalCode::Malformed, "this is the key of another root"));
+        }
+        self.log_change("root-import", &root.id)?;
+        *self.imported.lock().unwrap_or_else(PoisonError::into_inner) = Some((root.id.clone(), secret));
+        Ok(())
+    }
+
+    fn state(&self) -> Arc<State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn one(&self, request: Request, done: &mut Vec<Done>) -> Result<Reply, Refusal> {
+        match request {
+            Request::Status => Ok(Reply::Status(self.status())),
+            Request::Bundle => Ok(Reply::Bundle(self.state().stored.bundle())),
+            Request::SignSnapshot { bytes } => self.sign_snapshot(bytes, done),
+            Request::IssueX509 { requests } => self.issue_x509(&requests, done),
+            Request::IssueServing(request) => self.issue_serving(&request, done),
+            Request::SignJwtSvid(request) => self.sign_jwt(&request, done),
+            Request::RotateIssuing => self.rotate("issuing", done, |stored| {
+                let key = Signer(self.root_key(stored)?);
+                rotation::rotate_issuing(stored, &self.keyring, key, now())
+            }),
+            Request::RotateRoot(step) => {
+                self.rotate("root", done, |stored| rotation::rotate_root(stored, &self.keyring, step, now()))
+            }
+            Request::RotateServing(step) => self.rotate("serving", done, |stored| {
+                rotation::rotate_serving(stored, &self.keyring, step, now())
+            }),
+            Request::RotateToken(step) => self
+                .rotate("token", done, |stored| rotation::rotate_token(stored, &self.keyring, step, now())),
+        }
+    }
+
+    fn sign_snapshot(&self, bytes: String, done: &mut Vec<Done>) -> Result<Reply, Refusal> {
+        let _turn = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
+        let snapshot = SignedSnapshot::parse_unverified(&bytes)
+            .map_err(|e| Refusal::new(RefusalCode::Malformed, e.to_string()))?;
+        let stored = &state.stored;
+        let whose = (stored.fence.as_str(), stored.trust_domain.as_str());
+        check_snapshot(&snapshot, whose, &stored.bundle(), state.signed, now())?;
+        let signature =
+            state.signers.snapshot.sign(&SignedSnapshot::message(&bytes)).map_err(Refusal::internal)?;
+        let signed = SignedSnapshot { bytes, signature: Der(signature) };
+        // On disk before anybody can have it: this is what makes revisions never repeat.
+        let text = serde_json::to_vec(&signed).map_err(Refusal::internal)?;
+        file::replace(&self.folder.join("snapshot.json"), &text).map_err(Refusal::internal)?;
+        let allowed = Allowed::of(&snapshot, &state.trust_domain);
+        let revision = allowed.revision;
+        done.push(Done {
+            what: "snapshot",
+            subject: snapshot.fence,
+            serial: to_hex(&digest::sha256(signed.bytes.as_bytes())),
+            key: String::new(),
+            until: snapshot.expires_at,
+            revision,
+        });
+        self.put(State {
+            stored: state.stored.clone(),
+            signers: state.signers.clone(),
+            trust_domain: state.trust_domain.clone(),
+            current: Some(Arc::new(allowed)),
+            signed: revision,
+        });
+        Ok(Reply::Snapshot(signed))
+    }
+
+    fn issue_x509(&self, requests: &[X509Request], done: &mut Vec<Done>) -> Result<Reply, Refusal> {
+        if requests.len() > MAX_BATCH {
+            return Err(Refusal::new(
+                RefusalCode::Malformed,
+                format!("at most {MAX_BATCH} certificates at a time"),
+            ));
+        }
+        let longest = requests.iter().map(|r| r.ttl).max().unwrap_or(0).min(MAX_SVID_LIFE);
+        let state = self.remember_life(longest, |lives| &mut lives.x509)?;
+        let now = now();
+        let mut results = Vec::with_capacity(requests.len());
+        for request in requests {
+            let result = issue_one(&state, request, now).map(|(leaf, entry)| {
+                done.push(entry);
+                leaf
+            });
+            if result.is_err() {
+                self.counters[5].fetch_add(1, Ordering::Relaxed);
+            }
+            results.push(result);
+        }
+        Ok(Reply::X509 { issuers: state.signers.issuers.clone(), results })
+    }
+
+    fn issue_serving(&self, request: &ServingRequest, done: &mut Vec<Done>) -> Result<Reply, Refusal> {
+        let state = self.remember_life(request.ttl.min(MAX_SERVING_LIFE), |lives| &mut lives.serving)?;
+        let now = now();
+        let current = state.current()?;
+        current.hosts(&request.hosts, now)?;
+        let subject = serving_subject(&request.hosts);
+        let key = proven(&request.spki, &subject, &request.proof)?;
+        let validity =
+            Validity::starting(now, life(request.ttl, MAX_SERVING_LIFE)?, state.signers.serving_until);
+        let (certificate, serial) =
+            serving(&state.signers.serving, &request.hosts, &key, validity).map_err(Refusal::internal)?;
+        done.push(Done::certificate("serving", subject, &serial, &key, validity, current.revision));
+        Ok(Reply::Serving(leaf(certificate, serial, validity)))
+    }
+
+    fn sign_jwt(&self, request: &JwtRequest, done: &mut Vec<Done>) -> Result<Reply, Refusal> {
+        let ttl = life(request.ttl, MAX_JWT_LIFE)?;
+        let state = self.remember_life(ttl, |lives| &mut lives.jwt)?;
+        let now = now();
+        let current = state.current()?;
+        let subject = current.identity(&request.id, now)?;
+        let spec =
+            Spec { subject: &subject, audiences: &request.audiences, issued_at: now, expires_at: now + ttl };
+        let token = ringfence_token::mint(&state.signers.token, &state.signers.token_id, &spec)
+            .map_err(|e| Refusal::new(RefusalCode::Malformed, e.to_string()))?;
+        done.push(Done {
+            what: "jwt",
+            subject: request.id.clone(),
+            serial: to_hex(&digest::sha256(token.as_bytes())),
+            key: String::new(),
+            until: now + ttl,
+            revision: current.revision,
+        });
+        Ok(Reply::Jwt { token, expires_at: now + ttl })
+    }
+
+    fn rotate(
+        &self,
+        what: &'static str,
+        done: &mut Vec<Done>,
+        step: impl FnOnce(&mut Stored) -> Result<(), Refusal>,
+    ) -> Result<Reply, Refusal> {
+        let _turn = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stored = self.state().stored.clone();
+        step(&mut stored)?;
+        let generation = stored.generation;
+        self.keep(stored)?;
+        done.push(Done {
+            what: "rotate",
+            subject: what.to_owned(),
+            serial: generation.to_string(),
+            key: String::new(),
+            until: 0,
+            revision: self.signed(),
+        });
+        Ok(Reply::Status(self.status()))
+    }
+
+    /// The state, after it is on disk that something may live for `life` seconds: retiring waits for the longest.
+    fn remember_life(
+        &self,
+        life: u64,
+        which: impl Fn(&mut crate::authority::Lives) -> &mut u64,
+    ) -> Result<Arc<State>, Refusal> {
+        let state = self.state();
+        if *which(&mut state.stored.lives.clone()) >= life {
+            return Ok(state);
+        }
+        let _turn = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stored = self.state().stored.clone();
+        let longest = which(&mut stored.lives);
+        *longest = life.max(*longest);
+        self.keep(stored)?;
+        Ok(self.state())
+    }
+
+    /// Writes a changed state and works with it from now on. The caller holds `change`.
+    fn keep(&self, stored: Stored) -> Result<(), Refusal> {
+        let signers = stored.signers(&self.keyring)?;
+        stored.write(&self.folder.join("authority.json"))?;
+        let old = self.state();
+        self.put(State {
+            stored,
+            signers: Arc::new(signers),
+            trust_domain: old.trust_domain.clone(),
+            current: old.current.clone(),
+            signed: old.signed,
+        });
+        Ok(())
+    }
+
+    fn put(&self, state: State) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
+    }
+
+    fn root_key(&self, stored: &Stored) -> Result<SigningKey, Refusal> {
+        let root = active(&stored.roots)?;
+        if root.key.is_some() {
+            return Ok(root.unseal(&self.keyring, Role::Root)?);
+        }
+        let imported = self.imported.lock().unwrap_or_else(PoisonError::into_inner);
+        match imported.as_ref().filter(|(id, _)| *id == root.id) {
+            Some((_, secret)) => SigningKey::from_pkcs8(root.algorithm, secret).map_err(Refusal::internal),
+            None => {
+                Err(Refusal::new(RefusalCode::RootOffline, "the root key is kept offline: import it first"))
+            }
+        }
+    }
+
+    fn log_change(&self, what: &'static str, subject: &str) -> Result<(), Refusal> {
+        let entry =
+            Entry { what, subject, serial: "", key: String::new(), until: 0, revision: self.signed() };
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.append(&[entry], now()).map_err(Refusal::internal)
+    }
+
+    fn count(&self, done: &[Done]) {
+        for entry in done {
+            let counter = match entry.what {
+                "x509" => 0,
+                "serving" => 1,
+                "jwt" => 2,
+                "snapshot" => 3,
+                _ => 4,
+            };
+            self.counters[counter].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn status(&self) -> Status {
+        let state = self.state();
+        let stored = &state.stored;
+        let list = |records: &[crate::authority::Record]| records.iter().map(|r| r.status()).collect();
+        let [x509, serving, jwt, snapshots, rotations, refused] =
+            self.counters.each_ref().map(|counter| counter.load(Ordering::Relaxed));
+        let tail = self.log.lock().unwrap_or_else(PoisonError::into_inner).tail().clone();
+        Status {
+            fence: stored.fence.clone(),
+            trust_domain: stored.trust_domain.clone(),
+            generation: stored.generation,
+            signed: state.signed,
+            snapshot_expires_at: state.current.as_ref().map_or(0, |current| current.expires_at),
+            roots: list(&stored.roots),
+            issuing: list(&stored.issuing),
+            serving: list(&stored.serving),
+            tokens: list(&stored.tokens),
+            counts: Counts { x509, serving, jwt, snapshots, rotations, refused },
+            log: (tail.entries, to_hex(&tail.hash)),
+        }
+    }
+}
+
+impl std::fmt::Debug for Oracle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Oracle").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    fn current(&self) -> Result<&Allowed, Refusal> {
+        let missing = || Refusal::new(RefusalCode::NoSnapshot, "no snapshot was signed yet");
+        self.current.as_deref().ok_or_else(missing)
+    }
+}
+
+impl Done {
+    fn certificate(
+        what: &'static str,
+        subject: String,
+        serial: &str,
+        key: &VerifyingKey,
+        validity: Validity,
+        revision: (u64, u64),
+    ) -> Self {
+        let key = to_hex(&digest::sha256(&key.to_spki()));
+        Self { what, subject, serial: serial.to_owned(), key, until: validity.not_after, revision }
+    }
+
+    fn entry(&self) -> Entry<'_> {
+        Entry {
+            what: self.what,
+            subject: &self.subject,
+            serial: &self.serial,
+            key: self.key.clone(),
+            until: self.until,
+            revision: self.revision,
+        }
+    }
+}
+
+fn issue_one(state: &State, request: &X509Request, now: u64) -> Result<(Leaf, Done), Refusal> {
+    let current = state.current()?;
+    let id: SpiffeId = current.identity(&request.id, now)?;
+    let key = proven(&request.spki, &request.id, &request.proof)?;
+    let validity = Validity::starting(now, life(request.ttl, MAX_SVID_LIFE)?, state.signers.issuing_until);
+    let name = id.path().rsplit('/').next().unwrap_or_default();
+    let (certificate, serial) =
+        svid(&state.signers.issuing, id.as_str(), name, &key, validity).map_err(Refusal::internal)?;
+    let done = Done::certificate("x509", request.id.clone(), &serial, &key, validity, current.revision);
+    Ok((leaf(certificate, serial, validity), done))
+}
+
+fn leaf(certificate: Vec<u8>, serial: String, validity: Validity) -> Leaf {
+    Leaf {
+        certificate: Der(certificate),
+        serial,
+        not_before: validity.not_before,
+        not_after: validity.not_after,
+    }
+}
+
+/// The key of a request, once its possession is proven.
+fn proven(spki: &Der, subject: &str, proof: &Der) -> Result<VerifyingKey, Refusal> {
+    let malformed = |e: &dyn std::fmt::Display| Refusal::new(RefusalCode::Malformed, e.to_string());
+    let key = VerifyingKey::from_spki(&spki.0).map_err(|e| malformed(&e))?;
+    possession::check(&key, subject, &proof.0)
+        .map_err(|_| malformed(&"the proof of possession does not hold"))?;
+    Ok(key)
+}
+
+fn life(ttl: u64, most: u64) -> Result<u64, Refusal> {
+    if (1..=most).contains(&ttl) {
+        return Ok(ttl);
+    }
+    Err(Refusal::new(RefusalCode::Malformed, format!("a life of {ttl} s is not within 1 to {most} s")))
+}
+
+fn make_folder(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+fn lock(folder: &Path) -> Result<std::fs::File, OpenError> {
+    let path = folder.join("lock");
+    let at = |e: std::io::Error| OpenError::Io(path.clone(), e);
+    let file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(at)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Busy(folder.to_owned())),
+        Err(e) => Err(at(e.into())),
+    }
+}
+
+/// The snapshot that was signed last: what it allows, and its (epoch, revision).
+fn read_current(
+    path: &Path,
+    key: &SigningKey,
+    trust_domain: &TrustDomain,
+) -> Result<(Option<Allowed>, (u64, u64)), OpenError> {
+    let damaged = || OpenError::Snapshot(path.to_owned());
+    let text =
+        file::read_bounded(path, SNAPSHOT_LIMIT, 0o077).map_err(|e| OpenError::Io(path.to_owned(), e))?;
+    let Some(text) = text else { return Ok((None, (0, 0))) };
+    let signed: SignedSnapshot = serde_json::from_slice(&text).map_err(|_| damaged())?;
+    let message = SignedSnapshot::message(&signed.bytes);
+    key.verifying_key().verify(&message, &signed.signature.0).map_err(|_| damaged())?;
+    let snapshot = SignedSnapshot::parse_unverified(&signed.bytes).map_err(|_| damaged())?;
+    let allowed = Allowed::of(&snapshot, trust_domain);
+    let revision = allowed.revision;
+    Ok((Some(allowed), revision))
+}

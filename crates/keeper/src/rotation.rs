@@ -1,0 +1,166 @@
+//! Rotation as pure steps from one stored state to the next.
+
+use ringfence_keys::{Algorithm, Keyring};
+use ringfence_spiffe::TrustDomain;
+
+use crate::authority::{AuthorityError, Record, Role, Stored, active, new_issuing, new_key, new_root};
+use crate::certificate::Signer;
+use crate::protocol::{Refusal, RefusalCode, Stage, Step};
+
+/// Clocks may differ by this much before something that was signed is surely over.
+const SKEW: u64 = 60;
+
+impl From<AuthorityError> for Refusal {
+    fn from(e: AuthorityError) -> Self {
+        Self::internal(e)
+    }
+}
+
+/// A new issuing CA under the active root, whose key is `root_key`.
+pub(crate) fn rotate_issuing(
+    stored: &mut Stored,
+    keyring: &Keyring,
+    root_key: Signer,
+    now: u64,
+) -> Result<(), Refusal> {
+    let domain = trust_domain(stored)?;
+    let issuing = new_issuing(keyring, &domain, active(&stored.roots)?, root_key, now)?;
+    replace_issuing(stored, issuing, now);
+    Ok(())
+}
+
+/// One step of changing the root of the mesh.
+pub(crate) fn rotate_root(
+    stored: &mut Stored,
+    keyring: &Keyring,
+    step: Step,
+    now: u64,
+) -> Result<(), Refusal> {
+    let domain = trust_domain(stored)?;
+    match step {
+        Step::Prepare => {
+            none_prepared(&stored.roots)?;
+            stored.roots.push(new_root(keyring, Role::Root, &domain, Stage::Prepared, now)?.0);
+        }
+        Step::Activate => {
+            let key = Signer(prepared(&stored.roots)?.unseal(keyring, Role::Root)?);
+            activate(&mut stored.roots, now, stored.lives.x509);
+            let issuing = new_issuing(keyring, &domain, active(&stored.roots)?, key, now)?;
+            replace_issuing(stored, issuing, now);
+        }
+        Step::Retire { force } => {
+            retire(&mut stored.roots, force, now)?;
+            // An issuing CA goes with what it signed, and so at the latest with its root.
+            stored.issuing.retain(|r| r.stage == Stage::Active);
+        }
+    }
+    stored.generation += 1;
+    Ok(())
+}
+
+/// One step of changing the root of the serving CA.
+pub(crate) fn rotate_serving(
+    stored: &mut Stored,
+    keyring: &Keyring,
+    step: Step,
+    now: u64,
+) -> Result<(), Refusal> {
+    let domain = trust_domain(stored)?;
+    let life = stored.lives.serving;
+    let new = || Ok(new_root(keyring, Role::Serving, &domain, Stage::Prepared, now)?.0);
+    change(&mut stored.serving, step, life, now, new)?;
+    stored.generation += 1;
+    Ok(())
+}
+
+/// One step of changing the key that signs JWT-SVIDs.
+pub(crate) fn rotate_token(
+    stored: &mut Stored,
+    keyring: &Keyring,
+    step: Step,
+    now: u64,
+) -> Result<(), Refusal> {
+    let life = stored.lives.jwt;
+    let new = || Ok(new_key(keyring, Role::Token, Algorithm::P256, Stage::Prepared, now)?);
+    change(&mut stored.tokens, step, life, now, new)?;
+    stored.generation += 1;
+    Ok(())
+}
+
+fn change(
+    records: &mut Vec<Record>,
+    step: Step,
+    life: u64,
+    now: u64,
+    new: impl FnOnce() -> Result<Record, Refusal>,
+) -> Result<(), Refusal> {
+    match step {
+        Step::Prepare => {
+            none_prepared(records)?;
+            records.push(new()?);
+        }
+        Step::Activate => {
+            prepared(records)?;
+            activate(records, now, life);
+        }
+        Step::Retire { force } => retire(records, force, now)?,
+    }
+    Ok(())
+}
+
+fn activate(records: &mut [Record], now: u64, life: u64) {
+    for record in records {
+        match record.stage {
+            Stage::Active => record.demote(now, life),
+            Stage::Prepared => record.stage = Stage::Active,
+            Stage::Retiring => {}
+        }
+    }
+}
+
+fn retire(records: &mut Vec<Record>, force: bool, now: u64) -> Result<(), Refusal> {
+    let until = records.iter().filter_map(|r| r.needed_until).max();
+    match until {
+        None => Err(not_now("nothing is retiring: prepare and activate first".into())),
+        Some(until) if !force && now < until + SKEW => Err(not_now(format!(
+            "what the old one signed may be valid for {} s more; retire then, or force it if the old one is not to be believed",
+            until + SKEW - now
+        ))),
+        Some(_) => {
+            records.retain(|r| r.stage != Stage::Retiring);
+            Ok(())
+        }
+    }
+}
+
+fn replace_issuing(stored: &mut Stored, issuing: Record, now: u64) {
+    stored.issuing.retain(|r| r.needed_until.is_none_or(|until| now < until + SKEW));
+    for old in &mut stored.issuing {
+        if old.stage == Stage::Active {
+            old.demote(now, stored.lives.x509);
+        }
+    }
+    stored.issuing.insert(0, issuing);
+}
+
+fn prepared(records: &[Record]) -> Result<&Record, Refusal> {
+    records
+        .iter()
+        .find(|r| r.stage == Stage::Prepared)
+        .ok_or_else(|| not_now("nothing is prepared: prepare first".into()))
+}
+
+fn none_prepared(records: &[Record]) -> Result<(), Refusal> {
+    match records.iter().find(|r| r.stage == Stage::Prepared) {
+        Some(record) => Err(not_now(format!("{} is prepared already: activate it", record.id))),
+        None => Ok(()),
+    }
+}
+
+fn trust_domain(stored: &Stored) -> Result<TrustDomain, Refusal> {
+    TrustDomain::new(&stored.trust_domain).map_err(Refusal::internal)
+}
+
+fn not_now(reason: String) -> Refusal {
+    Refusal::new(RefusalCode::NotNow, reason)
+}
