@@ -1,0 +1,304 @@
+//! Which header fields the proxy itself cares about.
+//!
+//! Each name is classified once, by its length and first byte, when the head is parsed. Later questions ("is there a
+//! Host", "may this pass") are a bit test. An underscore counts as a hyphen, because CGI and WSGI servers read
+//! `X_Forwarded_For` and `X-Forwarded-For` as the same variable.
+
+/// What a header field is to the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "each variant is the field of that name")]
+pub enum Kind {
+    /// Any other field; passed on as received.
+    Other,
+    Host,
+    ContentLength,
+    TransferEncoding,
+    Connection,
+    Upgrade,
+    Expect,
+    Te,
+    Trailer,
+    KeepAlive,
+    ProxyConnection,
+    /// `Proxy-Authorization`, `Proxy-Authenticate` and `Proxy-Authentication-Info`.
+    ProxyAuth,
+    Http2Settings,
+    /// A field by which a proxy tells who called or what was asked: `Forwarded`, `X-Forwarded-*`, `X-Real-IP`,
+    /// `X-Original-URL`, `X-Rewrite-URL`.
+    Forwarding,
+    /// `Ringfence-*`.
+    Ringfence,
+    /// A field of the above kinds spelt with underscores.
+    Alias,
+    Authorization,
+    Cookie,
+    ContentType,
+    ContentEncoding,
+    Traceparent,
+    Tracestate,
+    UserAgent,
+    Origin,
+    SecWebsocketKey,
+    SecWebsocketVersion,
+    GrpcTimeout,
+    SetCookie,
+    Location,
+    Server,
+    Date,
+}
+
+impl Kind {
+    /// This kind's bit in a mask of kinds.
+    pub(crate) const fn bit(self) -> u64 {
+        1 << self as u8
+    }
+
+    /// The field's name in lower case, where the kind is one name.
+    #[must_use]
+    pub const fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Other | Self::ProxyAuth | Self::Forwarding | Self::Ringfence | Self::Alias => return None,
+            Self::Host => "host",
+            Self::ContentLength => "content-length",
+            Self::TransferEncoding => "transfer-encoding",
+            Self::Connection => "connection",
+            Self::Upgrade => "upgrade",
+            Self::Expect => "expect",
+            Self::Te => "te",
+            Self::Trailer => "trailer",
+            Self::KeepAlive => "keep-alive",
+            Self::ProxyConnection => "proxy-connection",
+            Self::Http2Settings => "http2-settings",
+            Self::Authorization => "authorization",
+            Self::Cookie => "cookie",
+            Self::ContentType => "content-type",
+            Self::ContentEncoding => "content-encoding",
+            Self::Traceparent => "traceparent",
+            Self::Tracestate => "tracestate",
+            Self::UserAgent => "user-agent",
+            Self::Origin => "origin",
+            Self::SecWebsocketKey => "sec-websocket-key",
+            Self::SecWebsocketVersion => "sec-websocket-version",
+            Self::GrpcTimeout => "grpc-timeout",
+            Self::SetCookie => "set-cookie",
+            Self::Location => "location",
+            Self::Server => "server",
+            Self::Date => "date",
+        })
+    }
+}
+
+/// Fields that end at this hop.
+pub(crate) const HOP: u64 = Kind::Connection.bit()
+    | Kind::Upgrade.bit()
+    | Kind::Te.bit()
+    | Kind::KeepAlive.bit()
+    | Kind::ProxyConnection.bit()
+    | Kind::ProxyAuth.bit()
+    | Kind::Http2Settings.bit()
+    | Kind::TransferEncoding.bit();
+
+/// Fields that a client could lie in, and that only Ringfence sets.
+pub(crate) const SPOOFABLE: u64 = Kind::Forwarding.bit() | Kind::Ringfence.bit() | Kind::Alias.bit();
+
+/// Request fields that the writer never copies: it leaves them out or writes its own.
+pub(crate) const NOT_COPIED: u64 =
+    HOP | SPOOFABLE | Kind::Host.bit() | Kind::ContentLength.bit() | Kind::Expect.bit() | Kind::Trailer.bit();
+
+/// Response fields that the writer never copies.
+pub(crate) const NOT_COPIED_BACK: u64 =
+    HOP | Kind::Ringfence.bit() | Kind::Alias.bit() | Kind::ContentLength.bit() | Kind::Trailer.bit();
+
+/// Fields that HTTP/2 does not allow at all.
+pub(crate) const NOT_IN_H2: u64 = Kind::Connection.bit()
+    | Kind::Upgrade.bit()
+    | Kind::KeepAlive.bit()
+    | Kind::ProxyConnection.bit()
+    | Kind::Http2Settings.bit()
+    | Kind::TransferEncoding.bit();
+
+/// Fields that frame, route or authenticate: refused when repeated in a request or named by Connection.
+pub(crate) const SINGLE: u64 = Kind::Host.bit()
+    | Kind::ContentLength.bit()
+    | Kind::TransferEncoding.bit()
+    | Kind::Authorization.bit()
+    | Kind::ContentType.bit()
+    | Kind::Expect.bit();
+
+/// Fields that are meant for every recipient, so that no Connection field may have them dropped on the way.
+pub(crate) const END_TO_END: u64 = Kind::Host.bit()
+    | Kind::ContentLength.bit()
+    | Kind::Authorization.bit()
+    | Kind::Cookie.bit()
+    | Kind::ContentType.bit()
+    | Kind::ContentEncoding.bit()
+    | Kind::Expect.bit()
+    | Kind::Origin.bit();
+
+/// Fields that a trailer section must not bring, because they frame, route, authenticate or describe the body.
+pub(crate) const NOT_IN_TRAILERS: u64 = HOP
+    | SPOOFABLE
+    | END_TO_END
+    | Kind::Trailer.bit()
+    | Kind::SetCookie.bit()
+    | Kind::Location.bit()
+    | Kind::Date.bit();
+
+/// Kinds whose underscore spelling is an [`Kind::Alias`].
+const ALIASED: u64 = HOP | SPOOFABLE | SINGLE | Kind::Cookie.bit();
+
+/// Lower case, and a hyphen for an underscore. For bytes that field names may have; `^` folds onto `~`, which no name
+/// here contains.
+const fn fold(byte: u8) -> u8 {
+    match byte | 0x20 {
+        0x7f => b'-',
+        other => other,
+    }
+}
+
+#[inline]
+fn same<const N: usize>(name: &[u8], literal: &[u8; N]) -> bool {
+    name.len() == N && starts(name, literal)
+}
+
+#[inline]
+fn starts<const N: usize>(name: &[u8], literal: &[u8; N]) -> bool {
+    let Some(head) = name.first_chunk::<N>() else { return false };
+    let mut differs = 0;
+    let mut at = 0;
+    while at < N {
+        differs |= fold(head[at]) ^ literal[at];
+        at += 1;
+    }
+    differs == 0
+}
+
+/// Classifies a field name in any case.
+pub(crate) fn classify(name: &[u8]) -> Kind {
+    let Some(first) = name.first() else { return Kind::Other };
+    let kind = match (name.len(), first | 0x20) {
+        (2, b't') if same(name, b"te") => Kind::Te,
+        (4, b'h') if same(name, b"host") => Kind::Host,
+        (4, b'd') if same(name, b"date") => Kind::Date,
+        (6, b'c') if same(name, b"cookie") => Kind::Cookie,
+        (6, b'e') if same(name, b"expect") => Kind::Expect,
+        (6, b'o') if same(name, b"origin") => Kind::Origin,
+        (6, b's') if same(name, b"server") => Kind::Server,
+        (7, b'u') if same(name, b"upgrade") => Kind::Upgrade,
+        (7, b't') if same(name, b"trailer") => Kind::Trailer,
+        (8, b'l') if same(name, b"location") => Kind::Location,
+        (9, b'f') if same(name, b"forwarded") => Kind::Forwarding,
+        (9, b'x') if same(name, b"x-real-ip") => Kind::Forwarding,
+        (10, b'c') if same(name, b"connection") => Kind::Connection,
+        (10, b'k') if same(name, b"keep-alive") => Kind::KeepAlive,
+        (10, b'u') if same(name, b"user-agent") => Kind::UserAgent,
+        (10, b's') if same(name, b"set-cookie") => Kind::SetCookie,
+        (10, b't') if same(name, b"tracestate") => Kind::Tracestate,
+        (11, b't') if same(name, b"traceparent") => Kind::Traceparent,
+        (12, b'c') if same(name, b"content-type") => Kind::ContentType,
+        (12, b'g') if same(name, b"grpc-timeout") => Kind::GrpcTimeout,
+        (13, b'a') if same(name, b"authorization") => Kind::Authorization,
+        (13, b'x') if same(name, b"x-rewrite-url") => Kind::Forwarding,
+        (14, b'c') if same(name, b"content-length") => Kind::ContentLength,
+        (14, b'h') if same(name, b"http2-settings") => Kind::Http2Settings,
+        (14, b'x') if same(name, b"x-original-url") => Kind::Forwarding,
+        (16, b'c') if same(name, b"content-encoding") => Kind::ContentEncoding,
+        (16, b'p') if same(name, b"proxy-connection") => Kind::ProxyConnection,
+        (17, b't') if same(name, b"transfer-encoding") => Kind::TransferEncoding,
+        (17, b's') if same(name, b"sec-websocket-key") => Kind::SecWebsocketKey,
+        (18, b'p') if same(name, b"proxy-authenticate") => Kind::ProxyAuth,
+        (19, b'p') if same(name, b"proxy-authorization") => Kind::ProxyAuth,
+        (21, b's') if same(name, b"sec-websocket-version") => Kind::SecWebsocketVersion,
+        (25, b'p') if same(name, b"proxy-authentication-info") => Kind::ProxyAuth,
+        (_, b'x') if starts(name, b"x-forwarded-") => Kind::Forwarding,
+        (_, b'r') if starts(name, b"ringfence-") => Kind::Ringfence,
+        _ => return Kind::Other,
+    };
+    if !name.contains(&b'_') {
+        kind
+    } else if ALIASED & kind.bit() != 0 {
+        Kind::Alias
+    } else {
+        Kind::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_named_kind_is_found_by_its_name_in_any_case() {
+        for number in 0..=Kind::Date as u8 {
+            let Some(kind) = ALL.iter().copied().find(|kind| *kind as u8 == number) else {
+                panic!("kind {number} is missing from the list");
+            };
+            if let Some(name) = kind.name() {
+                assert_eq!(classify(name.as_bytes()), kind, "{name}");
+                assert_eq!(classify(name.to_uppercase().as_bytes()), kind, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_underscore_does_not_hide_a_field_that_matters() {
+        for name in [
+            "X_Forwarded_For",
+            "x-forwarded_for",
+            "Content_Length",
+            "Transfer_Encoding",
+            "RINGFENCE_CALLER",
+            "X_Real_IP",
+            "set-cookie_",
+        ] {
+            let expected = if name == "set-cookie_" { Kind::Other } else { Kind::Alias };
+            assert_eq!(classify(name.as_bytes()), expected, "{name}");
+        }
+        assert_eq!(classify(b"api_key"), Kind::Other);
+        assert_eq!(classify(b"user_agent"), Kind::Other);
+    }
+
+    #[test]
+    fn a_name_that_only_looks_alike_is_another_field() {
+        for name in
+            ["hosts", "hos", "x-forwarded", "ringfence", "connectio~", "content^length", "content~length", ""]
+        {
+            assert_eq!(classify(name.as_bytes()), Kind::Other, "{name}");
+        }
+    }
+
+    const ALL: [Kind; 31] = [
+        Kind::Other,
+        Kind::Host,
+        Kind::ContentLength,
+        Kind::TransferEncoding,
+        Kind::Connection,
+        Kind::Upgrade,
+        Kind::Expect,
+        Kind::Te,
+        Kind::Trailer,
+        Kind::KeepAlive,
+        Kind::ProxyConnection,
+        Kind::ProxyAuth,
+        Kind::Http2Settings,
+        Kind::Forwarding,
+        Kind::Ringfence,
+        Kind::Alias,
+        Kind::Authorization,
+        Kind::Cookie,
+        Kind::ContentType,
+        Kind::ContentEncoding,
+        Kind::Traceparent,
+        Kind::Tracestate,
+        Kind::UserAgent,
+        Kind::Origin,
+        Kind::SecWebsocketKey,
+        Kind::SecWebsocketVersion,
+        Kind::GrpcTimeout,
+        Kind::SetCookie,
+        Kind::Location,
+        Kind::Server,
+        Kind::Date,
+    ];
+}
