@@ -9,6 +9,7 @@ mod decode;
 mod diagnostic;
 mod fence;
 pub mod graph;
+pub mod import;
 mod load;
 mod pattern;
 mod position;
