@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use ringfence_channel::{BlockingChannel, ChannelError};
 use ringfence_snapshot::Der;
@@ -47,6 +48,8 @@ pub enum ProcessError {
     Thread(std::io::Error),
 }
 
+type Started = (Arc<Oracle>, SyncSender<Job>, Vec<JoinHandle<()>>);
+
 struct Job {
     call: Call,
     reply: Arc<Mutex<ControlChannel>>,
@@ -67,7 +70,7 @@ pub fn main_loop(
     let supervisor = Supervisor::new(channel);
     let (FromSupervisor::Start(start), _) = supervisor.recv()? else { return Err(ProcessError::Protocol) };
     let started = begin(&start, confine);
-    let (oracle, jobs) = match started {
+    let (oracle, jobs, workers) = match started {
         Ok(started) => started,
         Err(e) => {
             supervisor.send(&ToSupervisor::Failed { reason: e.to_string() }, &[])?;
@@ -81,41 +84,42 @@ pub fn main_loop(
     };
     drop(start);
     supervisor.send(&ready, &[])?;
-    serve(&supervisor, &oracle, &jobs)
+    let served = serve(&supervisor, &oracle, jobs);
+    // What was asked before the end is still answered and logged.
+    for worker in workers {
+        let _ = worker.join();
+    }
+    served
 }
 
-fn begin(
-    start: &Start,
-    confine: impl FnOnce(&Path) -> std::io::Result<()>,
-) -> Result<(Arc<Oracle>, SyncSender<Job>), ProcessError> {
+fn begin(start: &Start, confine: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<Started, ProcessError> {
     let oracle = Arc::new(Oracle::open(&start.data, &start.master, &start.fence, &start.trust_domain)?);
     confine(oracle.folder()).map_err(ProcessError::Confine)?;
     let (jobs, queue) = sync_channel(QUEUE);
     let queue = Arc::new(Mutex::new(queue));
+    let mut workers = Vec::with_capacity(WORKERS);
     for _ in 0..WORKERS {
         let (oracle, queue) = (oracle.clone(), queue.clone());
-        spawn("keeper-sign", move || work(&oracle, &queue))?;
+        workers.push(spawn("keeper-sign", move || work(&oracle, &queue))?);
     }
-    Ok((oracle, jobs))
+    Ok((oracle, jobs, workers))
 }
 
-fn serve(supervisor: &Supervisor, oracle: &Oracle, jobs: &SyncSender<Job>) -> Result<(), ProcessError> {
-    let mut control: Option<UnixStream> = None;
+fn serve(supervisor: &Supervisor, oracle: &Oracle, jobs: SyncSender<Job>) -> Result<(), ProcessError> {
+    let mut control = Introduced(None);
     loop {
         let (message, fds) = match supervisor.recv() {
             Ok(received) => received,
-            Err(ChannelError::Closed) => break,
+            Err(ChannelError::Closed) => return Ok(()),
             Err(e) => return Err(e.into()),
         };
         let reply = match message {
             FromSupervisor::Control => {
                 // Who was introduced before is gone, or no longer trusted.
-                if let Some(old) = control.take() {
-                    let _ = old.shutdown(Shutdown::Both);
-                }
-                match introduce(fds, jobs) {
+                drop(std::mem::replace(&mut control, Introduced(None)));
+                match introduce(fds, &jobs) {
                     Ok(socket) => {
-                        control = Some(socket);
+                        control = Introduced(Some(socket));
                         ToSupervisor::Done
                     }
                     Err(e) => ToSupervisor::Failed { reason: e.to_string() },
@@ -137,10 +141,17 @@ fn serve(supervisor: &Supervisor, oracle: &Oracle, jobs: &SyncSender<Job>) -> Re
         };
         supervisor.send(&reply, &[])?;
     }
-    if let Some(old) = control {
-        let _ = old.shutdown(Shutdown::Both);
+}
+
+/// Control's channel, which ends with this.
+struct Introduced(Option<UnixStream>);
+
+impl Drop for Introduced {
+    fn drop(&mut self) {
+        if let Some(socket) = &self.0 {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
     }
-    Ok(())
 }
 
 /// Starts to read control's channel.
@@ -182,6 +193,6 @@ fn work(oracle: &Oracle, queue: &Mutex<Receiver<Job>>) {
     }
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), ProcessError> {
-    std::thread::Builder::new().name(name.into()).spawn(run).map(drop).map_err(ProcessError::Thread)
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ProcessError> {
+    std::thread::Builder::new().name(name.into()).spawn(run).map_err(ProcessError::Thread)
 }
