@@ -17,6 +17,7 @@ pub mod key;
 mod name_constraints;
 pub mod path;
 mod profile;
+mod revocation;
 mod spki;
 pub mod svid;
 

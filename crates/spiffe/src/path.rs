@@ -8,13 +8,15 @@ use std::cell::Cell;
 
 use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{
-    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth,
+    EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth,
     RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath, anchor_from_trusted_cert,
 };
 
 use crate::certificate::Certificate;
 use crate::der::DerError;
+use crate::general_name::GeneralName;
 pub use crate::profile::Violation;
+pub use crate::revocation::RevocationList;
 use crate::profile::{self, Position};
 use crate::signature_algorithms;
 
@@ -77,6 +79,7 @@ pub struct Anchors {
 struct AnchorFacts {
     not_before: i64,
     not_after: i64,
+    may_sign_crls: bool,
     violation: Option<Violation>,
 }
 
@@ -106,7 +109,12 @@ impl Anchors {
         let trust = anchor_from_trusted_cert(der).map_err(PathError::Path)?.to_owned();
         let violation = profile::check(&cert, Position::Anchor).and_then(|()| extra(&cert)).err();
         self.trust.push(trust);
-        self.facts.push(AnchorFacts { not_before: cert.not_before, not_after: cert.not_after, violation });
+        self.facts.push(AnchorFacts {
+            not_before: cert.not_before,
+            not_after: cert.not_after,
+            may_sign_crls: cert.extensions.key_usage.is_none_or(|usage| usage.value.crl_sign()),
+            violation,
+        });
         Ok(())
     }
 
@@ -150,9 +158,12 @@ pub struct PathOptions<'a> {
     /// The trusted roots.
     pub anchors: &'a Anchors,
     /// Revocation lists; with none, revocation is not checked.
-    pub crls: &'a [&'a CertRevocationList<'a>],
+    pub crls: &'a [RevocationList],
     /// Most intermediates, self-issued ones not counted.
     pub max_intermediates: usize,
+    /// Whether a wildcard may stand over a suffix under which a provider gives out names to anybody, such as those of
+    /// object stores. One over a registry's suffix (`*.co.uk`) never matches.
+    pub shared_suffix_wildcards: bool,
     /// The time to validate for.
     pub now: UnixTime,
     /// What the peer wants to be accepted as.
@@ -162,7 +173,14 @@ pub struct PathOptions<'a> {
 impl<'a> PathOptions<'a> {
     /// For a server at this time, without revocation lists.
     pub fn server(anchors: &'a Anchors, now: UnixTime) -> Self {
-        Self { anchors, crls: &[], max_intermediates: MAX_INTERMEDIATES, now, usage: Usage::Server }
+        Self {
+            anchors,
+            crls: &[],
+            max_intermediates: MAX_INTERMEDIATES,
+            shared_suffix_wildcards: false,
+            now,
+            usage: Usage::Server,
+        }
     }
 }
 
@@ -177,7 +195,7 @@ pub fn verify_server_name(
     verify_chain(chain, &leaf, options)?;
     let end_entity = EndEntityCert::try_from(leaf_der).map_err(PathError::Path)?;
     end_entity.verify_is_valid_for_subject_name(name).map_err(|_| PathError::Name)?;
-    check_wildcard(&leaf, name)
+    check_wildcard(&leaf, name, options.shared_suffix_wildcards)
 }
 
 /// Accepts a chain (leaf first) under the rules of public servers, whatever its names are.
@@ -197,22 +215,29 @@ fn verify_chain(
 }
 
 /// A name that matches only `*.SUFFIX` with a public suffix is nobody's name.
-fn check_wildcard(leaf: &Certificate<'_>, name: &ServerName<'_>) -> Result<(), PathError> {
-    use crate::general_name::GeneralName;
+fn check_wildcard(leaf: &Certificate<'_>, name: &ServerName<'_>, shared: bool) -> Result<(), PathError> {
     let (ServerName::DnsName(name), Some(names)) = (name, &leaf.extensions.subject_alt_name) else {
         return Ok(());
     };
     let name = name.as_ref();
-    let exact = names
-        .value
-        .iter()
-        .any(|presented| matches!(presented, GeneralName::Dns(dns) if dns.eq_ignore_ascii_case(name)));
-    let parent_is_suffix = name.split_once('.').is_none_or(|(_, parent)| is_public_suffix(parent));
-    if !exact && parent_is_suffix { Err(Violation::PublicSuffixWildcard.into()) } else { Ok(()) }
+    let is_name = |presented| matches!(presented, GeneralName::Dns(dns) if dns.eq_ignore_ascii_case(name));
+    let parent_is_suffix = || name.split_once('.').is_none_or(|(_, parent)| is_public_suffix(parent, shared));
+    if !names.value.iter().any(is_name) && parent_is_suffix() {
+        return Err(Violation::PublicSuffixWildcard.into());
+    }
+    Ok(())
 }
 
-fn is_public_suffix(name: &str) -> bool {
-    !name.contains('.')
+/// Whether anybody can have a name directly below this one. Top-level domains that nobody has registered, such as
+/// those of private networks, count as suffixes too.
+fn is_public_suffix(name: &str, shared_allowed: bool) -> bool {
+    let name = name.to_ascii_lowercase();
+    match psl::suffix(name.as_bytes()) {
+        Some(suffix) if suffix.as_bytes() == name.as_bytes() => {
+            !(shared_allowed && suffix.typ() == Some(psl::Type::Private))
+        }
+        _ => false,
+    }
 }
 
 /// Builds a path that also satisfies our profile with `extra` rules for intermediates. The leaf's own rules are
@@ -243,7 +268,8 @@ pub(crate) fn find_path(
         }
     };
     let end_entity = EndEntityCert::try_from(leaf).map_err(PathError::Path)?;
-    let revocation = RevocationOptionsBuilder::new(options.crls).ok().map(|builder| {
+    let crls: Vec<_> = options.crls.iter().map(RevocationList::as_webpki).collect();
+    let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|builder| {
         builder
             .with_depth(RevocationCheckDepth::Chain)
             .with_status_policy(UnknownStatusPolicy::Allow)
@@ -292,6 +318,10 @@ fn check_path(
     if let Some(violation) = facts.violation {
         return Err(violation);
     }
+    // webpki checks this of intermediates, but knows no key usage of roots.
+    if !facts.may_sign_crls && options.crls.iter().any(|crl| crl.is_by(path.anchor())) {
+        return Err(Violation::CrlSignMissing);
+    }
     if now < facts.not_before {
         return Err(Violation::NotValidYet);
     }
@@ -299,9 +329,4 @@ fn check_path(
         return Err(Violation::Expired);
     }
     Ok(earliest_end.min(facts.not_after))
-}
-
-/// Reads a revocation list for [`PathOptions::crls`].
-pub fn revocation_list(der: &[u8]) -> Result<CertRevocationList<'static>, PathError> {
-    webpki::OwnedCertRevocationList::from_der(der).map(CertRevocationList::from).map_err(PathError::Path)
 }

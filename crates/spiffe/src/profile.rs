@@ -28,6 +28,8 @@ pub enum Violation {
     NotSigningCertificate,
     #[error("keyUsage lacks keyCertSign on a signing certificate")]
     KeyCertSignMissing,
+    #[error("keyUsage of a root lacks cRLSign, yet it issued a revocation list")]
+    CrlSignMissing,
     #[error("keyUsage has keyCertSign or cRLSign on a leaf certificate")]
     LeafMaySign,
     #[error("basicConstraints makes the leaf a CA or limits its path")]

@@ -232,6 +232,7 @@ pub fn verify_svid(
         anchors: bundle.anchors(),
         crls: &[],
         max_intermediates: MAX_INTERMEDIATES,
+        shared_suffix_wildcards: false,
         now,
         usage: role,
     };

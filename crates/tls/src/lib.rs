@@ -8,6 +8,7 @@
 
 mod egress;
 mod gateway;
+mod hello;
 mod identity;
 mod mesh;
 mod metrics;
@@ -18,6 +19,7 @@ mod verifier;
 
 pub use egress::{EgressError, EgressRoots, egress_client_config};
 pub use gateway::{GatewayCertificate, GatewayCertificates, GatewayError, gateway_server_config};
+pub use hello::{Hello, peek_hello};
 pub use identity::{Identity, IdentityError};
 pub use mesh::{Alpn, Mesh, MeshError, mesh_server_name};
 pub use metrics::{Group, HandshakeMetrics, HandshakeSnapshot, negotiated_group};

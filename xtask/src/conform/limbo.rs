@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use ringfence_spiffe::certificate::Certificate;
 use ringfence_spiffe::path::{
-    Anchors, MAX_INTERMEDIATES, PathOptions, Usage, revocation_list, verify_any_name, verify_server_name,
+    Anchors, MAX_INTERMEDIATES, PathOptions, RevocationList, Usage, verify_any_name, verify_server_name,
 };
 use ringfence_spiffe::{CertificateDer, UnixTime};
 use rustls_pki_types::pem::PemObject;
@@ -73,15 +73,15 @@ fn verify(case: &Case) -> Result<(), String> {
         .map(|pem| {
             let der =
                 CertificateRevocationListDer::from_pem_slice(pem.as_bytes()).map_err(|e| e.to_string())?;
-            revocation_list(&der).map_err(|error| error.to_string())
+            RevocationList::from_der(&der).map_err(|error| error.to_string())
         })
         .collect::<Result<Vec<_>, String>>()?;
-    let crls: Vec<_> = crls.iter().collect();
     let usage = if case.validation_kind == "CLIENT" { Usage::Client } else { Usage::Server };
     let options = PathOptions {
         anchors: &anchors,
         crls: &crls,
         max_intermediates: case.max_chain_depth.unwrap_or(MAX_INTERMEDIATES).min(MAX_INTERMEDIATES),
+        shared_suffix_wildcards: false,
         now: time(case.validation_time.as_deref())?,
         usage,
     };
