@@ -3,6 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -42,7 +43,7 @@ impl DataDir {
 
     /// Makes what is missing, with mode 0700.
     pub(crate) fn prepare(&self) -> Result<(), DataError> {
-        for folder in ["", "run", "run/shim", "events", "logs", "proxy", "keeper"] {
+        for folder in ["", "run", "run/shim", "events", "logs", "proxy", "keeper", "control"] {
             let path = self.root.join(folder);
             let make = |source| DataError::Make { path: path.clone(), source };
             DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(make)?;
@@ -71,6 +72,25 @@ impl DataDir {
 
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Binds the control socket, in place of one that a dead `up` left; the lock must be held.
+    pub(crate) fn bind_control(&self) -> io::Result<UnixListener> {
+        let path = self.control_sock();
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    }
+
+    /// Replaces the trust bundle for clients of the gateway.
+    pub(crate) fn write_trust(&self, pem: &str) -> io::Result<()> {
+        let temporary = self.root.join("ca.pem.new");
+        std::fs::write(&temporary, pem)?;
+        std::fs::rename(temporary, self.root.join("ca.pem"))
     }
 
     pub(crate) fn control_sock(&self) -> PathBuf {

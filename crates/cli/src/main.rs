@@ -1,2 +1,33 @@
 //! The `ringfence` binary: arguments, output, wiring; nothing else.
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod args;
+mod ca;
+mod client;
+mod data;
+mod env;
+mod fence;
+mod prompt;
+mod roles;
+mod run;
+mod up;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let first = std::env::args_os().nth(1);
+    // Before anything else: a process with threads cannot enter a user namespace.
+    if let Some(code) = ringfence_sandbox::dispatch(first.as_deref()) {
+        return code;
+    }
+    if let Some(code) = roles::dispatch(first.as_deref()) {
+        return code;
+    }
+    args::Args::parse().run(env::Env::read())
+}

@@ -4,8 +4,6 @@
 //! connection's peer is checked to be that user all the same, because a socket can be passed on.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::time::Duration;
 
 use axum::Json;
@@ -68,17 +66,6 @@ pub(crate) type Answer = Result<Value, (StatusCode, String)>;
 
 /// A question with its way back.
 pub(crate) type Question = (Ask, oneshot::Sender<Answer>);
-
-/// Binds the socket, replacing one that a dead process left.
-pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
 
 /// Serves until the process ends.
 pub(crate) async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>) -> io::Result<()> {

@@ -1,1 +1,127 @@
-//! Compiles snapshots, distributes them, and answers the admin API
+//! Control: the process that knows what should be, and tells those that enforce it.
+//!
+//! It compiles the fence, has it signed, distributes it, decides who may have a certificate, serves the Workload API and
+//! answers the command line. It holds no signing key: what it gets wrong the keeper refuses, and what it sends the
+//! enforcement points verify. A database server in its place was rejected as the default: one machine needs none.
+#![forbid(unsafe_code)]
+
+mod api;
+mod core;
+mod nodes;
+mod state;
+pub mod supervisor;
+
+pub use api::{Mint, Rotate, RotateWhat};
+pub use crate::core::pem;
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use ringfence_ca::Ca;
+use ringfence_channel::{BlockingChannel, ChannelError};
+use ringfence_event::{Writer, WriterOptions};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::core::{Core, Inboxes, Lives, REFRESH};
+use crate::nodes::Nodes;
+use crate::state::State;
+use crate::supervisor::{FromControl, Report, ToControl};
+
+/// Why control ends.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// A channel failed.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// The supervisor said something that makes no sense here.
+    #[error("the supervisor broke the protocol: {0}")]
+    Protocol(&'static str),
+    /// A file or socket.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// Confinement.
+    #[error("cannot confine control: {0}")]
+    Confine(io::Error),
+    /// The keeper refused or is away.
+    #[error(transparent)]
+    Keeper(#[from] ringfence_keeper::ClientError),
+    /// The CA.
+    #[error(transparent)]
+    Ca(#[from] ringfence_ca::CaError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] ringfence_store::StoreError),
+    /// The fence cannot be compiled.
+    #[error(transparent)]
+    Compile(#[from] ringfence_snapshot::CompileError),
+    /// A snapshot cannot be written.
+    #[error("cannot encode the snapshot: {0}")]
+    Encode(serde_json::Error),
+}
+
+/// Runs control until its supervisor is gone. `confine` is called with control's own folder before anything else is opened
+/// and before a second thread exists.
+///
+/// # Errors
+/// [`ControlError`]: the supervisor starts it again.
+pub fn run(channel: UnixStream, confine: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), ControlError> {
+    let channel = BlockingChannel::<FromControl, ToControl>::new(channel);
+    let (ToControl::Start { data }, mut fds) = channel.recv()? else {
+        return Err(ControlError::Protocol("the first message is not Start"));
+    };
+    let socket = fds.pop().ok_or(ControlError::Protocol("Start came without the control socket"))?;
+    let folder = data.join("control");
+    std::fs::create_dir_all(&folder)?;
+    confine(&folder).map_err(ControlError::Confine)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(work(channel, socket.into(), &data))
+}
+
+async fn work(
+    channel: BlockingChannel<FromControl, ToControl>,
+    socket: std::os::unix::net::UnixListener,
+    data: &Path,
+) -> Result<(), ControlError> {
+    let (supervisor, mut inbox) = channel.into_async()?.split();
+    let writer = Writer::open(&data.join("events"), "control", WriterOptions::default())?;
+    let state = State::open(&data.join("control/state.db")).await?;
+    socket.set_nonblocking(true)?;
+    let listener = tokio::net::UnixListener::from_std(socket)?;
+    let (news, proxies) = mpsc::channel(256);
+    let (asking, questions) = mpsc::channel(64);
+    tokio::spawn(api::serve(listener, asking));
+    let mut core = Core {
+        ca: Ca::new(state.store().clone(), writer.emitter()),
+        nodes: Nodes::new(news),
+        emitter: writer.emitter(),
+        lives: Lives::default(),
+        fence: None,
+        current: None,
+        report: Report::default(),
+        workloads: std::collections::HashMap::new(),
+        offered: Vec::new(),
+        supervisor: supervisor.clone(),
+        state,
+    };
+    supervisor.send(&FromControl::Ready, &[]).await?;
+    let mut inboxes = Inboxes { proxies, questions };
+    let mut refresh = interval(REFRESH);
+    refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    refresh.reset_after(REFRESH);
+    loop {
+        tokio::select! {
+            message = inbox.recv() => match message {
+                Ok((message, fds)) => core.supervisor(message, fds).await?,
+                // The supervisor is gone: the next one starts its own control.
+                Err(ChannelError::Closed) => return Ok(()),
+                Err(e) => return Err(e.into()),
+            },
+            Some(news) = inboxes.proxies.recv() => core.proxy(news),
+            Some(question) = inboxes.questions.recv() => core.question(question).await,
+            _ = refresh.tick() => core.refresh().await,
+        }
+    }
+}

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToControl {
-    /// First message.
+    /// First message, with one descriptor: the listening control socket.
     Start {
         /// The data directory.
         data: PathBuf,
@@ -47,6 +47,8 @@ pub enum ToControl {
 pub enum FromControl {
     /// It serves.
     Ready,
+    /// The serving CA's roots as PEM, for clients of the gateway: to be written where they find it.
+    Trust(String),
     /// How the fence was taken.
     Fence(Result<Applied, String>),
     /// Somebody asked over the control socket.

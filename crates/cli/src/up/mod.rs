@@ -24,7 +24,7 @@ use std::time::Duration;
 use ringfence_control::supervisor::{Applied, Command, FromControl, Report, ToControl};
 use ringfence_event::{Emitter, Event, Kind, Lifecycle, LifecycleActivity, Severity, Writer, WriterOptions};
 use ringfence_keeper::protocol::ToSupervisor;
-use ringfence_keys::MasterSource;
+use ringfence_keys::{MasterSource, Secret};
 use ringfence_model::Fence;
 use ringfence_proxy::protocol::{FromNode, ListenerKind};
 use ringfence_sandbox::spec::Isolation;
@@ -39,7 +39,7 @@ use self::order::Order;
 use self::peers::Peers;
 use self::services::Services;
 use self::watch::{Texts, Watch};
-use crate::data::{DataDir, Lock, fence_folder};
+use crate::data::{DataDir, Lock};
 use crate::env::Env;
 
 /// What `up` was asked for.
@@ -52,8 +52,6 @@ pub(crate) struct Options {
     pub(crate) mesh: SocketAddr,
     pub(crate) master: MasterChoice,
     pub(crate) quiet: bool,
-    /// Ends as soon as everything is ready; for measuring and for tests of the start.
-    pub(crate) json: bool,
 }
 
 /// Where the master key is to come from.
@@ -142,8 +140,13 @@ async fn up(options: Options, env: Env) -> Result<(), UpError> {
     if options.isolation == Isolation::Off {
         warnings.push("services run WITHOUT isolation: --isolation off was given".to_owned());
     } else {
-        let folder = fence_folder(&options.fence);
-        ringfence_sandbox::probe(&folder).map_err(|e| UpError::Isolation(e.to_string()))?;
+        let probe = ringfence_sandbox::probe();
+        if let Some(missing) = probe.missing {
+            let advice: String = probe.advice.iter().map(|line| format!("\n  - {line}")).collect();
+            return Err(UpError::Isolation(format!(
+                "services cannot be isolated here: {missing}{advice}\n  - or run without isolation: --isolation off"
+            )));
+        }
     }
     let io = |what| move |source| UpError::Io { what, source };
     let data =
@@ -229,6 +232,10 @@ impl Supervisor {
             }
             News::Keeper(ToSupervisor::Failed { reason }) => return Err(UpError::Keeper(reason)),
             News::Keeper(ToSupervisor::Done | ToSupervisor::Root { .. }) => {}
+            News::Control(FromControl::Trust(pem)) => self
+                .data
+                .write_trust(&pem)
+                .map_err(|source| UpError::Io { what: "cannot write ca.pem", source })?,
             News::Control(FromControl::Ready) => self.services.attach_all(),
             News::Control(FromControl::Fence(Ok(applied))) => self.apply(applied).await,
             News::Control(FromControl::Fence(Err(reason))) => self.refuse(reason)?,
@@ -377,18 +384,18 @@ impl Supervisor {
 
 fn master(choice: &MasterChoice, data: &DataDir, env: &Env) -> Result<MasterSource, UpError> {
     match choice {
-        MasterChoice::File(path) => Ok(MasterSource::file(path.clone().unwrap_or_else(|| data.master_key()))),
+        MasterChoice::File(path) => Ok(MasterSource::KeyFile { path: path.clone().unwrap_or_else(|| data.master_key()) }),
         MasterChoice::Credential => match &env.credentials {
-            Some(folder) => Ok(MasterSource::credential(folder.join("ringfence-master"))),
+            Some(folder) => Ok(MasterSource::Credential { path: folder.join("ringfence-master") }),
             None => Err(UpError::Usage(
                 "--master credential needs CREDENTIALS_DIRECTORY: start under systemd with LoadCredential=ringfence-master:…"
                     .into(),
             )),
         },
         MasterChoice::Passphrase => match &env.passphrase {
-            Some(passphrase) => Ok(MasterSource::passphrase(passphrase.clone())),
+            Some(passphrase) => Ok(MasterSource::Passphrase { passphrase: Secret::new(passphrase.clone()) }),
             None => crate::prompt::passphrase("master passphrase: ")
-                .map(MasterSource::passphrase)
+                .map(|passphrase| MasterSource::Passphrase { passphrase: Secret::new(passphrase) })
                 .map_err(|source| UpError::Io { what: "cannot read the passphrase", source }),
         },
     }

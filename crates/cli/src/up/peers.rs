@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -44,6 +45,7 @@ pub(crate) struct Peers {
     node: Option<Sender<ToNode>>,
     snapshot_key: Option<Der>,
     node_is_ready: bool,
+    socket: UnixListener,
     mesh: (SocketAddr, Vec<OwnedFd>),
     gateway: HashMap<SocketAddr, Vec<OwnedFd>>,
     certificate: Option<(String, String)>,
@@ -72,6 +74,9 @@ impl Peers {
             node: None,
             snapshot_key: None,
             node_is_ready: false,
+            socket: data
+                .bind_control()
+                .map_err(|source| UpError::Io { what: "cannot make the control socket", source })?,
             mesh: (address, sockets),
             gateway: HashMap::new(),
             certificate: None,
@@ -104,7 +109,8 @@ impl Peers {
                 }
                 Role::Control => {
                     let sender = listen(socket, role, self.news.clone(), News::Control)?;
-                    tell(&sender, &ToControl::Start { data: self.data.root().to_owned() }, &[]).await;
+                    let start = ToControl::Start { data: self.data.root().to_owned() };
+                    tell(&sender, &start, &[self.socket.as_fd()]).await;
                     self.control = Some(sender);
                     self.pair_keeper_control().await?;
                     self.pair_control_node().await?;

@@ -13,6 +13,9 @@ use ringfence_snapshot::{egress_ip, service_ip};
 const UID_BASE: u32 = 0x5000_0000;
 const UID_COUNT: u32 = 65_536;
 
+/// Folders of programs that every service sees.
+const SYSTEM: [&str; 4] = ["/usr", "/bin", "/sbin", "/opt"];
+
 /// What all specs have in common.
 #[derive(Clone, Debug)]
 pub(crate) struct Ground<'a> {
@@ -130,8 +133,11 @@ fn find(ground: &Ground<'_>, program: &str) -> Option<PathBuf> {
     if program.contains('/') {
         return Some(ground.folder.join(program)).filter(runs);
     }
-    let folders = [ground.folder, ground.binaries].into_iter().chain(ground.path.iter().map(PathBuf::as_path));
-    folders.map(|folder| folder.join(program)).find(runs)
+    // A fenced service sees the system's folders only, so a program found there will run; one in a home folder may not.
+    let (system, other): (Vec<_>, Vec<_>) =
+        ground.path.iter().partition(|p| SYSTEM.iter().any(|s| p.starts_with(s)));
+    let path = system.into_iter().chain(other).map(PathBuf::as_path);
+    [ground.folder, ground.binaries].into_iter().chain(path).map(|folder| folder.join(program)).find(runs)
 }
 
 /// The command of a service that `up` starts.

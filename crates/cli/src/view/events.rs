@@ -1,7 +1,6 @@
 //! `events`: what happened, from the event files themselves, so that it works when nothing runs any more.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +8,9 @@ use clap::{Args, ValueEnum};
 use ringfence_event::{EventId, Filter, Follow, Record, read_dir};
 use serde_json::Value;
 
-use super::{Done, Failure, Paint, clean, finish, print};
+use super::{Done, Failure, Paint, clean, data, finish, print};
+use crate::args::DataArgs;
+use crate::env::Env;
 
 /// How often files are looked at again; an event reaches its file within 50 ms.
 const POLL: Duration = Duration::from_millis(200);
@@ -40,11 +41,10 @@ pub(crate) struct EventsArgs {
     #[arg(long, value_name = "N")]
     last: Option<usize>,
     /// Go on showing what comes; alone, only what comes
-    #[arg(long, short)]
-    follow: bool,
-    /// Print OCSF events, one JSON object per line
     #[arg(long)]
-    json: bool,
+    follow: bool,
+    #[command(flatten)]
+    place: DataArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -63,12 +63,13 @@ enum Kind {
     Entity,
 }
 
-pub(crate) fn run(args: &EventsArgs, data: &Path, colour: bool) -> ExitCode {
-    finish(show(args, data, colour))
+pub(crate) fn run(args: EventsArgs, env: &Env) -> ExitCode {
+    finish(show(&args, env.colour))
 }
 
-fn show(args: &EventsArgs, data: &Path, colour: bool) -> Done {
-    let folder = data.join("events");
+fn show(args: &EventsArgs, colour: bool) -> Done {
+    let json = args.place.json;
+    let folder = data(&args.place)?.join("events");
     if !folder.is_dir() {
         let hint = "name the data directory of a fence with --data DIR";
         return Err(Failure::Cannot(format!("there are no events in {}: {hint}", folder.display())));
@@ -86,7 +87,7 @@ fn show(args: &EventsArgs, data: &Path, colour: bool) -> Done {
             eprintln!("no such events in {}", folder.display());
         }
         shown.extend(records.iter().filter_map(|r| id(r).map(str::to_owned)));
-        print(&lines(&records, args.json, colour)?)?;
+        print(&lines(&records, json, colour)?)?;
     }
     while let Some(follow) = &mut follow {
         std::thread::sleep(POLL);
@@ -94,7 +95,7 @@ fn show(args: &EventsArgs, data: &Path, colour: bool) -> Done {
         // Only the first poll can meet what the first reading had.
         records.retain(|r| id(r).is_none_or(|id| !shown.contains(id)));
         shown.clear();
-        print(&lines(&records, args.json, colour)?)?;
+        print(&lines(&records, json, colour)?)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,5 @@
 //! `status`: what runs, since when, under which revision, and what the operator should worry about.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -9,32 +8,63 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::table::{Cell, Table};
-use super::{Done, Paint, clean, duration, finish, now, print, print_json};
+use super::{Done, Paint, clean, data, duration, finish, now, print, print_json};
+use crate::args::DataArgs;
 use crate::client::Client;
+use crate::env::Env;
 
 /// A certificate that ends sooner than this has not been renewed when it should have been.
 const SOON: u64 = 60;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    place: DataArgs,
 }
 
 /// Answer to `GET /v1/status`, as far as it is shown.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Status {
+    report: Report,
+    pub(super) snapshot: Option<Snapshot>,
+    nodes: Vec<Node>,
+}
+
+/// What the supervisor reports.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Report {
     fence: String,
     path: String,
-    pub(super) revision: u64,
     gateway: Vec<String>,
     isolation: String,
     warnings: Vec<String>,
     rejected: Option<String>,
     processes: Vec<Process>,
     services: Vec<Service>,
+}
+
+/// What is in force.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Snapshot {
+    pub(super) revision: u64,
+    trust_domain: String,
+    edges: u64,
+}
+
+/// A proxy, as control sees it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Node {
+    node: String,
+    revision: u64,
+    refused: Option<String>,
+    stale: bool,
+    connections: u64,
+    certificates: Vec<(String, u64)>,
+    groups: Vec<(String, u64)>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -65,44 +95,58 @@ pub(super) struct NodeStats {
     pub(super) stats: Stats,
 }
 
-pub(crate) fn run(args: &StatusArgs, data: &Path, colour: bool) -> ExitCode {
-    finish(show(args, data, colour))
+pub(crate) fn run(args: StatusArgs, env: &Env) -> ExitCode {
+    finish(show(&args.place, env.colour))
 }
 
-fn show(args: &StatusArgs, data: &Path, colour: bool) -> Done {
-    let client = Client::new(data)?;
-    let mut status: Value = client.get("/v1/status")?;
-    let nodes: Vec<NodeStats> = client.get("/v1/stats")?;
-    if args.json {
-        if let Some(object) = status.as_object_mut() {
-            object.insert("nodes".to_owned(), serde_json::to_value(&nodes)?);
-        }
+fn show(place: &DataArgs, colour: bool) -> Done {
+    let client = Client::new(&data(place)?)?;
+    let status: Value = client.get("/v1/status")?;
+    if place.json {
         print_json(&status)?;
     } else {
-        print(&text(&serde_json::from_value(status)?, &nodes, now(), colour))?;
+        let nodes: Vec<NodeStats> = client.get("/v1/stats")?;
+        print(&text(&serde_json::from_value(status)?, dropped(&nodes), now(), colour))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(status: &Status, nodes: &[NodeStats], now: u64, colour: bool) -> String {
+/// Events that proxies had to drop.
+fn dropped(nodes: &[NodeStats]) -> u64 {
+    nodes.iter().map(|node| node.stats.events.1).sum()
+}
+
+fn text(status: &Status, dropped: u64, now: u64, colour: bool) -> String {
+    let Status { report, snapshot, nodes } = status;
+    let warn = |text: &str| Paint::Warn.on(text, colour);
     let mut lines = Vec::new();
-    let title = Paint::Bold.on(&clean(&status.fence), colour);
-    let mut first = vec![title, format!("revision {}", status.revision)];
-    first.extend(status.gateway.iter().map(|g| clean(g)));
-    first.push(clean(&status.path));
-    lines.push(first.join("  "));
-    let isolated = status.isolation == "on";
-    let isolation = format!("isolation {}", clean(&status.isolation));
-    lines.push(if isolated { isolation } else { Paint::Bad.on(&isolation, colour) });
-    for warning in &status.warnings {
-        lines.push(Paint::Warn.on(&format!("warning: {}", clean(warning)), colour));
+    let mut first = vec![Paint::Bold.on(&clean(&report.fence), colour)];
+    match snapshot {
+        Some(s) => {
+            first.push(format!("revision {}  {} edges  {}", s.revision, s.edges, clean(&s.trust_domain)))
+        }
+        None => first.push(warn("nothing in force yet")),
     }
-    if let Some(rejected) = &status.rejected {
-        let notice = "the fence was changed and the change was refused; what is shown is the one before:";
-        lines.push(Paint::Warn.on(notice, colour));
+    first.extend(report.gateway.iter().map(|g| clean(g)));
+    first.push(clean(&report.path));
+    lines.push(first.join("  "));
+    let isolation = format!("isolation {}", clean(&report.isolation));
+    lines.push(if report.isolation == "on" { isolation } else { Paint::Bad.on(&isolation, colour) });
+    lines.extend(report.warnings.iter().map(|warning| warn(&format!("warning: {}", clean(warning)))));
+    if dropped > 0 {
+        lines.push(warn(&format!("warning: {dropped} events were dropped: the disk is full or too slow")));
+    }
+    for Node { node, refused, .. } in nodes {
+        if let Some(why) = refused {
+            lines.push(warn(&format!("warning: proxy {} refused a snapshot: {}", clean(node), clean(why))));
+        }
+    }
+    if let Some(rejected) = &report.rejected {
+        lines
+            .push(warn("the fence was changed and the change was refused; what is shown is the one before:"));
         lines.extend(rejected.lines().map(|line| format!("  {}", clean(line))));
     }
-    for table in [processes(status, now), services(status), certificates(nodes, now), proxies(nodes)] {
+    for table in [processes(report, now), services(report), certificates(nodes, now), proxies(nodes)] {
         if !table.is_empty() {
             lines.push(String::new());
             lines.extend(table.lines(colour));
@@ -112,9 +156,9 @@ fn text(status: &Status, nodes: &[NodeStats], now: u64, colour: bool) -> String 
     lines.join("\n")
 }
 
-fn processes(status: &Status, now: u64) -> Table {
+fn processes(report: &Report, now: u64) -> Table {
     let mut table = Table::new(&["PROCESS", ">PID", ">RESTARTS", ">UP"]);
-    for process in &status.processes {
+    for process in &report.processes {
         let up = if process.pid == 0 {
             Cell::from("down").paint(Paint::Bad)
         } else {
@@ -125,9 +169,9 @@ fn processes(status: &Status, now: u64) -> Table {
     table
 }
 
-fn services(status: &Status) -> Table {
+fn services(report: &Report) -> Table {
     let mut table = Table::new(&["SERVICE", "STATE", "ISOLATION", ">PID", ">SHIM", ">RESTARTS", "DETAIL"]);
-    for service in &status.services {
+    for service in &report.services {
         let state = match service.state.as_str() {
             "ready" | "running" | "external" => Paint::Good,
             "starting" | "waiting" | "stopped" => Paint::Warn,
@@ -147,9 +191,9 @@ fn services(status: &Status) -> Table {
     table
 }
 
-fn certificates(nodes: &[NodeStats], now: u64) -> Table {
+fn certificates(nodes: &[Node], now: u64) -> Table {
     let mut table = Table::new(&["CERTIFICATE", ">ENDS IN"]);
-    for (name, not_after) in nodes.iter().flat_map(|n| &n.stats.certificates) {
+    for (name, not_after) in nodes.iter().flat_map(|n| &n.certificates) {
         let left = not_after.saturating_sub(now);
         let (text, paint) = match left {
             0 => ("ended".to_owned(), Paint::Bad),
@@ -161,26 +205,20 @@ fn certificates(nodes: &[NodeStats], now: u64) -> Table {
     table
 }
 
-fn proxies(nodes: &[NodeStats]) -> Table {
-    let mut table =
-        Table::new(&["PROXY", ">REVISION", ">CONNECTIONS", ">EVENTS", ">DROPPED", "LEASE", "HANDSHAKES"]);
-    for NodeStats { node, stats } in nodes {
-        let lease = if stats.stale {
+fn proxies(nodes: &[Node]) -> Table {
+    let mut table = Table::new(&["PROXY", ">REVISION", ">CONNECTIONS", "LEASE", "HANDSHAKES"]);
+    for node in nodes {
+        let lease = if node.stale {
             Cell::from("run out").paint(Paint::Bad)
         } else {
             Cell::from("fresh").paint(Paint::Good)
         };
-        let dropped =
-            Cell::from(stats.events.1).paint(if stats.events.1 > 0 { Paint::Bad } else { Paint::Plain });
         let groups: Vec<String> =
-            stats.groups.iter().map(|(group, count)| format!("{group} {count}")).collect();
-        let (revision, connections) = (Cell::from(stats.revision), Cell::from(stats.connections));
+            node.groups.iter().map(|(group, count)| format!("{group} {count}")).collect();
         table.row([
-            Cell::from(node),
-            revision,
-            connections,
-            Cell::from(stats.events.0),
-            dropped,
+            Cell::from(&node.node),
+            Cell::from(node.revision),
+            Cell::from(node.connections),
             lease,
             Cell::from(groups.join(", ")),
         ]);
@@ -202,55 +240,76 @@ mod tests {
 
     use super::*;
 
-    fn status() -> Status {
-        serde_json::from_value(json!({
-            "fence": "clinic", "path": "ringfence.yaml", "revision": 3, "gateway": ["https://127.0.0.1:8443"],
-            "isolation": "on", "warnings": [], "rejected": null,
-            "processes": [
-                {"name": "keeper", "pid": 11, "restarts": 0, "since": 940},
-                {"name": "node", "pid": 0, "restarts": 2, "since": 0},
-            ],
-            "services": [
-                {"name": "portal", "state": "ready", "detail": "", "shim": 20, "init": 21, "restarts": 0, "isolation": "fenced"},
-                {"name": "mailer", "state": "backoff", "detail": "exited with code 1; again in 4 s", "shim": 30, "init": 0,
-                 "restarts": 3, "isolation": "fenced"},
-            ],
-        }))
-        .unwrap()
+    fn answer() -> Value {
+        json!({
+            "report": {
+                "fence": "clinic", "path": "ringfence.yaml", "gateway": ["https://127.0.0.1:8443"],
+                "isolation": "on", "warnings": [], "rejected": null,
+                "processes": [
+                    {"name": "keeper", "pid": 11, "restarts": 0, "since": 940},
+                    {"name": "node", "pid": 0, "restarts": 2, "since": 0},
+                ],
+                "services": [
+                    {"name": "portal", "state": "ready", "detail": "", "shim": 20, "init": 21, "restarts": 0,
+                     "isolation": "fenced"},
+                    {"name": "mailer", "state": "backoff", "detail": "exited with code 1; again in 4 s", "shim": 30,
+                     "init": 0, "restarts": 3, "isolation": "fenced"},
+                ],
+            },
+            "snapshot": {"trust_domain": "clinic.example", "revision": 3, "edges": 7},
+            "nodes": [{"node": "local", "revision": 3, "connections": 4, "stale": false, "refused": null,
+                       "certificates": [["spiffe://clinic.example/service/portal", 4600]],
+                       "groups": [["X25519MLKEM768", 12]]}],
+        })
+    }
+
+    fn shown(answer: Value, dropped: u64) -> String {
+        text(&serde_json::from_value(answer).unwrap(), dropped, 1000, false)
     }
 
     #[test]
     fn a_status_names_each_process_service_and_certificate() {
-        let stats = Stats {
-            certificates: vec![("spiffe://clinic.example/service/portal".into(), 4600)],
-            ..Stats::default()
-        };
-        let text = text(&status(), &[NodeStats { node: "local".into(), stats }], 1000, false);
+        let text = shown(answer(), 0);
         for line in [
-            "clinic  revision 3  https://127.0.0.1:8443  ringfence.yaml",
+            "clinic  revision 3  7 edges  clinic.example  https://127.0.0.1:8443  ringfence.yaml",
             "keeper    11         0    1m",
             "node       -         2  down",
             "portal   ready    fenced      21    20         0",
             "mailer   backoff  fenced       -    30         3  exited with code 1; again in 4 s",
             "spiffe://clinic.example/service/portal       1h",
+            "local         3            4  fresh  X25519MLKEM768 12",
         ] {
             assert!(text.lines().any(|l| l == line), "{line:?} is not in\n{text}");
+        }
+        assert!(!text.contains("warning"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_well_is_said_every_time() {
+        let mut answer = answer();
+        answer["report"]["isolation"] = "off: asked for with --isolation off".into();
+        answer["report"]["warnings"] = json!(["the master key is a plain file"]);
+        answer["report"]["rejected"] = "error: unknown service `x`\n --> ringfence.yaml:3:5".into();
+        answer["nodes"][0]["refused"] = "not signed".into();
+        answer["nodes"][0]["stale"] = true.into();
+        let text = shown(answer, 9);
+        for part in [
+            "isolation off: asked for",
+            "warning: the master key",
+            "warning: 9 events were dropped",
+            "warning: proxy local refused a snapshot: not signed",
+            "refused; what is shown is the one before:\n  error: unknown service",
+            "run out",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
     }
 
     #[test]
-    fn isolation_off_and_a_refused_fence_are_said_every_time() {
-        let status = Status {
-            isolation: "off: asked for with --isolation off".into(),
-            warnings: vec!["the master key is a plain file".into()],
-            rejected: Some("error: unknown service `x`\n --> ringfence.yaml:3:5".into()),
-            ..status()
-        };
-        let text = text(&status, &[], 1000, false);
+    fn before_the_first_snapshot_there_is_a_status_too() {
         assert!(
-            text.contains("isolation off: asked for") && text.contains("warning: the master key"),
-            "{text}"
+            shown(json!({"report": {"fence": "clinic"}, "snapshot": null, "nodes": []}), 0)
+                .contains("nothing in force")
         );
-        assert!(text.contains("refused") && text.contains("  error: unknown service"), "{text}");
     }
 }

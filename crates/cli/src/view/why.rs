@@ -9,17 +9,21 @@ use serde_json::{Value, json};
 
 use super::events::{event_id, id, line, trace_id, with_producer};
 use super::status::Status;
-use super::{Done, Failure, Paint, clean, finish, print, print_json, timestamp};
+use super::{Done, Failure, Paint, clean, data, finish, print, print_json, timestamp};
+use crate::args::DataArgs;
 use crate::client::Client;
+use crate::data::fence_folder;
+use crate::env::Env;
 
 /// Largest file of a fence that is looked into for a line.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 /// Hops shown of one trace.
 const MAX_HOPS: usize = 200;
 
-/// Explains an event by its id, or everything refused in a trace by the trace's id. `fence` is the fence's folder.
-pub(crate) fn run(what: &str, json: bool, data: &Path, fence: &Path, colour: bool) -> ExitCode {
-    finish(explain(what, json, data, fence, colour))
+/// Explains an event by its id, or everything refused in a trace by the trace's id.
+pub(crate) fn run(what: &str, place: &DataArgs, env: &Env) -> ExitCode {
+    let explain = |data: PathBuf| explain(what, place.json, &data, &fence_folder(&place.fence), env.colour);
+    finish(data(place).and_then(explain))
 }
 
 /// Whether a word is an id that [`run`] takes, rather than the name of a service.
@@ -61,7 +65,8 @@ fn explain(what: &str, json: bool, data: &Path, fence: &Path, colour: bool) -> D
         return Ok(ExitCode::SUCCESS);
     }
     // Only to say whether the fence has changed since; nothing has to run for an explanation.
-    let in_force = Client::new(data)?.get::<Status>("/v1/status").ok().map(|status| status.revision);
+    let in_force =
+        Client::new(data)?.get::<Status>("/v1/status").ok().and_then(|s| s.snapshot).map(|s| s.revision);
     let parts: Vec<String> = events.iter().map(|event| one(event, fence, in_force, colour)).collect();
     print(&format!("{}{}", parts.join("\n"), trace_lines(&hops, colour)))?;
     Ok(ExitCode::SUCCESS)

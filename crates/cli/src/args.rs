@@ -1,0 +1,220 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use ringfence_sandbox::spec::Isolation;
+
+use crate::data::DataDir;
+use crate::env::Env;
+use crate::up::{self, MasterChoice};
+use crate::{ca, fence, run, view};
+
+/// One declaration fences your services in: who may call whom, what each may reach.
+///
+/// Exit codes: 0 done; 1 the answer is no (a check, gate or drill failed); 2 wrong use or wrong input; 3 could not do it.
+#[derive(Debug, Parser)]
+#[command(name = "ringfence", version, arg_required_else_help = true, max_term_width = 110)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the fence and its services, and keep them in line with ringfence.yaml
+    Up(Up),
+    /// Start one service behind the fence that `up` enforces (for systemd units and terminals)
+    Run(run::RunArgs),
+    /// What runs, how it is isolated, and what to know about it
+    Status(At<view::status::StatusArgs>),
+    /// Requests, latency, errors and denials per edge, live
+    Top(At<view::top::TopArgs>),
+    /// What happened: allowed, denied, dialled, started, signed
+    Events(At<view::events::EventsArgs>),
+    /// Why A may (not) call B; or, with one event or trace id, why that was denied
+    Why(At<Why>),
+    /// Check ringfence.yaml
+    Check(fence::CheckArgs),
+    /// Show who may call whom
+    Graph(fence::GraphArgs),
+    /// Write a ringfence.yaml, from a Compose file or Kubernetes manifests if there are some
+    Init(fence::InitArgs),
+    /// Print the JSON Schema of ringfence.yaml for editors
+    Schema,
+    /// The certificate authority: show, rotate
+    Ca(At<ca::CaArgs>),
+    /// Get an X.509-SVID for a declared external service that speaks SPIFFE itself
+    Svid(At<ca::SvidArgs>),
+    /// Stop what `up` runs
+    Down(At<Nothing>),
+    /// Restart a service
+    Restart(At<Restart>),
+    /// Print shell completions
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page, or write one per command into a folder
+    Man {
+        /// The folder
+        folder: Option<PathBuf>,
+    },
+}
+
+/// A command's own arguments, and which running fence is meant.
+#[derive(Debug, ClapArgs)]
+struct At<T: ClapArgs> {
+    #[command(flatten)]
+    args: T,
+    /// The fence: a file or a folder
+    #[arg(long, short, default_value = ".", value_name = "PATH")]
+    fence: PathBuf,
+    /// The data directory [default: .ringfence beside the fence]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+struct Nothing {}
+
+#[derive(Debug, ClapArgs)]
+struct Restart {
+    /// The service
+    service: String,
+}
+
+#[derive(Debug, ClapArgs)]
+struct Why {
+    /// The caller, `outside` for clients of the gateway; or the id of an event or trace
+    from: String,
+    /// The callee
+    to: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+struct Up {
+    /// The fence: a file, or a folder with ringfence.yaml or fragments
+    #[arg(default_value = ".")]
+    fence: PathBuf,
+    /// Where state is kept [default: .ringfence beside the fence]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Run services without namespaces; `status` keeps saying so
+    #[arg(long, value_enum, default_value = "on")]
+    isolation: OnOff,
+    /// Threads of the data plane [default: one per core]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=32))]
+    threads: Option<u16>,
+    /// Where this host's mesh listener is; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:0")]
+    mesh: SocketAddr,
+    /// Where the master key comes from
+    #[arg(long, value_enum, default_value = "file")]
+    master: Master,
+    /// The master key file [default: master.key in the data directory]
+    #[arg(long, value_name = "FILE")]
+    master_file: Option<PathBuf>,
+    /// Do not show what the services print
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OnOff {
+    On,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Master {
+    /// A key file of mode 0600, made at the first start
+    File,
+    /// A passphrase, asked for at the terminal or taken from RINGFENCE_PASSPHRASE
+    Passphrase,
+    /// The systemd credential `ringfence-master`
+    Credential,
+}
+
+impl Args {
+    pub(crate) fn run(self, env: Env) -> ExitCode {
+        match self.command {
+            Command::Up(args) => up::run(args.options(), env),
+            Command::Run(args) => run::run(args, &env),
+            Command::Status(at) => at.with(|args, data| view::status::run(args, data, env.colour)),
+            Command::Top(at) => at.with(|args, data| view::top::run(args, data, env.colour)),
+            Command::Events(at) => at.with(|args, data| view::events::run(args, data, env.colour)),
+            Command::Why(at) => match &at.args.to {
+                Some(to) => fence::why(&at.fence, &at.args.from, to, at.args.json),
+                None => at.with(|why, data| view::why::run(&why.from, why.json, data, &at.fence, env.colour)),
+            },
+            Command::Check(args) => fence::check(&args),
+            Command::Graph(args) => fence::graph(&args),
+            Command::Init(args) => fence::init(&args),
+            Command::Schema => fence::schema(),
+            Command::Ca(at) => at.with(ca::run),
+            Command::Svid(at) => at.with(ca::svid),
+            Command::Down(at) => at.with(|_, data| ca::post(data, "/v1/down", &serde_json::json!({}))),
+            Command::Restart(at) => at.with(|args, data| {
+                ca::post(data, "/v1/restart", &serde_json::json!({ "service": args.service }))
+            }),
+            Command::Completions { shell } => {
+                clap_complete::generate(shell, &mut Self::command(), "ringfence", &mut std::io::stdout());
+                ExitCode::SUCCESS
+            }
+            Command::Man { folder } => man(folder),
+        }
+    }
+}
+
+impl<T: ClapArgs> At<T> {
+    /// Runs a command on the data directory that is meant.
+    fn with(&self, run: impl FnOnce(&T, &Path) -> ExitCode) -> ExitCode {
+        match DataDir::locate(&self.fence, self.data.as_deref()) {
+            Ok(data) => run(&self.args, data.root()),
+            Err(e) => {
+                eprintln!("error: cannot find the data directory: {e}");
+                ExitCode::from(3)
+            }
+        }
+    }
+}
+
+impl Up {
+    fn options(self) -> up::Options {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        up::Options {
+            fence: self.fence,
+            data: self.data,
+            isolation: if self.isolation == OnOff::On { Isolation::On } else { Isolation::Off },
+            threads: self.threads.map_or(cores.min(32), usize::from),
+            mesh: self.mesh,
+            master: match self.master {
+                Master::File => MasterChoice::File(self.master_file),
+                Master::Passphrase => MasterChoice::Passphrase,
+                Master::Credential => MasterChoice::Credential,
+            },
+            quiet: self.quiet,
+        }
+    }
+}
+
+fn man(folder: Option<PathBuf>) -> ExitCode {
+    let written = match folder {
+        Some(folder) => std::fs::create_dir_all(&folder)
+            .and_then(|()| clap_mangen::generate_to(Args::command(), &folder)),
+        None => clap_mangen::Man::new(Args::command()).render(&mut std::io::stdout()),
+    };
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("ringfence: cannot write the man page: {e}");
+            ExitCode::from(3)
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! `ringfence check [PATH]`: everything that is wrong with the fence, at once.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use ringfence_model::{Diagnostics, Fence};
+use serde_json::{Value, json};
+
+use super::{CANNOT, NO, WRONG, error_colour, print, print_json, unreadable};
+use crate::env::Env;
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The fence: a file, or a folder with ringfence.yaml or fragments
+    #[arg(default_value = ".")]
+    path: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: CheckArgs, env: &Env) -> ExitCode {
+    let checked = Fence::load(&args.path);
+    let code = match &checked {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(diagnostics) if unreadable(diagnostics) => ExitCode::from(CANNOT),
+        Err(diagnostics) if diagnostics.errors.iter().any(|error| error.code == "not-found") => ExitCode::from(WRONG),
+        Err(_) => ExitCode::from(NO),
+    };
+    let shown = if args.json { print_json(&report(&checked)) } else { text(&checked, env) };
+    if shown == ExitCode::SUCCESS { code } else { shown }
+}
+
+fn text(checked: &Result<Fence, Diagnostics>, env: &Env) -> ExitCode {
+    match checked {
+        Ok(fence) => {
+            for warning in &fence.warnings {
+                eprintln!("{}", warning.render(error_colour(env)));
+            }
+            let (services, edges) = (fence.services.len(), fence.edges().count());
+            print(&format!("{}: valid, {services} services, {edges} edges\n", fence.name))
+        }
+        Err(diagnostics) => {
+            eprint!("{}", diagnostics.render(error_colour(env)));
+            let (errors, warnings) = (diagnostics.errors.len(), diagnostics.warnings.len());
+            eprintln!("not valid: {errors} errors, {warnings} warnings");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// The documented object: `valid`, what the fence is when it is, and the lists `errors` and `warnings`.
+fn report(checked: &Result<Fence, Diagnostics>) -> Value {
+    match checked {
+        Ok(fence) => json!({
+            "valid": true, "fence": fence.name, "trust_domain": fence.trust_domain, "services": fence.services.len(),
+            "edges": fence.edges().count(), "errors": [], "warnings": fence.warnings, "omitted": 0,
+        }),
+        Err(found) => json!({
+            "valid": false, "errors": found.errors, "warnings": found.warnings, "omitted": found.omitted,
+        }),
+    }
+}

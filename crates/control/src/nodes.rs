@@ -1,0 +1,157 @@
+//! The proxies: each gets every snapshot, and certificates only for the identities of its own services.
+
+use std::collections::HashMap;
+use std::os::unix::net::UnixStream;
+
+use ringfence_channel::{Channel, ChannelError, Sender};
+use ringfence_keeper::gateway_id;
+use ringfence_model::ExternalTls;
+use ringfence_snapshot::node::{FromProxy, Stats, Subject, ToProxy};
+use ringfence_snapshot::{SignedSnapshot, Snapshot, Target};
+use ringfence_spiffe::{SpiffeId, TrustDomain};
+use tokio::sync::mpsc;
+
+/// What arrives from proxies, under the name of the node whose channel it came over.
+pub(crate) type NodeNews = (String, u64, Option<FromProxy>);
+
+/// All proxies that are connected.
+#[derive(Debug)]
+pub(crate) struct Nodes {
+    news: mpsc::Sender<NodeNews>,
+    nodes: HashMap<String, Node>,
+    connections: u64,
+}
+
+#[derive(Debug)]
+struct Node {
+    connection: u64,
+    sender: Sender<ToProxy>,
+    stats: Stats,
+    acknowledged: u64,
+    refused: Option<String>,
+    version: String,
+}
+
+impl Nodes {
+    pub(crate) fn new(news: mpsc::Sender<NodeNews>) -> Self {
+        Self { news, nodes: HashMap::new(), connections: 0 }
+    }
+
+    /// A proxy was introduced; an earlier channel of the same node is given up.
+    pub(crate) fn connect(&mut self, name: &str, socket: UnixStream) -> Result<(), ChannelError> {
+        let (sender, mut receiver) = Channel::<ToProxy, FromProxy>::new(socket)?.split();
+        self.connections += 1;
+        let (connection, news, node) = (self.connections, self.news.clone(), name.to_owned());
+        tokio::spawn(async move {
+            while let Ok((message, _)) = receiver.recv().await {
+                if news.send((node.clone(), connection, Some(message))).await.is_err() {
+                    return;
+                }
+            }
+            let _ = news.send((node, connection, None)).await;
+        });
+        let node = Node {
+            connection,
+            sender,
+            stats: Stats::default(),
+            acknowledged: 0,
+            refused: None,
+            version: String::new(),
+        };
+        self.nodes.insert(name.to_owned(), node);
+        Ok(())
+    }
+
+    /// Whether a message comes over the channel that counts, not over one that was given up.
+    pub(crate) fn is_current(&self, name: &str, connection: u64) -> bool {
+        self.nodes.get(name).is_some_and(|n| n.connection == connection)
+    }
+
+    pub(crate) fn disconnect(&mut self, name: &str) {
+        self.nodes.remove(name);
+    }
+
+    /// Notes what needs no answer; a request for a certificate is handed back.
+    pub(crate) fn note(&mut self, name: &str, message: FromProxy) -> Option<FromProxy> {
+        let node = self.nodes.get_mut(name)?;
+        match message {
+            FromProxy::Hello { version, .. } => node.version = version,
+            FromProxy::Ack { revision } => (node.acknowledged, node.refused) = (revision, None),
+            FromProxy::Nack { reason, .. } => node.refused = Some(reason),
+            FromProxy::Stats(stats) => node.stats = stats,
+            sign @ FromProxy::Sign { .. } => return Some(sign),
+        }
+        None
+    }
+
+    pub(crate) fn sender(&self, name: &str) -> Option<Sender<ToProxy>> {
+        self.nodes.get(name).map(|n| n.sender.clone())
+    }
+
+    /// Sends a snapshot to every proxy.
+    pub(crate) fn publish(&self, snapshot: &SignedSnapshot) {
+        self.broadcast(&ToProxy::Snapshot(snapshot.clone()));
+    }
+
+    /// Has every certificate renewed.
+    pub(crate) fn renew(&self) {
+        self.broadcast(&ToProxy::Renew);
+    }
+
+    fn broadcast(&self, message: &ToProxy) {
+        for node in self.nodes.values() {
+            let (sender, message) = (node.sender.clone(), message.clone());
+            // A proxy that does not read must not hold up the others.
+            tokio::spawn(async move { drop(sender.send(&message, &[]).await) });
+        }
+    }
+
+    pub(crate) fn stats(&self) -> serde_json::Value {
+        let one = |(name, node): (&String, &Node)| serde_json::json!({ "node": name, "stats": node.stats });
+        self.nodes.iter().map(one).collect()
+    }
+
+    pub(crate) fn status(&self) -> serde_json::Value {
+        let one = |(name, node): (&String, &Node)| {
+            serde_json::json!({
+                "node": name,
+                "version": node.version,
+                "revision": node.acknowledged,
+                "refused": node.refused,
+                "stale": node.stats.stale,
+                "connections": node.stats.connections,
+                "certificates": node.stats.certificates,
+                "groups": node.stats.groups,
+            })
+        };
+        self.nodes.iter().map(one).collect()
+    }
+}
+
+/// Whether the proxy of `node` may hold a certificate for `subject`: the services behind its own shims, and the gateway.
+///
+/// The keeper checks again that the subject is in the snapshot at all; which node it belongs to only control knows.
+pub(crate) fn may_hold(snapshot: &Snapshot, node: &str, subject: &Subject) -> Result<(), String> {
+    let refuse = |what: &str| Err(format!("node {node} may not hold a certificate for {what}"));
+    let Ok(trust_domain) = TrustDomain::new(&snapshot.trust_domain) else { return refuse("anybody") };
+    let gateway = gateway_id(&trust_domain, &snapshot.fence).ok().filter(|_| snapshot.gateway.is_some());
+    match subject {
+        Subject::Serving(hosts) if snapshot.gateway.is_none() => refuse(&hosts.join(", ")),
+        Subject::Serving(_) => Ok(()),
+        Subject::Svid(text) => {
+            let Ok(id) = SpiffeId::parse(text) else { return refuse("something that is no SPIFFE ID") };
+            // There is one host, so every fenced service is its own. The mesh listener answers for external ones too, unless
+            // they prove this very identity themselves.
+            let own = snapshot.services.iter().any(|service| {
+                let elsewhere = match &service.target {
+                    Target::Fenced | Target::External { tls: ExternalTls::Off, .. } => false,
+                    Target::External { tls: ExternalTls::Spiffe { id: theirs }, .. } => {
+                        theirs.as_deref().is_none_or(|theirs| theirs == text)
+                    }
+                };
+                !elsewhere && SpiffeId::service(&trust_domain, &service.name).is_ok_and(|s| s == id)
+            });
+            if own || gateway.is_some_and(|g| g == id) { Ok(()) } else { refuse(text) }
+        }
+    }
+}

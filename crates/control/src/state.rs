@@ -1,0 +1,1 @@
+//! What control remembers: addresses given out, and the last snapshot.
