@@ -4,8 +4,13 @@
 //! more logic than one call belongs elsewhere.
 #![expect(unsafe_code, reason = "the audited exception; see the module documentation")]
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::thread::UnshareFlags;
 
 /// The pidfd of the process at the other end of a connected Unix socket (`SO_PEERPIDFD`, Linux 6.5).
 ///
@@ -37,6 +42,43 @@ pub fn peer_pidfd(socket: impl AsFd) -> io::Result<OwnedFd> {
 pub fn set_undumpable() -> io::Result<()> {
     // SAFETY: PR_SET_DUMPABLE takes one integer and touches no memory of ours.
     match unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Moves the calling thread into new namespaces of the given kinds; anything in `flags` that is not a namespace is ignored.
+pub fn unshare_namespaces(flags: UnshareFlags) -> io::Result<()> {
+    let namespaces = UnshareFlags::NEWUSER
+        | UnshareFlags::NEWNET
+        | UnshareFlags::NEWNS
+        | UnshareFlags::NEWPID
+        | UnshareFlags::NEWIPC
+        | UnshareFlags::NEWUTS
+        | UnshareFlags::NEWCGROUP;
+    // SAFETY: only CLONE_FILES is unsafe (descriptors would differ between threads), and the mask excludes it.
+    Ok(unsafe { rustix::thread::unshare_unsafe(flags & namespaces) }?)
+}
+
+/// Sets and clears `MOUNT_ATTR_*` bits of the mount at `path`, and of all below it if `recursive` (`mount_setattr`, Linux 5.12).
+pub fn mount_setattr(path: &Path, set: u64, clear: u64, recursive: bool) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // attr_set, attr_clr, propagation, userns_fd
+    let attributes: [u64; 4] = [set, clear, 0, 0];
+    let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is NUL-terminated and `attributes` has the layout and size of `struct mount_attr`; the kernel only
+    // reads both, during the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            flags,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
+    };
+    match result {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

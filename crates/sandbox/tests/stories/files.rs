@@ -1,0 +1,145 @@
+//! What a service may read and write.
+
+use std::os::unix::fs::PermissionsExt;
+
+use ringfence_sandbox::protocol::{Exit, Request, State};
+use ringfence_sandbox::spec::{FileRule, Isolation, Restart};
+
+use crate::Story;
+use crate::fence::{Fence, hosts, wait};
+
+pub(crate) const STORIES: &[Story] = &[
+    Story("declared_files_are_there_and_everything_else_is_not", declared),
+    Story("private_folders_are_writable_empty_and_gone_with_the_service", private),
+    Story("a_hidden_file_of_the_folder_reads_as_empty", hidden),
+    Story("without_isolation_a_service_is_still_supervised_and_filtered", isolation_off),
+];
+
+fn declared() {
+    let outside = tempfile::tempdir_in("/var/tmp").unwrap();
+    std::fs::set_permissions(outside.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let (read, write, other) =
+        (outside.path().join("read.txt"), outside.path().join("state"), outside.path().join("other.txt"));
+    std::fs::write(&read, "readable").unwrap();
+    std::fs::write(&other, "secret").unwrap();
+    std::fs::create_dir(&write).unwrap();
+    std::fs::set_permissions(&write, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let script = format!(
+        "
+import os, time
+def attempt(what):
+    try: return what()
+    except OSError as e: return str(e.errno)
+print('read=' + attempt(lambda: open({read:?}).read()))
+print('change=' + attempt(lambda: str(open({read:?}, 'a'))))
+print('write=' + attempt(lambda: str(open({write:?} + '/x', 'w').write('kept'))))
+print('other=' + attempt(lambda: open({other:?}).read()))
+print('sibling=' + ' '.join(sorted(os.listdir(os.path.dirname({read:?})))))
+time.sleep(60)"
+    );
+    let fence = Fence::new(&script)
+        .change(|s| {
+            s.files.push(FileRule { path: read.clone(), write: false });
+            s.files.push(FileRule { path: write.clone(), write: true });
+        })
+        .up();
+    assert_eq!(fence.said("read"), "readable");
+    assert!(["13", "30"].contains(&fence.said("change").as_str()));
+    assert_eq!(fence.said("write"), "4");
+    assert_eq!(fence.said("other"), "2");
+    wait("the write", || std::fs::read_to_string(write.join("x")).ok().filter(|t| t == "kept"));
+}
+
+fn private() {
+    let script = "
+import os, time
+for d in ['/tmp', '/run', '/dev/shm', '/var/tmp']:
+    print(d[1:].replace('/', '_') + '=' + ','.join(sorted(os.listdir(d))))
+    open(d + '/mine', 'w').write('x')
+print('null=' + str(open('/dev/null', 'w').write('x')))
+print('random=%d' % len(open('/dev/urandom', 'rb').read(8)))
+print('dev=' + ' '.join(sorted(os.listdir('/dev'))))
+print('top=' + ' '.join(sorted(os.listdir('/'))))
+for path in ['/usr/x', '/etc/x', '/x', '/opt/x']:
+    try: open(path, 'w'); print('wrote ' + path)
+    except OSError: pass
+import multiprocessing; multiprocessing.Lock(); print('shm=fine')
+m, s = os.openpty(); print('pty=fine'); time.sleep(60)";
+    let fence = Fence::new(script).up();
+    assert_eq!(fence.said("run"), "ringfence");
+    for folder in ["dev_shm", "var_tmp"] {
+        assert_eq!(fence.said(folder), "");
+    }
+    // The fence of this story lies in /tmp: its way there exists, and nothing beside it.
+    assert_eq!(format!("/tmp/{}", fence.said("tmp")), fence.dir.path().to_string_lossy());
+    assert_eq!((fence.said("null").as_str(), fence.said("random").as_str()), ("1", "8"));
+    assert_eq!(fence.said("dev"), "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero");
+    assert!(!fence.said("top").contains("root") && !fence.said("top").contains("home"), "{}", fence.said("top"));
+    assert_eq!((fence.said("shm").as_str(), fence.said("pty").as_str()), ("fine", "fine"));
+    assert!(!fence.log().contains("wrote"));
+    assert!(!std::path::Path::new("/tmp/mine").exists() && !std::path::Path::new("/dev/shm/mine").exists());
+}
+
+fn hidden() {
+    let script = "
+import os, time
+print('key=%d' % len(open('neighbour.key').read())); print('open=' + open('ringfence.yaml').read())
+print('dir=' + repr(os.listdir('secrets'))); time.sleep(60)";
+    let fence = Fence::new(script).change(|s| {
+        s.hide = vec![s.folder.join("neighbour.key"), s.folder.join("secrets"), "/no/such/path".into()];
+        std::fs::write(s.folder.join("neighbour.key"), "secret").unwrap();
+        std::fs::write(s.folder.join("ringfence.yaml"), "fence").unwrap();
+        std::fs::create_dir(s.folder.join("secrets")).unwrap();
+        std::fs::write(s.folder.join("secrets/one"), "secret").unwrap();
+    });
+    let fence = fence.up();
+    assert_eq!(fence.said("key"), "0");
+    assert_eq!(fence.said("open"), "fence");
+    assert_eq!(fence.said("dir"), "[]");
+}
+
+fn isolation_off() {
+    let script = "
+import os, socket, subprocess, sys, time
+print('uid=%d' % os.getuid())
+try: open('.ringfence/logs/portal.log'); print('data=readable')
+except OSError as e: print('data=%d' % e.errno)
+try: socket.socket(40, 1, 0); print('vsock=possible')
+except OSError as e: print('vsock=%d' % e.errno)
+if os.fork() == 0: time.sleep(600)
+print('done=yes'); time.sleep(600)";
+    let mut fence = Fence::new(script)
+        .change(|s| {
+            s.isolation = Isolation::Off;
+            s.hosts = hosts(&[("patients", [127, 77, 1, 1])]);
+            s.ports = [29_001].into();
+            s.restart = Restart { enabled: false, ..Restart::default() };
+        });
+    if fence.spec.uids.is_some() {
+        // Nothing is bound to where it is: every folder on the way must let the service's uid through.
+        std::fs::set_permissions(fence.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    fence = fence.up();
+    assert_eq!(fence.said("done"), "yes");
+    assert_eq!(fence.said("vsock"), "1");
+    if fence.spec.uids.is_some() {
+        assert_eq!(fence.said("data"), "13");
+    }
+    let status = fence.shim().hello().unwrap().status;
+    assert_eq!(status.isolation, Isolation::Off);
+    let ask = |address| fence.shim().ask(&Request::Listeners { port: 29_001, count: 2, address });
+    assert!(ask(None).is_err() && ask(Some([10, 0, 0, 1].into())).is_err());
+    let (_, fds) = ask(Some([127, 77, 1, 1].into())).unwrap();
+    assert_eq!(fds.len(), 2);
+    std::net::TcpStream::connect("127.77.1.1:29001").unwrap();
+    assert!(fence.shim().ask(&Request::WorkloadListener).is_err());
+    assert!(!matches!(fence.state(), State::Exited(Exit::Code(_))));
+    fence.stop();
+    let marker = fence.spec.folder.to_string_lossy().into_owned();
+    wait("the end of all", || {
+        let left = std::fs::read_dir("/proc").unwrap().flatten().any(|p| {
+            std::fs::read_link(p.path().join("cwd")).is_ok_and(|cwd| cwd.to_string_lossy() == marker)
+        });
+        (!left).then_some(())
+    });
+}
