@@ -31,20 +31,21 @@ impl Fence {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load(path: &Path) -> Result<Self, Diagnostics> {
-        let whole = |path: &Path, message: String, help: Option<String>| {
+        let whole = |path: &Path, code: &'static str, message: String| {
             let mut diagnostics = Diagnostics::default();
             let position = Position::whole(path.display().to_string().into());
-            diagnostics.push(Diagnostic::error("unreadable", position, message).help(help));
+            let help = (code == "not-found").then(|| "`ringfence init` writes a first one".to_owned());
+            diagnostics.push(Diagnostic::error(code, position, message).help(help));
             diagnostics
         };
         let metadata = fs::metadata(path).map_err(|error| {
-            let help = (error.kind() == io::ErrorKind::NotFound)
-                .then(|| "`ringfence init` writes a first one".to_owned());
-            whole(path, format!("cannot read it: {error}"), help)
+            let code = if error.kind() == io::ErrorKind::NotFound { "not-found" } else { "unreadable" };
+            whole(path, code, format!("cannot read it: {error}"))
         })?;
+        let mut out = Diagnostics::default();
         let (folder, paths) = if metadata.is_dir() {
-            let paths =
-                fence_files(path).map_err(|error| whole(path, format!("cannot list it: {error}"), None))?;
+            let paths = fence_files(path, &mut out)
+                .map_err(|error| whole(path, "unreadable", format!("cannot list it: {error}")))?;
             (path.to_owned(), paths)
         } else {
             let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -52,12 +53,15 @@ impl Fence {
         };
         if paths.is_empty() {
             let message = format!("the folder has neither {FENCE_FILE} nor another *.yaml file");
-            return Err(whole(path, message, Some("`ringfence init` writes a first one".to_owned())));
+            return Err(whole(path, "not-found", message));
         }
         if paths.len() > MAX_FILES {
-            return Err(whole(path, format!("the folder has more than {MAX_FILES} *.yaml files"), None));
+            return Err(whole(
+                path,
+                "too-large",
+                format!("the folder has more than {MAX_FILES} *.yaml files"),
+            ));
         }
-        let mut out = Diagnostics::default();
         let mut files = Vec::with_capacity(paths.len());
         let mut total = 0;
         for path in paths {
@@ -77,7 +81,7 @@ impl Fence {
             }
             if total > MAX_TOTAL_BYTES {
                 let message = format!("the files together are larger than {} MiB", MAX_TOTAL_BYTES >> 20);
-                return Err(whole(&folder, message, None));
+                return Err(whole(&folder, "too-large", message));
             }
         }
         let mut fence = parse(files, out)?;
@@ -98,7 +102,7 @@ impl Fence {
 }
 
 /// The files of the fence in a folder, in order of their names.
-fn fence_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+fn fence_files(folder: &Path, out: &mut Diagnostics) -> io::Result<Vec<PathBuf>> {
     let single = folder.join(FENCE_FILE);
     if single.is_file() && !has_owner(&read_bounded(&single)?) {
         return Ok(vec![single]);
@@ -108,6 +112,14 @@ fn fence_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
         let path = entry?.path();
         if path.extension().is_some_and(|e| e == "yaml") && path.is_file() {
             paths.push(path);
+        } else if path.extension().is_some_and(|e| e == "yml") {
+            let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
+            let warning = Diagnostic::warning(
+                "not-read",
+                Position::whole(name.into()),
+                "a fragment is a *.yaml file: this one is not read",
+            );
+            out.push(warning.help("rename it, or move it out of the folder".to_owned()));
         }
         // One more than is allowed is enough to refuse it.
         if paths.len() > MAX_FILES {
