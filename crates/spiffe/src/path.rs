@@ -8,16 +8,16 @@ use std::cell::Cell;
 
 use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{
-    EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth,
-    RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath, anchor_from_trusted_cert,
+    EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth, RevocationOptionsBuilder,
+    UnknownStatusPolicy, VerifiedPath, anchor_from_trusted_cert,
 };
 
 use crate::certificate::Certificate;
 use crate::der::DerError;
 use crate::general_name::GeneralName;
 pub use crate::profile::Violation;
-pub use crate::revocation::RevocationList;
 use crate::profile::{self, Position};
+pub use crate::revocation::RevocationList;
 use crate::signature_algorithms;
 
 /// Most certificates that a peer may present.
@@ -80,6 +80,7 @@ struct AnchorFacts {
     not_before: i64,
     not_after: i64,
     may_sign_crls: bool,
+    path_len: Option<u8>,
     violation: Option<Violation>,
 }
 
@@ -113,6 +114,7 @@ impl Anchors {
             not_before: cert.not_before,
             not_after: cert.not_after,
             may_sign_crls: cert.extensions.key_usage.is_none_or(|usage| usage.value.crl_sign()),
+            path_len: cert.extensions.basic_constraints.and_then(|constraints| constraints.path_len),
             violation,
         });
         Ok(())
@@ -311,10 +313,11 @@ fn check_path(
         counted += usize::from(!cert.is_self_issued());
         earliest_end = earliest_end.min(cert.not_after);
     }
-    if counted > options.max_intermediates {
+    let facts = options.anchors.facts(path.anchor()).ok_or(Violation::NotSigningCertificate)?;
+    // webpki knows no pathLenConstraint of roots.
+    if counted > options.max_intermediates || facts.path_len.is_some_and(|most| counted > usize::from(most)) {
         return Err(Violation::PathTooLong);
     }
-    let facts = options.anchors.facts(path.anchor()).ok_or(Violation::NotSigningCertificate)?;
     if let Some(violation) = facts.violation {
         return Err(violation);
     }

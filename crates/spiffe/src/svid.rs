@@ -116,6 +116,7 @@ impl SvidError {
             Self::ExtendedKeyUsage => "extended_key_usage",
             Self::SigningId => "signing_id",
             Self::Violation(Violation::LeafIsCa | Violation::LeafMaySign) => "leaf_may_sign",
+            Self::Violation(Violation::Expired | Violation::NotValidYet) => "authority_not_valid_now",
             Self::Violation(_) => "profile",
             Self::Expired => "expired",
             Self::NotValidYet => "not_valid_yet",
