@@ -1,6 +1,7 @@
 //! `events`: what happened, from the event files themselves, so that it works when nothing runs any more.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,9 +9,7 @@ use clap::{Args, ValueEnum};
 use ringfence_event::{EventId, Filter, Follow, Record, read_dir};
 use serde_json::Value;
 
-use super::{Done, Failure, Paint, clean, data, finish, print};
-use crate::args::DataArgs;
-use crate::env::Env;
+use super::{Done, Failure, Paint, clean, finish, print};
 
 /// How often files are looked at again; an event reaches its file within 50 ms.
 const POLL: Duration = Duration::from_millis(200);
@@ -43,8 +42,9 @@ pub(crate) struct EventsArgs {
     /// Go on showing what comes; alone, only what comes
     #[arg(long)]
     follow: bool,
-    #[command(flatten)]
-    place: DataArgs,
+    /// Print OCSF events, one JSON object per line
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -63,13 +63,13 @@ enum Kind {
     Entity,
 }
 
-pub(crate) fn run(args: EventsArgs, env: &Env) -> ExitCode {
-    finish(show(&args, env.colour))
+pub(crate) fn run(args: &EventsArgs, data: &Path, colour: bool) -> ExitCode {
+    finish(show(args, data, colour))
 }
 
-fn show(args: &EventsArgs, colour: bool) -> Done {
-    let json = args.place.json;
-    let folder = data(&args.place)?.join("events");
+fn show(args: &EventsArgs, data: &Path, colour: bool) -> Done {
+    let json = args.json;
+    let folder = data.join("events");
     if !folder.is_dir() {
         let hint = "name the data directory of a fence with --data DIR";
         return Err(Failure::Cannot(format!("there are no events in {}: {hint}", folder.display())));

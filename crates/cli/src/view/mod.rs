@@ -10,12 +10,8 @@ pub(crate) mod why;
 
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use crate::args::DataArgs;
-use crate::data::DataDir;
 
 /// How a command that could do its work ends, if nobody closed its output.
 pub(crate) type Done = Result<ExitCode, Failure>;
@@ -47,11 +43,6 @@ pub(crate) fn finish(done: Done) -> ExitCode {
     };
     eprintln!("ringfence: {}", clean(&text));
     ExitCode::from(code)
-}
-
-/// The data directory that is meant.
-fn data(place: &DataArgs) -> Result<PathBuf, Failure> {
-    Ok(DataDir::locate(&place.fence, place.data.as_deref())?.root().to_owned())
 }
 
 /// Writes to standard output at once.

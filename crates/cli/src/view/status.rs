@@ -1,5 +1,6 @@
 //! `status`: what runs, since when, under which revision, and what the operator should worry about.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -8,18 +9,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::table::{Cell, Table};
-use super::{Done, Paint, clean, data, duration, finish, now, print, print_json};
-use crate::args::DataArgs;
+use super::{Done, Paint, clean, duration, finish, now, print, print_json};
 use crate::client::Client;
-use crate::env::Env;
 
 /// A certificate that ends sooner than this has not been renewed when it should have been.
 const SOON: u64 = 60;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct StatusArgs {
-    #[command(flatten)]
-    place: DataArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 /// Answer to `GET /v1/status`, as far as it is shown.
@@ -95,14 +95,14 @@ pub(super) struct NodeStats {
     pub(super) stats: Stats,
 }
 
-pub(crate) fn run(args: StatusArgs, env: &Env) -> ExitCode {
-    finish(show(&args.place, env.colour))
+pub(crate) fn run(args: &StatusArgs, data: &Path, colour: bool) -> ExitCode {
+    finish(show(args, data, colour))
 }
 
-fn show(place: &DataArgs, colour: bool) -> Done {
-    let client = Client::new(&data(place)?)?;
+fn show(args: &StatusArgs, data: &Path, colour: bool) -> Done {
+    let client = Client::new(data)?;
     let status: Value = client.get("/v1/status")?;
-    if place.json {
+    if args.json {
         print_json(&status)?;
     } else {
         let nodes: Vec<NodeStats> = client.get("/v1/stats")?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,15 +12,14 @@ use serde::Serialize;
 
 use super::status::NodeStats;
 use super::table::{Cell, Table};
-use super::{Done, Failure, Paint, data, finish, print, print_json};
-use crate::args::DataArgs;
+use super::{Done, Failure, Paint, finish, print, print_json};
 use crate::client::Client;
-use crate::env::Env;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct TopArgs {
-    #[command(flatten)]
-    place: DataArgs,
+    /// Print one JSON object per sample
+    #[arg(long)]
+    json: bool,
     /// Time between samples
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
     interval: Duration,
@@ -50,16 +50,16 @@ struct Edge {
     denied: u64,
 }
 
-pub(crate) fn run(args: TopArgs, env: &Env) -> ExitCode {
-    finish(watch(&args, env.colour))
+pub(crate) fn run(args: &TopArgs, data: &Path, colour: bool) -> ExitCode {
+    finish(watch(args, data, colour))
 }
 
-fn watch(args: &TopArgs, colour: bool) -> Done {
+fn watch(args: &TopArgs, data: &Path, colour: bool) -> Done {
     if args.interval < Duration::from_millis(100) || args.interval > Duration::from_secs(3600) {
         return Err(Failure::Wrong("--interval must be between 100ms and 1h".to_owned()));
     }
-    let client = Client::new(&data(&args.place)?)?;
-    let live = std::io::stdout().is_terminal() && !args.place.json;
+    let client = Client::new(data)?;
+    let live = std::io::stdout().is_terminal() && !args.json;
     let mut before: Vec<NodeStats> = client.get("/v1/stats")?;
     let mut since = Instant::now();
     let (mut drawn, mut samples) = (0, 0);
@@ -68,7 +68,7 @@ fn watch(args: &TopArgs, colour: bool) -> Done {
         let after: Vec<NodeStats> = client.get("/v1/stats")?;
         let sample = sample(&before, &after, since.elapsed());
         (before, since, samples) = (after, Instant::now(), samples + 1);
-        if args.place.json {
+        if args.json {
             print_json(&sample)?;
         } else if live {
             let lines = screen(&sample, height(), colour);

@@ -9,21 +9,18 @@ use serde_json::{Value, json};
 
 use super::events::{event_id, id, line, trace_id, with_producer};
 use super::status::Status;
-use super::{Done, Failure, Paint, clean, data, finish, print, print_json, timestamp};
-use crate::args::DataArgs;
+use super::{Done, Failure, Paint, clean, finish, print, print_json, timestamp};
 use crate::client::Client;
 use crate::data::fence_folder;
-use crate::env::Env;
 
 /// Largest file of a fence that is looked into for a line.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 /// Hops shown of one trace.
 const MAX_HOPS: usize = 200;
 
-/// Explains an event by its id, or everything refused in a trace by the trace's id.
-pub(crate) fn run(what: &str, place: &DataArgs, env: &Env) -> ExitCode {
-    let explain = |data: PathBuf| explain(what, place.json, &data, &fence_folder(&place.fence), env.colour);
-    finish(data(place).and_then(explain))
+/// Explains an event by its id, or everything refused in a trace by the trace's id. `fence` is the fence's file or folder.
+pub(crate) fn run(what: &str, json: bool, data: &Path, fence: &Path, colour: bool) -> ExitCode {
+    finish(explain(what, json, data, &fence_folder(fence), colour))
 }
 
 /// Whether a word is an id that [`run`] takes, rather than the name of a service.
