@@ -1,5 +1,8 @@
 //! A fence is read whole, every element knows its place, and what is wrong is told all at once.
 
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
 use ringfence_model::{Diagnostics, Fence, Kind, Position, Protocol};
 
 const CLINIC: &str = include_str!("data/clinic.yaml");
@@ -85,4 +88,388 @@ fn all_errors_are_told_at_once_each_with_its_picture_and_next_step() {
     }
     assert!(!shown.contains('\u{1b}'), "no colour unless asked");
     assert!(diagnostics.render(true).contains("\u{1b}[1;31merror"));
+}
+
+#[test]
+fn what_can_mean_two_things_or_nothing_is_refused() {
+    let mut wrong = Vec::new();
+    for (lines, code) in [
+        ("run: clinic portal", "wrong-type"),
+        ("run: []", "empty"),
+        ("listen: 0", "out-of-range"),
+        ("listen: 010", "out-of-range"),
+        ("listen: '80'", "wrong-type"),
+        ("listen: 1\nlisten: 2", "duplicate-key"),
+        ("calls: [portal]", "self-call"),
+        ("calls: [patients, patients]", "duplicate"),
+        ("calls: [nobody]", "unknown-service"),
+        ("calls: [{ service: patients, allow: [] }]", "empty"),
+        ("calls: [{ service: patients, allow: [{}] }]", "empty"),
+        ("calls: [{ service: patients, allow: [{ methods: [] }] }]", "empty"),
+        ("calls: [{ service: patients, allow: [{ methods: [get] }] }]", "bad-value"),
+        ("calls: [{ service: patients, allow: [{ paths: [/a/../b] }] }]", "bad-value"),
+        ("calls: [{ allow: [{ methods: [GET] }] }]", "missing-key"),
+        ("routes: [{ path: / }]", "no-listen"),
+        ("listen: 2\nroutes: [{ path: / }, { path: / }]", "duplicate"),
+        ("listen: 2\nroutes: [{ path: /a/ }]", "bad-value"),
+        ("listen: 2\nroutes: [{ path: /* }]", "bad-value"),
+        ("listen: 2\nprotocol: tcp\nroutes: [{ host: a.example, path: / }]", "conflict"),
+        ("listen: 2\nprotocol: tcp\nroutes: [{}]", "missing-key"),
+        ("listen: 2\nprotocol: udp", "bad-value"),
+        ("listen: 2\nprotocol: grpc\nready: { http: / }", "conflict"),
+        ("ready: tcp", "missing-key"),
+        ("port: 80", "missing-key"),
+        ("egress: [{ host: a.example, port: 1 }, { host: A.example, port: 1 }]", "duplicate"),
+        ("egress: [{ host: patients, port: 1 }]", "conflict"),
+        ("egress: [{ host: localhost, port: 1 }]", "conflict"),
+        ("egress: [{ host: 10.0.0.1, port: 1 }]", "bad-value"),
+        ("egress: [{ host: a.example }]", "missing-key"),
+        ("files: [../etc]", "bad-value"),
+        ("files: [a, ./a/]", "duplicate"),
+        ("files: [{ path: a, write: yes }]", "wrong-type"),
+        ("env: { RINGFENCE_X: 1 }", "reserved"),
+        ("env: { 1A: 1 }", "bad-name"),
+        ("env: { A: [1] }", "wrong-type"),
+        ("image: nginx", "unknown-key"),
+        ("calls:", "wrong-type"),
+        ("accepts: [nobody]", "unknown-service"),
+        ("run: &a [x]", "no-anchors"),
+        ("run: *a", "syntax"),
+        ("env: { <<: { A: 1 } }", "no-anchors"),
+        ("run: !!seq [x]", "no-anchors"),
+        ("? [a]\n: b", "bad-key"),
+    ] {
+        let found = codes(&with_portal(lines));
+        if found != [code] {
+            wrong.push(format!("{lines:?}: {found:?} instead of {code}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn words_of_other_tools_are_answered_with_the_word_here() {
+    let shown =
+        parse(&with_portal("image: nginx\nenvironment: {}\ndepends_on: [a]")).unwrap_err().to_string();
+    for help in ["`ringfence run NAME -- CMD`", "stand under `env`", "stands under `calls`"] {
+        assert!(shown.contains(help), "{help} is not in\n{shown}");
+    }
+}
+
+#[test]
+fn the_whole_is_checked_too() {
+    let fence = |rest: &str| format!("fence: t\ntrust_domain: t.example\n{rest}");
+    let mut wrong = Vec::new();
+    for (text, code) in [
+        (String::new(), "empty"),
+        ("fence: t\nservices: { a: {} }".into(), "missing-key"),
+        (fence("services: {}"), "missing-key"),
+        (fence("services: { outside: {} }"), "bad-name"),
+        (fence("services: { Ab: {} }"), "bad-name"),
+        (fence("services: { a: {} }\nexternal: { a: { address: 'x:1' } }"), "duplicate"),
+        (fence("external: { a: {} }"), "missing-key"),
+        (fence("external: { a: { address: x } }"), "bad-value"),
+        (fence("external: { a: { address: 'x:1', calls: [b] } }"), "unknown-key"),
+        (fence("external: { a: { address: 'x:1', tls: { spiffe: 'http://x' } } }"), "bad-value"),
+        (fence("services: { a: { listen: 1, routes: [{ path: / }] } }"), "no-gateway"),
+        (fence("gateway: {}\nservices: { a: {} }"), "missing-key"),
+        (fence("gateway: { listen: 'localhost:1' }\nservices: { a: {} }"), "bad-value"),
+        (fence("gateway: { listen: '127.0.0.1:1', tls: { cert: a } }\nservices: { a: {} }"), "missing-key"),
+        (fence("limits: { streams: 0 }\nservices: { a: {} }"), "out-of-range"),
+        (fence("limits: { idle: 60 }\nservices: { a: {} }"), "bad-value"),
+        (fence("limits: { header_bytes: 64KB }\nservices: { a: {} }"), "bad-value"),
+        (fence("consent: optional\nservices: { a: {} }"), "bad-value"),
+        (fence("services: { a: {} }\n---\nservices: { b: {} }"), "second-document"),
+        ("fence: t\ntrust_domain: 10.0.0.1\nservices: { a: {} }".into(), "bad-value"),
+        (fence("services: { a: {} }\n# \u{0}"), "bad-character"),
+        (fence("services: { a: {} }\n# a\rb"), "bad-character"),
+    ] {
+        let found = codes(&text);
+        if found != [code] {
+            wrong.push(format!("{text:?}: {found:?} instead of {code}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let tcp = "gateway: { listen: '127.0.0.1:1' }\nservices:\n  db: { listen: 1, protocol: tcp, routes: [{ host: d.example }] }\n  web: { listen: 2, routes: [{ host: d.example, path: /x }] }\n";
+    assert_eq!(codes(&fence(tcp)), ["duplicate"]);
+    let grpc = "services:\n  g: { listen: 1, protocol: grpc }\n  a: { calls: [{ service: g, allow: [{ methods: [GET] }] }] }\n";
+    assert_eq!(codes(&fence(grpc)), ["conflict"]);
+    let bytes = Fence::parse(vec![("ringfence.yaml", b"fence: t\n# \xff".to_vec())]).unwrap_err();
+    assert_eq!(
+        (bytes.errors[0].code, at(&bytes.errors[0].position)),
+        ("bad-character", "ringfence.yaml:2:3".into())
+    );
+}
+
+#[test]
+fn input_beyond_its_bounds_is_refused_at_once() {
+    let start = Instant::now();
+    for (text, code) in [
+        ("[".repeat(1 << 20), ""),
+        (format!("{}{}", "[".repeat(33), "]".repeat(33)), "too-deep"),
+        (format!("{}x", "- ".repeat(33)), "too-deep"),
+        ("{a: ".repeat(1 << 18), ""),
+        ("- ".repeat(1 << 19), ""),
+        ("?".repeat(1 << 20), ""),
+        (format!("[{}]", "a,".repeat(1 << 19)), ""),
+        ("x".repeat((1 << 20) + 1), "too-large"),
+        ("\"".repeat(1 << 20), ""),
+        (format!("a: &a {}", "b\n".repeat(100_000)), ""),
+    ] {
+        let found = codes(&text);
+        assert!(!found.is_empty() && found.len() <= 100);
+        assert!(code.is_empty() || found == [code], "{code}: {found:?}");
+    }
+    let many = (0..40_000).map(|n| format!("calls{n}: x\n")).collect::<String>();
+    let diagnostics = parse(&many).unwrap_err();
+    assert!(diagnostics.errors.len() == 100 && diagnostics.omitted > 39_000);
+    let names: String =
+        (0..9_000).map(|n| format!("  service-{n}: {{ calls: [servise-{n}, x{n}] }}\n")).collect();
+    assert_eq!(codes(&format!("fence: t\ntrust_domain: t.example\nservices:\n{names}")).len(), 100);
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+}
+
+#[test]
+fn hidden_characters_do_not_reach_the_terminal() {
+    let shown = parse(&with_portal("\"a\\e[2J\\u202eb\": 1 # \u{202e}")).unwrap_err().to_string();
+    assert!(!shown.contains(['\u{1b}', '\u{202e}']), "{shown:?}");
+    let long = parse(&with_portal(&format!("calls: [{} nobody]", "patients, ".repeat(5000))))
+        .unwrap_err()
+        .to_string();
+    assert!(long.lines().all(|line| line.chars().count() < 200));
+}
+
+#[test]
+fn what_is_valid_and_probably_not_meant_is_a_warning() {
+    let warnings = |rest: &str| -> Vec<&'static str> {
+        let fence =
+            parse(&format!("fence: t\ntrust_domain: t.example\n{rest}")).unwrap_or_else(|e| panic!("{e}"));
+        fence.warnings.iter().map(|w| w.code).collect()
+    };
+    assert_eq!(warnings("services: { a: { listen: 1 } }"), ["unreachable"]);
+    assert_eq!(
+        warnings("services:\n  a: { listen: 1, calls: [b] }\n  b: { listen: 2, calls: [a] }\n"),
+        ["cycle"]
+    );
+    assert_eq!(warnings("gateway: { listen: '127.0.0.1:1' }\nservices: { a: {} }"), ["unused"]);
+    assert_eq!(
+        warnings(
+            "gateway: { listen: '0.0.0.0:1', tls: off }\nservices: { a: { listen: 1, routes: [{ path: / }] } }"
+        ),
+        ["plain-text"]
+    );
+    let external = |tls: &str, address: &str| {
+        warnings(&format!(
+            "services: {{ a: {{ calls: [x] }} }}\nexternal: {{ x: {{ address: '{address}'{tls} }} }}"
+        ))
+    };
+    assert_eq!(external("", "crm.internal:80"), ["plain-text"]);
+    assert!(external("", "127.0.0.1:80").is_empty() && external(", tls: off", "crm.internal:80").is_empty());
+    assert_eq!(warnings("services:\n  a: { calls: [b] }\n  b: { listen: 1, accepts: [a] }\n"), ["unused"]);
+}
+
+fn fragments(accepts: &str) -> Result<Fence, Diagnostics> {
+    let a = "fence: t\ntrust_domain: t.example\nconsent: required\nowner: team-a\nservices:\n  a: { listen: 1, calls: [b, local] }\n  local: { listen: 3 }\n";
+    let b = format!("owner: team-b\nservices:\n  b: {{ listen: 2{accepts} }}\n");
+    Fence::parse(vec![("a.yaml", a.to_owned()), ("b.yaml", b)])
+}
+
+#[test]
+fn with_consent_an_edge_into_another_fragment_waits_until_it_is_accepted() {
+    let fence = fragments("").unwrap();
+    let edges: Vec<&str> = fence.edges().map(|edge| edge.callee.name.as_str()).collect();
+    assert_eq!(edges, ["local"], "inside a fragment nobody has to be asked");
+    assert_eq!(fence.service("a").unwrap().proposed[0].service, "b");
+    let warning = fence.warnings.iter().find(|w| w.code == "not-accepted").unwrap();
+    assert_eq!(at(&warning.position), "a.yaml:6:27");
+    let missing = fence.why("a", "b").unwrap().missing.unwrap();
+    assert_eq!(
+        (missing.line.as_str(), at(&missing.position.unwrap())),
+        ("accepts: [a]", "b.yaml:3:3".into())
+    );
+    let fence = fragments(", accepts: [a]").unwrap();
+    assert_eq!(fence.edges().count(), 2);
+    assert!(fence.why("a", "b").unwrap().allowed);
+}
+
+#[test]
+fn fragments_say_what_holds_for_all_once_and_name_their_owners() {
+    let one = "fence: t\ntrust_domain: t.example\nowner: a\nservices: { a: {} }\n";
+    let two = "trust_domain: u.example\nservices: { a: {} }\n";
+    let diagnostics = Fence::parse(vec![("1.yaml", one), ("2.yaml", two)]).unwrap_err();
+    let found: Vec<(String, &str)> = diagnostics.errors.iter().map(|e| (at(&e.position), e.code)).collect();
+    assert_eq!(
+        found,
+        [
+            ("2.yaml:1:1".into(), "missing-key"),
+            ("2.yaml:1:1".into(), "duplicate"),
+            ("2.yaml:2:13".into(), "duplicate")
+        ]
+    );
+    assert_eq!(at(&diagnostics.errors[1].related[0].position), "1.yaml:2:1");
+}
+
+#[test]
+fn a_folder_is_one_file_or_its_fragments() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    assert_eq!(Fence::load(folder.path()).unwrap_err().errors[0].code, "not-found");
+    write("ringfence.yaml", "fence: t\ntrust_domain: t.example\nservices: { a: { listen: 1 } }\n");
+    write("compose.yaml", "services: { a: { image: x } }\n");
+    let fence = Fence::load(folder.path()).unwrap();
+    assert_eq!((fence.files.len(), fence.folder.as_path()), (1, folder.path()));
+    assert_eq!(at(&fence.service("a").unwrap().position), "ringfence.yaml:3:13");
+    let fence = Fence::load(&folder.path().join("ringfence.yaml")).unwrap();
+    assert_eq!((fence.files[0].name.as_ref(), fence.folder.as_path()), ("ringfence.yaml", folder.path()));
+    std::fs::remove_file(folder.path().join("compose.yaml")).unwrap();
+    write("ringfence.yaml", "fence: t\ntrust_domain: t.example\nowner: a\nservices: { a: { listen: 1 } }\n");
+    write("team.yaml", "owner: b\nservices: { b: { calls: [a] } }\n");
+    write("late.yml", "owner: c\nservices: { c: {} }\n");
+    let fence = Fence::load(folder.path()).unwrap();
+    assert_eq!(fence.files.iter().map(|f| f.owner.as_deref()).collect::<Vec<_>>(), [Some("a"), Some("b")]);
+    assert_eq!((fence.edges().count(), fence.warnings[0].code), (1, "not-read"));
+    assert!(matches!(Fence::load(&folder.path().join("none")), Err(e) if e.errors[0].code == "not-found"));
+}
+
+#[test]
+fn programs_get_the_same_as_people() {
+    let diagnostics = parse(&CLINIC.replace("billing]", "biling]")).unwrap_err();
+    let json = serde_json::to_value(&diagnostics).unwrap();
+    let error = &json["errors"][0];
+    assert_eq!(
+        (error["code"].as_str(), error["file"].as_str(), error["line"].as_u64()),
+        (Some("unknown-service"), Some("ringfence.yaml"), Some(10))
+    );
+    let graph = parse(CLINIC).unwrap().graph_json();
+    assert_eq!((graph["nodes"].as_array().unwrap().len(), graph["edges"].as_array().unwrap().len()), (5, 6));
+    assert_eq!(
+        (&graph["edges"][3]["from"], &graph["edges"][3]["to"]),
+        (&"appointments".into(), &"patients".into())
+    );
+}
+
+/// Text that is near to a fence: its words and signs in any order.
+fn nearly_a_fence() -> impl Strategy<Value = String> {
+    let words = prop::sample::select(vec![
+        "fence",
+        "trust_domain",
+        "services",
+        "external",
+        "gateway",
+        "limits",
+        "listen",
+        "calls",
+        "allow",
+        "paths",
+        "egress",
+        ": ",
+        ":",
+        "\n",
+        "\n  ",
+        "\n    ",
+        "- ",
+        "[",
+        "]",
+        "{",
+        "}",
+        ", ",
+        "&a ",
+        "*a",
+        "<<: *a",
+        "!!str ",
+        "|\n",
+        ">-\n",
+        "\"",
+        "'",
+        "#",
+        "? ",
+        "---\n",
+        "...\n",
+        "%YAML 1.2\n",
+        "\t",
+        "\r\n",
+        "é",
+        "\u{2028}",
+        "0",
+        "80",
+        "/a/*",
+        "x.example",
+        "a",
+        "~",
+        "\u{feff}",
+        "\0",
+    ]);
+    prop::collection::vec(words, 0..120).prop_map(|words| words.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let _ = Fence::parse(vec![("a.yaml", bytes)]).map_err(|e| e.render(true));
+    }
+
+    #[test]
+    fn no_text_near_to_a_fence_makes_it_panic(text in nearly_a_fence(), second in nearly_a_fence()) {
+        let inside = format!("fence: t\ntrust_domain: t.example\nservices:\n  a:\n    {text}");
+        for text in [text, second.clone(), inside] {
+            let _ = Fence::parse(vec![("a.yaml", text.clone()), ("b.yaml", second.clone())]).map_err(|e| e.render(true));
+            let _ = ringfence_model::import::from_texts(&[("compose.yaml".into(), text)], "t");
+        }
+    }
+
+    #[test]
+    fn a_damaged_clinic_is_a_fence_or_has_errors_that_lie_inside_it(at in 0usize..700, cut in 0usize..12, put in "[ -~\n]{0,6}") {
+        let mut text = CLINIC.to_owned();
+        let start = (0..=at.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap();
+        let end = (start + cut).min(text.len());
+        text.replace_range(start..end, &put);
+        if let Err(diagnostics) = parse(&text) {
+            prop_assert!(!diagnostics.errors.is_empty());
+            let lines: Vec<&str> = text.split('\n').collect();
+            for error in diagnostics.errors {
+                let (line, column) = (error.position.line as usize, error.position.column as usize);
+                prop_assert!(line >= 1 && line <= lines.len() + 1, "{}", error);
+                let length = lines.get(line - 1).map_or(0, |l| l.chars().count());
+                prop_assert!(column >= 1 && column <= length + 1, "{}", error);
+            }
+        }
+    }
+
+    #[test]
+    fn every_name_stands_where_its_position_says(
+        names in prop::collection::btree_set("[a-z][a-z0-9]{2,7}", 2..12),
+        style in prop::collection::vec((0usize..3, 0usize..3, any::<bool>()), 12),
+    ) {
+        prop_assume!(!names.contains("outside") && !names.contains("gateway"));
+        let names: Vec<String> = names.into_iter().collect();
+        let mut text = String::from("fence: t\ntrust_domain: t.example # ünïcode\nservices:\n");
+        for (at, name) in names.iter().enumerate() {
+            let (blank, form, quoted) = style[at];
+            text.push_str(&"\n".repeat(blank));
+            let callee = &names[(at + 1) % names.len()];
+            let callee = if quoted { format!("\"{callee}\"") } else { callee.clone() };
+            match form {
+                0 => text.push_str(&format!("  {name}:\n    env: {{ E: \"é→\" }}\n    listen: 1\n    calls:\n    -   {callee}\n")),
+                1 => text.push_str(&format!("  {name}: {{ env: {{ E: é→ }}, listen: 1, calls: [ {callee} ] }}\n")),
+                _ => text.push_str(&format!("  {name}:\r\n    listen: 1\r\n    calls:\r\n      - service: {callee}\r\n        allow: [{{ paths: [/é] }}]\r\n")),
+            }
+        }
+        let fence = parse(&text).unwrap();
+        let standing = |position: &Position| -> String {
+            let line = text.split('\n').nth(position.line as usize - 1).unwrap();
+            line.chars().skip(position.column as usize - 1).collect()
+        };
+        for service in &fence.services {
+            prop_assert!(standing(&service.position).starts_with(&service.name));
+            for call in &service.calls {
+                prop_assert!(standing(&call.position).trim_start_matches('"').starts_with(&call.service));
+                for allow in &call.allow {
+                    let rule = standing(&allow.position);
+                    prop_assert!(rule.starts_with("{ paths"), "{}", rule);
+                }
+            }
+        }
+    }
 }

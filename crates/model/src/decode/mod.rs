@@ -144,6 +144,11 @@ impl Decoder<'_> {
                     None
                 }
             },
+            Value::Scalar { text, .. } if digits(text).is_some() => {
+                let message = format!("expected a number, found the text {text:?}");
+                self.error("wrong-type", node.mark, message, Some("remove the quotes".to_owned()));
+                None
+            }
             _ => {
                 self.mismatch(node, &format!("a number from {from} to {to}"));
                 None
