@@ -35,15 +35,15 @@ enum Command {
     /// What happened: allowed, denied, dialled, started, signed
     Events(At<view::events::EventsArgs>),
     /// Why A may (not) call B; or, with one event or trace id, why that was denied
-    Why(At<Why>),
+    Why(fence::why::WhyArgs),
     /// Check ringfence.yaml
-    Check(fence::CheckArgs),
+    Check(fence::check::CheckArgs),
     /// Show who may call whom
-    Graph(fence::GraphArgs),
+    Graph(fence::graph::GraphArgs),
     /// Write a ringfence.yaml, from a Compose file or Kubernetes manifests if there are some
-    Init(fence::InitArgs),
+    Init(fence::init::InitArgs),
     /// Print the JSON Schema of ringfence.yaml for editors
-    Schema,
+    Schema(fence::schema::SchemaArgs),
     /// The certificate authority: show, rotate
     Ca(At<ca::CaArgs>),
     /// Get an X.509-SVID for a declared external service that speaks SPIFFE itself
@@ -84,17 +84,6 @@ struct Nothing {}
 struct Restart {
     /// The service
     service: String,
-}
-
-#[derive(Debug, ClapArgs)]
-struct Why {
-    /// The caller, `outside` for clients of the gateway; or the id of an event or trace
-    from: String,
-    /// The callee
-    to: Option<String>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -149,14 +138,11 @@ impl Args {
             Command::Status(at) => at.with(|args, data| view::status::run(args, data, env.colour)),
             Command::Top(at) => at.with(|args, data| view::top::run(args, data, env.colour)),
             Command::Events(at) => at.with(|args, data| view::events::run(args, data, env.colour)),
-            Command::Why(at) => match &at.args.to {
-                Some(to) => fence::why(&at.fence, &at.args.from, to, at.args.json),
-                None => at.with(|why, data| view::why::run(&why.from, why.json, data, &at.fence, env.colour)),
-            },
-            Command::Check(args) => fence::check(&args),
-            Command::Graph(args) => fence::graph(&args),
-            Command::Init(args) => fence::init(&args),
-            Command::Schema => fence::schema(),
+            Command::Why(args) => fence::why::run(args, &env),
+            Command::Check(args) => fence::check::run(args, &env),
+            Command::Graph(args) => fence::graph::run(args, &env),
+            Command::Init(args) => fence::init::run(args, &env),
+            Command::Schema(args) => fence::schema::run(args),
             Command::Ca(at) => at.with(ca::run),
             Command::Svid(at) => at.with(ca::svid),
             Command::Down(at) => at.with(|_, data| ca::post(data, "/v1/down", &serde_json::json!({}))),

@@ -1,0 +1,315 @@
+//! A clinic behind a fence of its own: real processes, a free port, a temporary folder, and nothing left behind.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// As whom `ringfence up` runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Ourselves: root where the tests run as root.
+    Root,
+    /// A user without any privilege.
+    Nobody,
+}
+
+const NOBODY: u32 = 65_534;
+
+pub struct Clinic {
+    pub who: Who,
+    pub folder: PathBuf,
+    pub port: u16,
+    up: Child,
+    output: Arc<Mutex<String>>,
+}
+
+impl Clinic {
+    /// Starts the clinic and waits until all its services are ready.
+    pub fn start(who: Who) -> Self {
+        Self::start_with(who, |fence| fence)
+    }
+
+    /// The same with a changed fence.
+    pub fn start_with(who: Who, change: impl FnOnce(String) -> String) -> Self {
+        let port = free_port();
+        let folder = make_folder(who);
+        let source = workspace().join("examples/clinic");
+        copy(&source.join("services"), &folder.join("services"));
+        let fence = std::fs::read_to_string(source.join("ringfence.yaml")).unwrap();
+        assert!(fence.contains("127.0.0.1:8443"));
+        let fence = change(fence.replace("127.0.0.1:8443", &format!("127.0.0.1:{port}")));
+        std::fs::write(folder.join("ringfence.yaml"), fence).unwrap();
+        own(&folder, who);
+        let (up, output) = spawn(who, &folder);
+        let mut clinic = Self { who, folder, port, up, output };
+        clinic.wait_ready();
+        clinic
+    }
+
+    /// Waits until every service is ready; panics with what `up` said otherwise.
+    pub fn wait_ready(&mut self) {
+        let ready = eventually(Duration::from_secs(60), || {
+            assert!(self.up.try_wait().unwrap().is_none(), "up ended:\n{}", self.said());
+            let status = self.try_json(&["status", "--json"])?;
+            let services = status["report"]["services"].as_array()?;
+            let all = !services.is_empty() && services.iter().all(|s| s["state"] == "ready" || s["state"] == "external");
+            let served = self.curl(&["/"]).status.success();
+            (all && served).then_some(())
+        });
+        assert!(ready.is_some(), "not ready: {:?}\n{}", self.try_json(&["status", "--json"]), self.said());
+    }
+
+    /// What `up` printed so far.
+    pub fn said(&self) -> String {
+        self.output.lock().unwrap().clone()
+    }
+
+    /// A `ringfence` command on this fence.
+    pub fn ringfence(&self, args: &[&str]) -> Output {
+        let mut command = as_user(self.who, &binary());
+        command.args(args).current_dir(&self.folder).stdin(Stdio::null()).output().unwrap()
+    }
+
+    pub fn json(&self, args: &[&str]) -> Value {
+        let output = self.ringfence(args);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| {
+            panic!("{args:?}: {e}: {} {}", text(&output.stdout), text(&output.stderr));
+        })
+    }
+
+    fn try_json(&self, args: &[&str]) -> Option<Value> {
+        serde_json::from_slice(&self.ringfence(args).stdout).ok()
+    }
+
+    /// Real curl against the gateway, trusting its CA only; the last argument is the path.
+    pub fn curl(&self, args: &[&str]) -> Output {
+        let (path, options) = args.split_last().unwrap();
+        Command::new("curl")
+            .args(["--silent", "--show-error", "--max-time", "10", "--cacert"])
+            .arg(self.folder.join(".ringfence/ca.pem"))
+            .args(options)
+            .arg(format!("https://127.0.0.1:{}{path}", self.port))
+            .output()
+            .unwrap()
+    }
+
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let output = self.curl(&["--write-out", "\n%{http_code}", path]);
+        let body = text(&output.stdout);
+        let (body, code) = body.rsplit_once('\n').unwrap_or(("", "0"));
+        (code.parse().unwrap_or(0), body.to_owned())
+    }
+
+    /// Runs Python inside a service's namespaces, as an attacker who has taken the service over would.
+    pub fn inside(&self, service: &str, python: &str) -> String {
+        let status = self.json(&["status", "--json"]);
+        let services = status["report"]["services"].as_array().unwrap().clone();
+        let init = services.iter().find(|s| s["name"] == service).unwrap()["init"].as_u64().unwrap();
+        // The namespaces of the service itself, whose parent is its init.
+        let pid = children(init as u32).into_iter().next().expect("the service runs");
+        let output = Command::new("nsenter")
+            .args(["--target", &pid.to_string(), "--all", "--wd=/", "--", "python3", "-c", python])
+            .output()
+            .unwrap();
+        text(&output.stdout) + &text(&output.stderr)
+    }
+
+    /// Waits for an event that `wanted` accepts.
+    pub fn event(&self, within: Duration, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
+        eventually(within, || {
+            let output = self.ringfence(&["events", "--json"]);
+            text(&output.stdout).lines().filter_map(|l| serde_json::from_str::<Value>(l).ok()).find(&wanted)
+        })
+    }
+
+    /// Process id by role from `status`.
+    pub fn process(&self, name: &str) -> u32 {
+        let status = self.json(&["status", "--json"]);
+        let processes = status["report"]["processes"].as_array().unwrap();
+        processes.iter().find(|p| p["name"] == name).unwrap()["pid"].as_u64().unwrap() as u32
+    }
+
+    pub fn up_pid(&self) -> u32 {
+        // setpriv execs, so the child is `up` itself.
+        self.up.id()
+    }
+
+    /// Kills `up` the hard way and starts another in its place.
+    pub fn replace_up(&mut self) {
+        self.up.kill().unwrap();
+        self.up.wait().unwrap();
+        (self.up, self.output) = spawn(self.who, &self.folder);
+        self.wait_ready();
+    }
+
+    /// Ctrl-C; returns what is left behind: processes and sockets that mention the folder.
+    pub fn stop(mut self) -> Vec<String> {
+        self.interrupt();
+        self.leftovers()
+    }
+
+    fn interrupt(&mut self) {
+        let pid = self.up.id().to_string();
+        if self.up.try_wait().unwrap().is_none() {
+            Command::new("kill").args(["-INT", &pid]).status().unwrap();
+        }
+        let ended = eventually(Duration::from_secs(20), || self.up.try_wait().unwrap());
+        if ended.is_none() {
+            self.up.kill().unwrap();
+            self.up.wait().unwrap();
+        }
+    }
+
+    fn leftovers(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let data = self.folder.join(".ringfence");
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let cwd = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if cwd.starts_with(&self.folder) || text(&line).contains(self.folder.to_str().unwrap()) {
+                found.push(format!("process {:?}: {}", entry.file_name(), text(&line).replace('\0', " ")));
+            }
+        }
+        for socket in [data.join("control.sock"), data.join("run/shim")] {
+            let full = if socket.is_dir() { std::fs::read_dir(&socket).unwrap().count() > 0 } else { socket.exists() };
+            if full {
+                found.push(format!("socket {}", socket.display()));
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Clinic {
+    fn drop(&mut self) {
+        self.interrupt();
+        if std::thread::panicking() {
+            eprintln!("--- up said:\n{}", self.said());
+        }
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn spawn(who: Who, folder: &Path) -> (Child, Arc<Mutex<String>>) {
+    let mut child = as_user(who, &binary())
+        .args(["up", "."])
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let output = Arc::<Mutex<String>>::default();
+    let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    for stream in [Box::new(stdout) as Box<dyn std::io::Read + Send>, Box::new(stderr)] {
+        let output = output.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                let mut output = output.lock().unwrap();
+                output.push_str(&line);
+                output.push('\n');
+            }
+        });
+    }
+    (child, output)
+}
+
+fn as_user(who: Who, program: &Path) -> Command {
+    if who == Who::Nobody && rustix::process::geteuid().is_root() {
+        let mut command = Command::new("setpriv");
+        let id = NOBODY.to_string();
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]).arg(program);
+        command.env("HOME", "/tmp");
+        command
+    } else {
+        Command::new(program)
+    }
+}
+
+/// The binaries where everybody may execute them, whatever the modes above the target directory are.
+fn binary() -> PathBuf {
+    use std::sync::OnceLock;
+    static PLACE: OnceLock<PathBuf> = OnceLock::new();
+    PLACE
+        .get_or_init(|| {
+            let built = PathBuf::from(env!("CARGO_BIN_EXE_ringfence"));
+            let clinic = built.with_file_name("clinic");
+            assert!(clinic.exists(), "build the clinic first: cargo build -p clinic");
+            let place = std::env::temp_dir().join(format!("ringfence-bin-{}", std::process::id()));
+            std::fs::create_dir_all(&place).unwrap();
+            for program in [&built, &clinic] {
+                std::fs::copy(program, place.join(program.file_name().unwrap())).unwrap();
+            }
+            place.join("ringfence")
+        })
+        .clone()
+}
+
+fn make_folder(who: Who) -> PathBuf {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("ringfence-{who:?}-{}-{n}", std::process::id()).to_lowercase());
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn own(folder: &Path, who: Who) {
+    if who == Who::Nobody && rustix::process::geteuid().is_root() {
+        let status = Command::new("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(folder).status().unwrap();
+        assert!(status.success());
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        if entry.path().is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+pub fn children(pid: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(child) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+        let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        if status.lines().any(|l| l == format!("PPid:\t{pid}")) {
+            found.push(child);
+        }
+    }
+    found
+}
+
+pub fn eventually<T>(within: Duration, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = attempt() {
+            return Some(found);
+        }
+        if start.elapsed() > within {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
