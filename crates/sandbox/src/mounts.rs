@@ -135,24 +135,7 @@ pub(crate) fn enter(view: &View, owner: u32, hosts: &str) -> Result<Furnished, S
     make_dir(&sys)?;
     // Not everywhere possible, and nothing needs it: the folder then stays empty.
     let _ = mount("sysfs", &sys, "sysfs", quiet | MountFlags::NOEXEC, None);
-    let own = staged(Path::new("/run/ringfence"));
-    make_dir(&own)?;
-    tmpfs(&own, "mode=0755,size=16m", quiet | MountFlags::NOEXEC)?;
-    let file = write_file(&own.join("hosts"), hosts)?;
-    write_file(&own.join("resolv.conf"), "nameserver 198.18.0.1\noptions timeout:1 attempts:1\n")?;
-    write_file(
-        &own.join("nsswitch.conf"),
-        "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n",
-    )?;
-    let workload = UnixListener::bind(own.join("workload.sock")).step(|| "make the Workload API's socket".into())?;
-    fs::set_permissions(own.join("workload.sock"), fs::Permissions::from_mode(0o666))
-        .step(|| "open the Workload API's socket to the service".into())?;
     move_in()?;
-    for name in ["hosts", "resolv.conf", "nsswitch.conf"] {
-        replace_etc(name)?;
-    }
-    // Over the writable mount a second, read-only one: the hosts file can be rewritten only through the open descriptor.
-    mount_bind("/run/ringfence", "/run/ringfence").step(|| "cover /run/ringfence".into())?;
     mount_setattr(Path::new("/"), RDONLY | NOSUID, 0, true).step(|| "make the root read-only".into())?;
     for path in PRIVATE.iter().chain(&["/proc"]) {
         mount_setattr(Path::new(path), 0, RDONLY, false).step(|| format!("make {path} writable"))?;
@@ -160,6 +143,28 @@ pub(crate) fn enter(view: &View, owner: u32, hosts: &str) -> Result<Furnished, S
     for rule in view.files.iter().filter(|rule| rule.write) {
         mount_setattr(&rule.path, 0, RDONLY, true).step(|| format!("make {} writable", rule.path.display()))?;
     }
+    make_own_folder(hosts)
+}
+
+/// The folder of Ringfence's own files: on a writable mount that only we hold open, below a read-only one that is seen.
+fn make_own_folder(hosts: &str) -> Result<Furnished, SandboxError> {
+    let own = Path::new("/run/ringfence");
+    make_dir(own)?;
+    tmpfs(own, "mode=0755,size=16m", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC)?;
+    let file = write_file(&own.join("hosts"), hosts)?;
+    write_file(&own.join("resolv.conf"), "nameserver 198.18.0.1\noptions timeout:1 attempts:1\n")?;
+    write_file(
+        &own.join("nsswitch.conf"),
+        "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n",
+    )?;
+    let workload = UnixListener::bind(WORKLOAD_SOCKET).step(|| "make the Workload API's socket".into())?;
+    fs::set_permissions(WORKLOAD_SOCKET, fs::Permissions::from_mode(0o666))
+        .step(|| "open the Workload API's socket to the service".into())?;
+    for name in ["hosts", "resolv.conf", "nsswitch.conf"] {
+        replace_etc(name)?;
+    }
+    mount_bind(own, own).step(|| "cover /run/ringfence".into())?;
+    mount_setattr(own, RDONLY, 0, false).step(|| "make /run/ringfence read-only".into())?;
     Ok(Furnished { hosts: file, workload })
 }
 
@@ -272,9 +277,10 @@ fn replace_etc(name: &str) -> Result<(), SandboxError> {
     }
     match mount_bind(&ours, &path) {
         // Without these two files, glibc asks DNS first and at 127.0.0.1, where nobody answers: nothing opens up.
-        Err(rustix::io::Errno::NOENT) if name != "hosts" => Ok(()),
-        result => result.step(|| format!("replace {} (the host needs such a file)", path.display())),
+        Err(rustix::io::Errno::NOENT) if name != "hosts" => return Ok(()),
+        result => result.step(|| format!("replace {} (the host needs such a file)", path.display()))?,
     }
+    mount_setattr(&path, RDONLY, 0, false).step(|| format!("make {} read-only", path.display()))
 }
 
 fn tmpfs(at: &Path, options: &str, flags: MountFlags) -> Result<(), SandboxError> {

@@ -19,9 +19,8 @@ use ringfence_event::{Event, Kind, Lifecycle, LifecycleActivity, Severity, Write
 use crate::launch::Started;
 use crate::mounts;
 use crate::protocol::{Exit, Hello};
-use crate::sink::Sinks;
 use crate::spec::{Isolation, SERVICE_ID, Spec};
-use crate::{SandboxError, capability, error::Context as _};
+use crate::{SandboxError, capability, error::Context as _, sink};
 use lifecycle::Service;
 use networks::Networks;
 use places::Places;
@@ -77,6 +76,7 @@ pub(crate) fn run(spec: &Spec, front: Front) -> Result<ExitCode, SandboxError> {
     } else {
         None
     };
+    let sinks = networks.as_ref().map(|networks| sink::Opened::open(spec, &networks.wires())).transpose()?;
     // Before the first thread that stays, so that none keeps more.
     if isolated {
         capability::keep_only(capability::SHIM)?;
@@ -86,10 +86,7 @@ pub(crate) fn run(spec: &Spec, front: Front) -> Result<ExitCode, SandboxError> {
     let events = Writer::open(&places.events(), &format!("shim-{}", spec.service), WriterOptions::default())
         .step(|| "open the event log".into())?;
     let emitter = events.emitter();
-    let sinks = match &networks {
-        Some(networks) => Some(Sinks::start(spec, &networks.wires(), &events)?),
-        None => None,
-    };
+    let sinks = sinks.map(|sinks| sinks.start(&spec.service, &events)).transpose()?;
     let log = logs::start(&places, &spec.service, matches!(front, Front::Terminal))?;
     let foreground = matches!(front, Front::Terminal);
     let emitter_of_service = events.emitter();

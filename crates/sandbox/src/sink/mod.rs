@@ -28,6 +28,14 @@ const DNS: u16 = 53;
 /// Room for bursts: a search by thousands of packets must not push out what it hides.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
+/// Both sinks, opened before the service exists, so that nothing is missed, and while we still may.
+pub(crate) struct Opened {
+    outside: Socket,
+    loopback: Socket,
+    answerer: Answerer,
+    link: u32,
+}
+
 /// The running sinks.
 pub(crate) struct Sinks {
     /// The one on the wire, for new filters.
@@ -35,32 +43,39 @@ pub(crate) struct Sinks {
     link: u32,
 }
 
-impl Sinks {
-    /// Opens both sinks before the service exists, so that nothing is missed, and starts their threads.
-    pub(crate) fn start(spec: &Spec, wires: &Wires<'_>, events: &Writer) -> Result<Self, SandboxError> {
+impl Opened {
+    pub(crate) fn open(spec: &Spec, wires: &Wires<'_>) -> Result<Self, SandboxError> {
         let outside = open()?;
         outside.attach_filter(&filter::outside(wires.outside, &spec.ports)).step(|| "filter the sink".into())?;
         let loopback = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                wires.networks.enter_service()?;
-                let socket = open()?;
-                socket
-                    .attach_filter(&filter::loopback(wires.loopback, spec.listen))
-                    .step(|| "filter the sink on loopback".into())?;
-                Ok::<_, SandboxError>(socket)
-            })
-            .join()
+            scope
+                .spawn(|| {
+                    wires.networks.enter_service()?;
+                    let socket = open()?;
+                    socket
+                        .attach_filter(&filter::loopback(wires.loopback, spec.listen))
+                        .step(|| "filter the sink on loopback".into())?;
+                    Ok::<_, SandboxError>(socket)
+                })
+                .join()
         })
         .map_err(|_| SandboxError::Refused("a thread that opens the sink panicked".into()))??;
-        let sinks = Self { outside: outside.try_clone().step(|| "copy a socket".into())?, link: wires.outside };
-        let answerer = Answerer::open()?;
-        let (service, emitter) = (spec.service.clone(), events.emitter());
-        spawn("sink", move || Sink::new(service, emitter, "outside", Some(answerer)).run(&outside))?;
-        let (service, emitter) = (spec.service.clone(), events.emitter());
-        spawn("sink-loopback", move || Sink::new(service, emitter, "loopback", None).run(&loopback))?;
-        Ok(sinks)
+        Ok(Self { outside, loopback, answerer: Answerer::open()?, link: wires.outside })
     }
 
+    /// Starts reading.
+    pub(crate) fn start(self, service: &str, events: &Writer) -> Result<Sinks, SandboxError> {
+        let Self { outside, loopback, answerer, link } = self;
+        let sinks = Sinks { outside: outside.try_clone().step(|| "copy a socket".into())?, link };
+        let sink = Sink::new(service, events.emitter(), "outside", Some(answerer));
+        spawn("sink", move || sink.run(&outside))?;
+        let sink = Sink::new(service, events.emitter(), "loopback", None);
+        spawn("sink-loopback", move || sink.run(&loopback))?;
+        Ok(sinks)
+    }
+}
+
+impl Sinks {
     /// Changes which ports are allowed, live.
     pub(crate) fn set_ports(&self, ports: &BTreeSet<u16>) -> Result<(), SandboxError> {
         self.outside.attach_filter(&filter::outside(self.link, ports)).step(|| "filter the sink".into())
@@ -86,8 +101,8 @@ struct Sink {
 }
 
 impl Sink {
-    fn new(service: String, emitter: Emitter, place: &'static str, answerer: Option<Answerer>) -> Self {
-        Self { service, emitter, place, answerer, table: Table::new(Instant::now()) }
+    fn new(service: &str, emitter: Emitter, place: &'static str, answerer: Option<Answerer>) -> Self {
+        Self { service: service.to_owned(), emitter, place, answerer, table: Table::new(Instant::now()) }
     }
 
     fn run(mut self, socket: &Socket) {
