@@ -19,8 +19,8 @@ const MAX_FILE: u64 = 4 * 1024 * 1024;
 const MAX_HOPS: usize = 200;
 
 /// Explains an event by its id, or everything refused in a trace by the trace's id. `fence` is the fence's file or folder.
-pub(crate) fn run(what: &str, json: bool, data: &Path, fence: &Path, colour: bool) -> ExitCode {
-    finish(explain(what, json, data, &fence_folder(fence), colour))
+pub(crate) fn run(what: &str, json: bool, data: &Path, fence: impl AsRef<Path>, colour: bool) -> ExitCode {
+    finish(explain(what, json, data, &fence_folder(fence.as_ref()), colour))
 }
 
 /// Whether a word is an id that [`run`] takes, rather than the name of a service.
