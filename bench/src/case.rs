@@ -1,0 +1,85 @@
+//! What is measured: how the load speaks to the proxy, and the proxy to the upstream.
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// One comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Case {
+    /// HTTP/1.1 on both hops.
+    Plain,
+    /// TLS 1.3 before HTTP/1.1; plain HTTP/1.1 behind.
+    Tls,
+    /// Mutual TLS 1.3 with SPIFFE identities on both hops, HTTP/1.1.
+    Mtls,
+    /// As `tls`, a new connection and full handshake for each request.
+    Handshake,
+    /// HTTP/2 over TLS 1.3; plain HTTP/1.1 behind.
+    H2,
+    /// Unary gRPC: HTTP/2 over TLS 1.3; HTTP/2 with prior knowledge behind.
+    Grpc,
+}
+
+impl Case {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Plain, Self::Tls, Self::Mtls, Self::Handshake, Self::H2, Self::Grpc];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Tls => "tls",
+            Self::Mtls => "mtls",
+            Self::Handshake => "handshake",
+            Self::H2 => "h2",
+            Self::Grpc => "grpc",
+        }
+    }
+
+    pub(crate) const fn title(self) -> &'static str {
+        match self {
+            Self::Plain => "HTTP/1.1 without TLS",
+            Self::Tls => "TLS 1.3 before, plain behind",
+            Self::Mtls => "mTLS on both hops",
+            Self::Handshake => "a new TLS 1.3 connection per request",
+            Self::H2 => "HTTP/2 over TLS 1.3 before, HTTP/1.1 behind",
+            Self::Grpc => "gRPC unary, HTTP/2 on both hops",
+        }
+    }
+
+    pub(crate) const fn tls(self) -> bool {
+        !matches!(self, Self::Plain)
+    }
+
+    pub(crate) const fn mutual(self) -> bool {
+        matches!(self, Self::Mtls)
+    }
+
+    /// Whether the load speaks HTTP/2.
+    pub(crate) const fn h2(self) -> bool {
+        matches!(self, Self::H2 | Self::Grpc)
+    }
+
+    /// Whether the load holds HTTP/1.1 connections open.
+    pub(crate) const fn keeps_http1(self) -> bool {
+        matches!(self, Self::Plain | Self::Tls | Self::Mtls)
+    }
+
+    pub(crate) const fn connections(self) -> usize {
+        match self {
+            Self::Plain | Self::Tls | Self::Mtls => 32,
+            Self::Handshake => 16,
+            Self::H2 | Self::Grpc => 8,
+        }
+    }
+
+    /// Requests under way at once on a connection.
+    pub(crate) const fn streams(self) -> usize {
+        if self.h2() { 16 } else { 1 }
+    }
+
+    /// Requests per second of the fixed-rate half: well below what the slowest contender can do.
+    pub(crate) const fn rate(self) -> f64 {
+        if matches!(self, Self::Handshake) { 200.0 } else { 2000.0 }
+    }
+}

@@ -1,0 +1,131 @@
+//! Envoy, one worker. It checks the SPIFFE ID on both hops.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use super::{Contender, Setup};
+use crate::case::Case;
+use crate::certs::{LOAD, NAME, UPSTREAM};
+use crate::install;
+
+pub(super) struct Envoy;
+
+impl Contender for Envoy {
+    fn name(&self) -> &'static str {
+        "envoy"
+    }
+
+    fn version(&self) -> io::Result<String> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
+        let said = install::version(&install::envoy(&folder)?, "--version")?;
+        Ok(said
+            .split('/')
+            .find(|part| part.starts_with(|c: char| c.is_ascii_digit()) && part.contains('.'))
+            .unwrap_or("unknown")
+            .to_owned())
+    }
+
+    fn command(&self, setup: &Setup<'_>) -> io::Result<Command> {
+        let file = setup.folder.join("envoy.json");
+        std::fs::write(&file, configuration(setup).to_string())?;
+        let home: PathBuf = setup.folder.parent().map(Path::to_owned).unwrap_or_default();
+        let mut command = Command::new(install::envoy(&home)?);
+        command
+            .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"])
+            .arg(file)
+            .stderr(Stdio::from(std::fs::File::create(setup.folder.join("error.log"))?));
+        Ok(command)
+    }
+}
+
+fn socket(address: std::net::SocketAddr) -> Value {
+    json!({ "socket_address": { "address": address.ip(), "port_value": address.port() } })
+}
+
+fn identity(setup: &Setup<'_>, peer: Option<&str>, alpn: &str) -> Value {
+    let file = |name: &str| json!({ "filename": setup.certs.file(name) });
+    let mut common = json!({
+        "alpn_protocols": [alpn],
+        "tls_params": {
+            "tls_minimum_protocol_version": "TLSv1_3",
+            "tls_maximum_protocol_version": "TLSv1_3",
+            "ecdh_curves": ["X25519"],
+        },
+        "tls_certificates": [{ "certificate_chain": file("gateway.pem"), "private_key": file("gateway.key") }],
+    });
+    if let Some(peer) = peer {
+        common["validation_context"] = json!({
+            "trusted_ca": file("ca.pem"),
+            "match_typed_subject_alt_names": [{ "san_type": "URI", "matcher": { "exact": peer } }],
+        });
+    }
+    common
+}
+
+fn transport(direction: &str, mut context: Value) -> Value {
+    context["@type"] =
+        format!("type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{direction}TlsContext").into();
+    json!({ "name": "envoy.transport_sockets.tls", "typed_config": context })
+}
+
+fn configuration(setup: &Setup<'_>) -> Value {
+    let case = setup.case;
+    let mut chain = json!({ "filters": [{
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "before",
+            "codec_type": "AUTO",
+            "route_config": { "virtual_hosts": [{
+                "name": "all",
+                "domains": ["*"],
+                "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "behind" } }],
+            }]},
+            "http_filters": [{
+                "name": "envoy.filters.http.router",
+                "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
+            }],
+        },
+    }]});
+    if case.tls() {
+        let peer = case.mutual().then_some(LOAD);
+        let alpn = if case.h2() { "h2" } else { "http/1.1" };
+        chain["transport_socket"] = transport(
+            "Downstream",
+            json!({
+                "common_tls_context": identity(setup, peer, alpn),
+                "require_client_certificate": case.mutual(),
+                "disable_stateless_session_resumption": true,
+                "disable_stateful_session_resumption": true,
+            }),
+        );
+    }
+    let mut behind = json!({
+        "name": "behind",
+        "type": "STATIC",
+        "load_assignment": {
+            "cluster_name": "behind",
+            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket(setup.upstream) } }] }],
+        },
+    });
+    if case.mutual() {
+        let common = identity(setup, Some(UPSTREAM), "http/1.1");
+        behind["transport_socket"] =
+            transport("Upstream", json!({ "common_tls_context": common, "sni": NAME }));
+    }
+    if case == Case::Grpc {
+        behind["typed_extension_protocol_options"] = json!({
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": { "http2_protocol_options": {} },
+            },
+        });
+    }
+    json!({ "static_resources": {
+        "listeners": [{ "name": "before", "address": socket(setup.listen), "filter_chains": [chain] }],
+        "clusters": [behind],
+    }})
+}

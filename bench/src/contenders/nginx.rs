@@ -1,0 +1,88 @@
+//! nginx, one worker. It has no check of a URI SAN: behind mTLS it verifies authority and DNS name, before it the authority
+//! only. So it does a little less than asked.
+
+use std::fmt::Write;
+use std::io;
+use std::process::Command;
+
+use super::{Contender, Setup};
+use crate::case::Case;
+use crate::certs::NAME;
+use crate::install;
+
+pub(super) struct Nginx;
+
+impl Contender for Nginx {
+    fn name(&self) -> &'static str {
+        "nginx"
+    }
+
+    fn version(&self) -> io::Result<String> {
+        let said = install::version(&install::debian("nginx", "nginx-light")?, "-v")?;
+        Ok(said.trim().rsplit('/').next().unwrap_or_default().to_owned())
+    }
+
+    fn command(&self, setup: &Setup<'_>) -> io::Result<Command> {
+        let file = setup.folder.join("nginx.conf");
+        std::fs::write(&file, configuration(setup))?;
+        let mut command = Command::new(install::debian("nginx", "nginx-light")?);
+        command
+            .arg("-p")
+            .arg(&setup.folder)
+            .arg("-c")
+            .arg(file)
+            .arg("-e")
+            .arg(setup.folder.join("error.log"));
+        Ok(command)
+    }
+
+    fn countable(&self) -> bool {
+        true
+    }
+}
+
+fn configuration(setup: &Setup<'_>) -> String {
+    let Setup { folder, listen, upstream, certs, case, .. } = setup;
+    let folder = folder.display();
+    let (mut listener, mut server) = (listen.to_string(), String::new());
+    if case.tls() {
+        listener += if case.h2() { " ssl http2" } else { " ssl" };
+        server += &format!(
+            "ssl_certificate {};\nssl_certificate_key {};\nssl_protocols TLSv1.3;\nssl_ecdh_curve X25519;\n\
+             ssl_session_tickets off;\nssl_session_cache off;\n",
+            certs.file("gateway.pem"),
+            certs.file("gateway.key")
+        );
+    }
+    let mut location = match case {
+        Case::Grpc => "grpc_pass grpc://upstream;\n".to_owned(),
+        Case::Mtls => "proxy_pass https://upstream;\n".to_owned(),
+        _ => "proxy_pass http://upstream;\n".to_owned(),
+    };
+    if case.mutual() {
+        server += &format!("ssl_verify_client on;\nssl_client_certificate {};\n", certs.file("ca.pem"));
+        location += &format!(
+            "proxy_ssl_certificate {};\nproxy_ssl_certificate_key {};\nproxy_ssl_trusted_certificate {};\n\
+             proxy_ssl_verify on;\nproxy_ssl_name {NAME};\nproxy_ssl_server_name on;\nproxy_ssl_protocols TLSv1.3;\n",
+            certs.file("gateway.pem"),
+            certs.file("gateway.key"),
+            certs.file("ca.pem")
+        );
+    }
+    if *case != Case::Grpc {
+        location += "proxy_http_version 1.1;\nproxy_set_header Connection \"\";\n";
+    }
+    let mut temporary = String::new();
+    for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+        writeln!(temporary, "{kind}_temp_path {folder}/{kind};").expect("invariant: strings take all");
+    }
+    let master = if setup.alone { "master_process off;\n" } else { "" };
+    format!(
+        "worker_processes 1;\ndaemon off;\n{master}pid {folder}/pid;\n\
+         events {{ worker_connections 8192; }}\n\
+         http {{\naccess_log off;\n{temporary}\
+         keepalive_timeout 120s;\nkeepalive_requests 1000000000;\n\
+         upstream upstream {{ server {upstream}; keepalive 128; keepalive_requests 1000000000; }}\n\
+         server {{\nlisten {listener};\n{server}location / {{\n{location}}}\n}}\n}}\n"
+    )
+}

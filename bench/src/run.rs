@@ -1,0 +1,187 @@
+//! The comparison: all contenders of a case are up at once and take turns.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::case::Case;
+use crate::certs::Certs;
+use crate::contenders::{Contender, Setup};
+use crate::load::{self, Pace, Sample, Target};
+use crate::machine::{self, Cores, Family};
+use crate::stats::{median, percentile};
+use crate::upstream::Upstream;
+
+/// Connections held open for the memory figure.
+const IDLE: usize = 1000;
+
+pub(crate) struct Plan {
+    pub(crate) cases: Vec<Case>,
+    pub(crate) contenders: Vec<Box<dyn Contender>>,
+    pub(crate) rounds: u32,
+    pub(crate) window: Duration,
+    pub(crate) folder: PathBuf,
+}
+
+/// One case's figures.
+#[derive(Debug, Serialize)]
+pub(crate) struct Outcome {
+    pub(crate) case: Case,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// One contender's figures in a case; latencies in milliseconds, memory in MiB.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    /// CPU microseconds per request at saturation, median over the rounds.
+    pub(crate) cpu_us: f64,
+    /// To nginx: the median over the rounds of the ratio within each round.
+    pub(crate) cpu_ratio: f64,
+    pub(crate) cpu_us_at_rate: f64,
+    /// Share of its core that the proxy used at saturation: far below 1, the load was the bottleneck.
+    pub(crate) busy: f64,
+    pub(crate) per_second: f64,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p50_at_rate: f64,
+    pub(crate) p99_at_rate: f64,
+    pub(crate) resident: f64,
+    /// With a thousand idle connections, of the cases in HTTP/1.1 that keep them.
+    pub(crate) resident_idle: Option<f64>,
+    pub(crate) errors: u64,
+}
+
+/// A contender that runs.
+pub(crate) struct Running {
+    child: Child,
+    pub(crate) family: Family,
+    pub(crate) target: Target,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Err(error) = machine::stop(&mut self.child) {
+            eprintln!("bench: a proxy did not stop: {error}");
+        }
+    }
+}
+
+/// Starts a contender for a case, on the proxy's core, and waits until it listens.
+pub(crate) fn start(
+    contender: &dyn Contender,
+    case: Case,
+    place: (&Path, &Certs, &Upstream, Cores),
+    wrap: Option<fn(&Path, &Command) -> Command>,
+) -> io::Result<Running> {
+    let (folder, certs, upstream, cores) = place;
+    let folder = folder.join(format!("{}-{}", contender.name(), case.name()));
+    std::fs::create_dir_all(&folder)?;
+    let listen = free()?;
+    let upstream = upstream.address(case);
+    let setup = Setup { case, folder: folder.clone(), listen, upstream, certs, alone: wrap.is_some() };
+    let mut command = contender.command(&setup)?;
+    if let Some(wrap) = wrap {
+        command = wrap(&folder, &command);
+    }
+    let mut child = machine::start_on(cores.proxy, &mut command)?;
+    let until = Instant::now() + Duration::from_secs(30);
+    while TcpStream::connect(listen).is_err() {
+        if let Some(status) = child.try_wait()? {
+            let name = contender.name();
+            return Err(io::Error::other(format!("{name} ended with {status}; see {}", folder.display())));
+        }
+        if Instant::now() > until {
+            machine::stop(&mut child)?;
+            return Err(io::Error::other(format!("{} does not listen", contender.name())));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Workers may come after the socket.
+    std::thread::sleep(Duration::from_millis(200));
+    let family = Family::of(child.id())?;
+    Ok(Running { child, family, target: Target::new(case, listen, certs)? })
+}
+
+/// An address that nobody listens on; whoever takes it in between makes the start fail, which is said.
+fn free() -> io::Result<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0")?.local_addr()
+}
+
+pub(crate) fn compare(plan: &Plan) -> io::Result<Vec<Outcome>> {
+    let cores = Cores::of_this_machine()?;
+    machine::open_files()?;
+    let certs = Certs::make(&plan.folder.join("certs"))?;
+    let upstream = Upstream::start(&certs, cores.upstream)?;
+    machine::pin(cores.load)?;
+    plan.cases.iter().map(|&case| one(plan, case, (&plan.folder, &certs, &upstream, cores))).collect()
+}
+
+fn one(plan: &Plan, case: Case, place: (&Path, &Certs, &Upstream, Cores)) -> io::Result<Outcome> {
+    eprintln!("bench: {}", case.title());
+    let start = |c: &Box<dyn Contender>| start(c.as_ref(), case, place, None);
+    let running: Vec<Running> = plan.contenders.iter().map(start).collect::<io::Result<_>>()?;
+    let mut samples: Vec<Vec<(Sample, Sample)>> = running.iter().map(|_| Vec::new()).collect();
+    for round in 0..plan.rounds {
+        let mut order: Vec<usize> = (0..running.len()).collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for who in order {
+            let Running { family, target, .. } = &running[who];
+            let saturated = load::run(target, Pace::Saturate, plan.window, family)?;
+            let paced = load::run(target, Pace::Rate(case.rate()), plan.window, family)?;
+            samples[who].push((saturated, paced));
+        }
+    }
+    let base: Vec<f64> = samples[0].iter().map(|(saturated, _)| per_request(saturated)).collect();
+    let rows = plan.contenders.iter().zip(&running).zip(samples);
+    let rows = rows.map(|((contender, running), samples)| row(contender.name(), running, samples, &base));
+    Ok(Outcome { case, rows: rows.collect::<io::Result<_>>()? })
+}
+
+fn row(name: &str, running: &Running, samples: Vec<(Sample, Sample)>, base: &[f64]) -> io::Result<Row> {
+    let resident = running.family.resident()?;
+    let resident_idle = if running.target.case.keeps_http1() {
+        Some(load::idle(&running.target, IDLE, &running.family)?)
+    } else {
+        None
+    };
+    let cpu: Vec<f64> = samples.iter().map(|(saturated, _)| per_request(saturated)).collect();
+    let ratios = cpu.iter().zip(base).map(|(mine, base)| mine / base).collect();
+    let errors = samples.iter().map(|(saturated, paced)| saturated.errors + paced.errors).sum();
+    let rates = samples.iter().map(|(s, _)| s.requests as f64 / s.elapsed.as_secs_f64()).collect();
+    let busy = samples.iter().map(|(s, _)| s.cpu.as_secs_f64() / s.elapsed.as_secs_f64()).collect();
+    let at_rate = samples.iter().map(|(_, paced)| per_request(paced)).collect();
+    let (saturated, paced): (Vec<Sample>, Vec<Sample>) = samples.into_iter().unzip();
+    let (saturated, paced) = (sorted(saturated), sorted(paced));
+    Ok(Row {
+        name: name.to_owned(),
+        cpu_us: median(cpu),
+        cpu_ratio: median(ratios),
+        cpu_us_at_rate: median(at_rate),
+        busy: median(busy),
+        per_second: median(rates),
+        p50: percentile(&saturated, 0.50),
+        p99: percentile(&saturated, 0.99),
+        p50_at_rate: percentile(&paced, 0.50),
+        p99_at_rate: percentile(&paced, 0.99),
+        resident,
+        resident_idle,
+        errors,
+    })
+}
+
+fn per_request(sample: &Sample) -> f64 {
+    sample.cpu.as_secs_f64() * 1e6 / sample.requests as f64
+}
+
+fn sorted(samples: Vec<Sample>) -> Vec<u32> {
+    let mut all: Vec<u32> = samples.into_iter().flat_map(|sample| sample.latencies).collect();
+    all.sort_unstable();
+    all
+}
