@@ -9,7 +9,8 @@ use rustix::thread::{
 use crate::{SandboxError, error::Context as _};
 
 /// What PID 1 needs to arrange a service's mounts.
-pub(crate) const ARRANGE: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::DAC_OVERRIDE).union(START);
+pub(crate) const ARRANGE: CapabilitySet =
+    CapabilitySet::SYS_ADMIN.union(CapabilitySet::DAC_OVERRIDE).union(START);
 /// What PID 1 needs to start and stop a service: give up privileges, signal another uid.
 pub(crate) const START: CapabilitySet = CapabilitySet::SETUID
     .union(CapabilitySet::SETGID)

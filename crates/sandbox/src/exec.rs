@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 
 use ringfence_channel::{BlockingChannel, stdin_channel};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use rustix::thread::{CapabilitySet, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{
+    CapabilitySet, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
 use rustix::{fs::Mode, process::setsid};
 use serde::{Deserialize, Serialize};
 
@@ -24,12 +26,15 @@ pub(crate) struct Become {
     pub(crate) view: View,
     /// Uid and gid to take; `None` keeps the present ones.
     pub(crate) id: Option<u32>,
+    /// Whether the root holds only what the view shows.
+    pub(crate) isolated: bool,
     /// Whether there are capabilities to give up.
     pub(crate) privileged: bool,
 }
 
 pub(crate) fn main() -> Result<(), SandboxError> {
-    let channel: BlockingChannel<(), Become> = BlockingChannel::new(stdin_channel().step(|| "find the channel".into())?);
+    let channel: BlockingChannel<(), Become> =
+        BlockingChannel::new(stdin_channel().step(|| "find the channel".into())?);
     let (what, _) = channel.recv()?;
     drop(channel);
     // A session of its own: its group can be signalled as a whole, and it has no terminal.
@@ -46,7 +51,7 @@ pub(crate) fn main() -> Result<(), SandboxError> {
     }
     set_no_new_privs(true).step(|| "give up gaining privileges".into())?;
     std::env::set_current_dir(&what.view.folder).step(|| format!("enter {}", what.view.folder.display()))?;
-    landlock(&what.view)?;
+    landlock(&what)?;
     let Some((program, arguments)) = what.command.split_first() else {
         return Err(SandboxError::Spec("no command".into()));
     };
@@ -78,12 +83,17 @@ fn bound_resources() -> Result<(), SandboxError> {
     limit(Resource::Msgqueue, 1 << 20).step(|| "bound message queues".into())
 }
 
-fn landlock(view: &View) -> Result<(), SandboxError> {
+fn landlock(what: &Become) -> Result<(), SandboxError> {
+    let view = &what.view;
     let mut rules = Rules::new()?;
+    if what.isolated {
+        rules = rules.list(Path::new("/"))?;
+    }
     for path in SYSTEM.iter().chain(&["/proc", "/sys", "/dev", "/var"]) {
         rules = rules.read(Path::new(path))?;
     }
-    let devices = ["null", "zero", "full", "random", "urandom", "tty", "pts", "ptmx"].map(|d| Path::new("/dev").join(d));
+    let devices = ["null", "zero", "full", "random", "urandom", "tty", "pts", "ptmx"]
+        .map(|d| Path::new("/dev").join(d));
     let private = PRIVATE.map(PathBuf::from);
     for path in private.iter().chain(&devices) {
         rules = rules.write(path)?;

@@ -105,7 +105,8 @@ fn set_up(arrange: &Arrange) -> Result<Option<mounts::Furnished>, SandboxError> 
     if !arrange.staged {
         mounts::build(&arrange.view, arrange.owner)?;
     }
-    let furnished = mounts::enter(&arrange.view, arrange.owner, &hosts_file(&arrange.service, &arrange.hosts))?;
+    let furnished =
+        mounts::enter(&arrange.view, arrange.owner, &hosts_file(&arrange.service, &arrange.hosts))?;
     capability::keep_only(capability::START)?;
     capability::pass_on(Become::NEEDS)?;
     rustix::thread::set_no_new_privs(true).step(|| "give up gaining privileges".into())?;
@@ -175,6 +176,7 @@ fn start(children: &Children, what: &Become, fds: Vec<OwnedFd>) -> Result<(), Sa
     let Ok([out]) = <[OwnedFd; 1]>::try_from(fds) else { return Err(ChannelError::Descriptors.into()) };
     let error = out.try_clone().step(|| "copy the log's descriptor".into())?;
     let (ours, theirs) = cloexec_pair().step(|| "make a channel".into())?;
+    sys::close_on_exec().step(|| "close inherited descriptors".into())?;
     // The reaper waits for the lock, so it cannot take the exit of this child from the standard library.
     let child = std::process::Command::new("/proc/self/exe")
         .arg(role::EXEC)

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
-    RulesetStatus, Scope,
+    ABI, Access, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated,
+    RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
 use crate::SandboxError;
@@ -29,6 +29,11 @@ impl Rules {
     /// Allows reading and executing at and below `path`; a path that is not there is skipped.
     pub(crate) fn read(self, path: &Path) -> Result<Self, SandboxError> {
         self.allow(path, AccessFs::from_read(KNOWN))
+    }
+
+    /// Allows listing folders at and below `path`.
+    pub(crate) fn list(self, path: &Path) -> Result<Self, SandboxError> {
+        self.allow(path, AccessFs::ReadDir.into())
     }
 
     /// Allows everything at and below `path`.

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use ringfence_channel::sys::mount_setattr;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change, unmount,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change,
+    unmount,
 };
 use serde::{Deserialize, Serialize};
 
@@ -91,7 +92,8 @@ pub(crate) fn build(view: &View, init: u32) -> Result<(), SandboxError> {
         let target = staged(path);
         // The staging place itself may be an ancestor: these folders are made in the new root, never on the host.
         if !target.exists() {
-            let is_dir = rustix::fs::fstat(fd).is_ok_and(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_dir());
+            let is_dir =
+                rustix::fs::fstat(fd).is_ok_and(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_dir());
             if is_dir {
                 make_dir(&target)?;
             } else {
@@ -106,7 +108,11 @@ pub(crate) fn build(view: &View, init: u32) -> Result<(), SandboxError> {
         let target = staged(path);
         match fs::metadata(&target) {
             Ok(m) if m.is_dir() => {
-                tmpfs(&target, "mode=0555,size=4k,nr_inodes=2", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC)?;
+                tmpfs(
+                    &target,
+                    "mode=0555,size=4k,nr_inodes=2",
+                    MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+                )?;
             }
             Ok(_) => mount_bind("/dev/null", &target).step(|| format!("hide {}", path.display()))?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -125,7 +131,12 @@ pub(crate) fn enter(view: &View, owner: u32, hosts: &str) -> Result<Furnished, S
     for path in ["/tmp", "/var/tmp"] {
         private_folder(path, "mode=1777,size=1g", quiet, view)?;
     }
-    private_folder("/run", &format!("mode=0755,uid={owner},gid={owner},size=64m"), quiet | MountFlags::NOEXEC, view)?;
+    private_folder(
+        "/run",
+        &format!("mode=0755,uid={owner},gid={owner},size=64m"),
+        quiet | MountFlags::NOEXEC,
+        view,
+    )?;
     let proc = staged(Path::new("/proc"));
     make_dir(&proc)?;
     mount("proc", &proc, "proc", quiet | MountFlags::NOEXEC, None).step(|| {
@@ -141,7 +152,8 @@ pub(crate) fn enter(view: &View, owner: u32, hosts: &str) -> Result<Furnished, S
         mount_setattr(Path::new(path), 0, RDONLY, false).step(|| format!("make {path} writable"))?;
     }
     for rule in view.files.iter().filter(|rule| rule.write) {
-        mount_setattr(&rule.path, 0, RDONLY, true).step(|| format!("make {} writable", rule.path.display()))?;
+        mount_setattr(&rule.path, 0, RDONLY, true)
+            .step(|| format!("make {} writable", rule.path.display()))?;
     }
     make_own_folder(hosts)
 }
@@ -192,10 +204,13 @@ fn private_folder(path: &str, options: &str, flags: MountFlags, view: &View) -> 
         return tmpfs(&target, options, flags);
     }
     if inside.iter().any(|p| *p == Path::new(path)) {
-        return Err(SandboxError::Spec(format!("{path} is private to each service; declare a path inside it instead")));
+        return Err(SandboxError::Spec(format!(
+            "{path} is private to each service; declare a path inside it instead"
+        )));
     }
     // Only the tops: what lies below comes along, with its own mounts.
-    let tops: Vec<_> = inside.iter().filter(|p| !inside.iter().any(|q| p != &q && p.starts_with(q))).collect();
+    let tops: Vec<_> =
+        inside.iter().filter(|p| !inside.iter().any(|q| p != &q && p.starts_with(q))).collect();
     let fds: Vec<_> = tops
         .iter()
         .map(|path| {
@@ -285,7 +300,8 @@ fn replace_etc(name: &str) -> Result<(), SandboxError> {
 
 fn tmpfs(at: &Path, options: &str, flags: MountFlags) -> Result<(), SandboxError> {
     let options = std::ffi::CString::new(options).step(|| "name the mount options".into())?;
-    mount("ringfence", at, "tmpfs", flags, Some(options.as_c_str())).step(|| format!("mount {}", at.display()))
+    mount("ringfence", at, "tmpfs", flags, Some(options.as_c_str()))
+        .step(|| format!("mount {}", at.display()))
 }
 
 fn make_dir(path: &Path) -> Result<(), SandboxError> {
@@ -293,8 +309,11 @@ fn make_dir(path: &Path) -> Result<(), SandboxError> {
 }
 
 fn write_file(path: &Path, text: &str) -> Result<File, SandboxError> {
-    let mut file =
-        OpenOptions::new().create_new(true).write(true).open(path).step(|| format!("make {}", path.display()))?;
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .open(path)
+        .step(|| format!("make {}", path.display()))?;
     file.write_all(text.as_bytes()).step(|| format!("write {}", path.display()))?;
     Ok(file)
 }

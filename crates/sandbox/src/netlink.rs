@@ -7,7 +7,9 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -34,7 +36,12 @@ impl Netlink {
     }
 
     /// A veth pair: `name` here, `peer` in the network `there`.
-    pub(crate) fn add_veth(&mut self, name: &str, peer: &str, there: BorrowedFd<'_>) -> Result<(), SandboxError> {
+    pub(crate) fn add_veth(
+        &mut self,
+        name: &str,
+        peer: &str,
+        there: BorrowedFd<'_>,
+    ) -> Result<(), SandboxError> {
         let mut other = LinkMessage::default();
         other.attributes = vec![
             LinkAttribute::IfName(peer.into()),
@@ -75,7 +82,12 @@ impl Netlink {
     }
 
     /// Gives a link an address.
-    pub(crate) fn add_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> Result<(), SandboxError> {
+    pub(crate) fn add_address(
+        &mut self,
+        index: u32,
+        address: IpAddr,
+        prefix: u8,
+    ) -> Result<(), SandboxError> {
         let mut message = AddressMessage::default();
         message.header.family = family(address);
         message.header.prefix_len = prefix;
@@ -109,7 +121,11 @@ impl Netlink {
         self.request(message, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL).map(drop)
     }
 
-    fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> std::io::Result<Option<RouteNetlinkMessage>> {
+    fn request(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> std::io::Result<Option<RouteNetlinkMessage>> {
         self.sequence += 1;
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
@@ -120,7 +136,8 @@ impl Netlink {
         message.serialize(&mut buffer);
         self.socket.send(&buffer, 0)?;
         let (answer, _) = self.socket.recv_from_full()?;
-        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(std::io::Error::other)?;
+        let answer =
+            NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(std::io::Error::other)?;
         match answer.payload {
             NetlinkPayload::Error(e) if e.code.is_some() => Err(e.to_io()),
             NetlinkPayload::InnerMessage(inner) => Ok(Some(inner)),

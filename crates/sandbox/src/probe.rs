@@ -99,9 +99,11 @@ pub(crate) fn main() -> Result<(), SandboxError> {
 pub(crate) fn pid1() -> Result<(), SandboxError> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .step(|| "make the mounts private".into())?;
-    mount("ringfence", "/tmp", "tmpfs", MountFlags::NOSUID, None).step(|| "mount a folder in memory".into())?;
+    mount("ringfence", "/tmp", "tmpfs", MountFlags::NOSUID, None)
+        .step(|| "mount a folder in memory".into())?;
     mount("proc", "/proc", "proc", MountFlags::NOSUID, None).step(|| "mount /proc".into())?;
-    sys::mount_setattr(std::path::Path::new("/tmp"), 1, 0, true).step(|| "make a mount read-only (Linux 5.12 or later)".into())
+    sys::mount_setattr(std::path::Path::new("/tmp"), 1, 0, true)
+        .step(|| "make a mount read-only (Linux 5.12 or later)".into())
 }
 
 /// What the system says about itself, where it does.
@@ -138,7 +140,8 @@ fn advice(system: &System) -> Vec<String> {
         );
     }
     if system.clone == Some(0) {
-        advice.push("user namespaces are for root only: sudo sysctl kernel.unprivileged_userns_clone=1".into());
+        advice
+            .push("user namespaces are for root only: sudo sysctl kernel.unprivileged_userns_clone=1".into());
     }
     if system.most == Some(0) {
         advice.push("user namespaces are switched off: sudo sysctl user.max_user_namespaces=15000".into());

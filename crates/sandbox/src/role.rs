@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::process::{Command, ExitCode, Stdio};
 
-use ringfence_channel::cloexec_pair;
+use ringfence_channel::{cloexec_pair, sys};
 
 use crate::{SandboxError, error::Context as _};
 
@@ -37,6 +37,8 @@ pub fn dispatch(first: Option<&OsStr>) -> Option<ExitCode> {
 
 /// This binary again, in another role, with one end of a channel as its standard input.
 pub(crate) fn command(role: &str) -> Result<(Command, std::os::unix::net::UnixStream), SandboxError> {
+    // What our own starter left open is nobody's business further down.
+    sys::close_on_exec().step(|| "close inherited descriptors".into())?;
     let (ours, theirs) = cloexec_pair().step(|| "make a channel".into())?;
     let mut command = Command::new("/proc/self/exe");
     command.arg(role).stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs))).env_clear();

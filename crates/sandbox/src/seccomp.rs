@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, sock_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    sock_filter,
 };
 
 use crate::SandboxError;
@@ -34,22 +35,10 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// What no process of a fence, ours or a service's, has any business with.
-    pub(crate) fn base() -> Result<Self, SandboxError> {
+    /// What no process of a fence, ours or a service's, has any business with: the kernel's own switches.
+    pub(crate) fn kernel() -> Result<Self, SandboxError> {
         let mut filter = Self::default();
         for call in [
-            libc::SYS_mount,
-            libc::SYS_umount2,
-            libc::SYS_pivot_root,
-            libc::SYS_chroot,
-            libc::SYS_open_tree,
-            libc::SYS_move_mount,
-            libc::SYS_fsopen,
-            libc::SYS_fsconfig,
-            libc::SYS_fsmount,
-            libc::SYS_fspick,
-            libc::SYS_mount_setattr,
-            libc::SYS_setns,
             libc::SYS_bpf,
             libc::SYS_perf_event_open,
             libc::SYS_userfaultfd,
@@ -63,8 +52,6 @@ impl Filter {
             libc::SYS_reboot,
             libc::SYS_swapon,
             libc::SYS_swapoff,
-            libc::SYS_sethostname,
-            libc::SYS_setdomainname,
             libc::SYS_acct,
             libc::SYS_quotactl,
             libc::SYS_settimeofday,
@@ -78,15 +65,57 @@ impl Filter {
             libc::SYS_syslog,
             libc::SYS_kcmp,
             libc::SYS_lookup_dcookie,
+            libc::SYS_pidfd_getfd,
         ] {
             filter.deny(call);
         }
         #[cfg(target_arch = "x86_64")]
-        for call in [libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_kexec_file_load, libc::SYS_modify_ldt, libc::SYS_uselib] {
+        for call in [
+            libc::SYS_iopl,
+            libc::SYS_ioperm,
+            libc::SYS_kexec_file_load,
+            libc::SYS_modify_ldt,
+            libc::SYS_uselib,
+        ] {
             filter.deny(call);
         }
         for call in [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register] {
             filter.hide(call);
+        }
+        // Typing into somebody else's terminal.
+        for request in [libc::TIOCSTI, libc::TIOCLINUX] {
+            filter.deny_if(libc::SYS_ioctl, vec![equal(1, request)?])?;
+        }
+        Ok(filter)
+    }
+
+    /// The shim's own: it must still enter namespaces, and what it starts must make and furnish them.
+    pub(crate) fn shim() -> Result<Self, SandboxError> {
+        let mut filter = Self::kernel()?;
+        filter.sockets(&[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK])?;
+        Ok(filter)
+    }
+
+    /// The kernel's switches, and all that changes mounts and namespaces.
+    pub(crate) fn base() -> Result<Self, SandboxError> {
+        let mut filter = Self::kernel()?;
+        for call in [
+            libc::SYS_mount,
+            libc::SYS_umount2,
+            libc::SYS_pivot_root,
+            libc::SYS_chroot,
+            libc::SYS_open_tree,
+            libc::SYS_move_mount,
+            libc::SYS_fsopen,
+            libc::SYS_fsconfig,
+            libc::SYS_fsmount,
+            libc::SYS_fspick,
+            libc::SYS_mount_setattr,
+            libc::SYS_setns,
+            libc::SYS_sethostname,
+            libc::SYS_setdomainname,
+        ] {
+            filter.deny(call);
         }
         for flag in NAMESPACES {
             let flag = flag as u64;
@@ -96,10 +125,6 @@ impl Filter {
         filter.deny_if(libc::SYS_unshare, vec![masked(0, CLONE_NEWTIME as u64)?])?;
         // Its flags lie in memory, where a filter cannot look; libcs fall back to clone.
         filter.hide(libc::SYS_clone3);
-        // Typing into somebody else's terminal.
-        for request in [libc::TIOCSTI, libc::TIOCLINUX] {
-            filter.deny_if(libc::SYS_ioctl, vec![equal(1, request)?])?;
-        }
         Ok(filter)
     }
 
@@ -136,7 +161,8 @@ impl Filter {
 
     /// Signals only to the process `pid` itself, and none to whole groups.
     pub(crate) fn signal_only(&mut self, pid: u64) -> Result<(), SandboxError> {
-        for call in [libc::SYS_kill, libc::SYS_tgkill, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo] {
+        for call in [libc::SYS_kill, libc::SYS_tgkill, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo]
+        {
             self.deny_if(call, vec![unequal(0, pid as libc::c_int)?])?;
         }
         self.deny(libc::SYS_tkill);
@@ -195,7 +221,8 @@ fn unequal(argument: u8, value: libc::c_int) -> Result<SeccompCondition, Sandbox
 }
 
 fn masked(argument: u8, bits: u64) -> Result<SeccompCondition, SandboxError> {
-    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bits), bits).map_err(refused)
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bits), bits)
+        .map_err(refused)
 }
 
 fn refused(e: impl std::fmt::Display) -> SandboxError {

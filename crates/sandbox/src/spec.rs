@@ -153,17 +153,25 @@ impl Spec {
             return refuse(format!("its callees use {} ports; {MAX_PORTS} are possible", self.ports.len()));
         }
         check_hosts(&self.hosts).or_else(refuse)?;
-        let paths = [&self.folder, &self.data].into_iter().chain(&self.hide).chain(self.files.iter().map(|f| &f.path));
+        let paths = [&self.folder, &self.data]
+            .into_iter()
+            .chain(&self.hide)
+            .chain(self.files.iter().map(|f| &f.path));
         for path in paths {
             if !path.is_absolute() || path.components().any(|c| c == std::path::Component::ParentDir) {
                 return refuse(format!("{} is not an absolute path without `..`", path.display()));
             }
         }
+        if self.restart.enabled && self.restart.first_ms < 10 {
+            return refuse("the first pause before a restart must be 10ms or longer".into());
+        }
         match self.uids {
             Some(range) if range.base == 0 || range.count <= SERVICE_ID => {
                 refuse(format!("its uid range must not start at 0 and must have more than {SERVICE_ID} uids"))
             }
-            Some(range) if range.base.checked_add(range.count).is_none() => refuse("its uid range is too high".into()),
+            Some(range) if range.base.checked_add(range.count).is_none() => {
+                refuse("its uid range is too high".into())
+            }
             _ => Ok(()),
         }
     }
@@ -172,7 +180,9 @@ impl Spec {
     /// protection).
     pub fn digest(&self) -> String {
         let json = serde_json::to_vec(self).unwrap_or_default();
-        let hash = json.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+        let hash = json
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
         format!("{hash:016x}")
     }
 }
@@ -239,7 +249,8 @@ mod tests {
     #[test]
     fn what_would_escape_a_file_or_a_range_is_refused() {
         assert!(spec().validate().is_ok());
-        let wrong: [fn(&mut Spec); 7] = [
+        let wrong: [fn(&mut Spec); 8] = [
+            |s| s.restart.first_ms = 0,
             |s| s.service = "../x".into(),
             |s| s.command.clear(),
             |s| s.folder = "relative".into(),

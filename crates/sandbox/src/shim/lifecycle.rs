@@ -148,7 +148,9 @@ impl Service {
     pub(crate) fn workload(&self) -> Result<OwnedFd, SandboxError> {
         match &self.shared().workload {
             Some(fd) => fd.try_clone().step(|| "copy the Workload API's listener".into()),
-            None => Err(SandboxError::Refused("the service's mounts do not stand yet, or it is not isolated".into())),
+            None => Err(SandboxError::Refused(
+                "the service's mounts do not stand yet, or it is not isolated".into(),
+            )),
         }
     }
 
@@ -186,7 +188,8 @@ impl Service {
     /// Supervises until the service is stopped. Returns how it ended if that was by itself.
     pub(crate) fn supervise(&self) -> Option<Exit> {
         let inbox = self.0.inbox.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        let mut supervisor = Supervisor { service: self.clone(), init: None, inits: 0, failures: 0, plan: Plan::Resting };
+        let mut supervisor =
+            Supervisor { service: self.clone(), init: None, inits: 0, failures: 0, plan: Plan::Resting };
         let exit = supervisor.run(&inbox);
         self.shared().ended = true;
         self.0.changed.notify_all();
@@ -213,6 +216,7 @@ impl Service {
             env,
             view: view.clone(),
             id,
+            isolated: spec.isolation == Isolation::On,
             privileged: spec.isolation == Isolation::On || self.0.setting.identity.is_root(),
         }
     }
@@ -283,9 +287,15 @@ impl Supervisor {
                     let hosts = self.service.shared().hosts.clone();
                     self.tell_init(&ToInit::Hosts(hosts));
                 }
-                (Some(Message::Ready(run)), Plan::Running { .. }) if run == self.service.0.run.load(Ordering::Relaxed) => {
+                (Some(Message::Ready(run)), Plan::Running { .. })
+                    if run == self.service.0.run.load(Ordering::Relaxed) =>
+                {
                     self.service.set_state(State::Ready);
-                    self.service.say(LifecycleActivity::Start, "the service is ready", Severity::Informational);
+                    self.service.say(
+                        LifecycleActivity::Start,
+                        "the service is ready",
+                        Severity::Informational,
+                    );
                 }
                 (Some(Message::Ready(_)), _) => {}
                 (Some(Message::InitGone(number)), plan) => {
@@ -401,7 +411,11 @@ impl Supervisor {
                 self.tell_init(&ToInit::Stop { grace_ms: self.service.spec().grace_ms });
                 self.plan = Plan::Restarting;
                 self.service.shared().status.restarts += 1;
-                self.service.say(LifecycleActivity::Restart, "the service is restarted on request", Severity::Informational);
+                self.service.say(
+                    LifecycleActivity::Restart,
+                    "the service is restarted on request",
+                    Severity::Informational,
+                );
             }
             Plan::Pausing { .. } | Plan::Resting => self.start_service(),
             Plan::Arranging | Plan::Restarting | Plan::Stopping { .. } => {}
@@ -427,6 +441,7 @@ impl Supervisor {
         let (ours, theirs) = cloexec_pair().step(|| "make a channel".into())?;
         let log = service.0.setting.log.try_clone().step(|| "copy the log's descriptor".into())?;
         let (told, tell) = sync_channel(1);
+        sys::close_on_exec().step(|| "close inherited descriptors".into())?;
         // The thread that starts PID 1 stays with it: PID 1 follows its starter into death, and that is a thread.
         spawn("init", move || {
             let child = service.0.setting.networks.as_ref().map_or(Ok(()), |networks| {
@@ -453,7 +468,9 @@ impl Supervisor {
                 Err(e) => drop(told.send(Err(e))),
             }
         })?;
-        let pid = tell.recv().map_err(|_| SandboxError::Refused("the thread that starts PID 1 panicked".into()))??;
+        let pid = tell
+            .recv()
+            .map_err(|_| SandboxError::Refused("the thread that starts PID 1 panicked".into()))??;
         // It cannot be reaped and its number reused before the thread above has reported it gone.
         let pidfd = rustix::process::Pid::from_raw(pid as i32)
             .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());

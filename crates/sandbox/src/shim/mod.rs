@@ -19,12 +19,13 @@ use ringfence_event::{Event, Kind, Lifecycle, LifecycleActivity, Severity, Write
 use crate::launch::Started;
 use crate::mounts;
 use crate::protocol::{Exit, Hello};
+use crate::seccomp::Filter;
 use crate::spec::{Isolation, SERVICE_ID, Spec};
 use crate::{SandboxError, capability, error::Context as _, sink};
 use lifecycle::Service;
 use networks::Networks;
-use places::Places;
 pub(crate) use networks::Wires;
+use places::Places;
 pub(crate) use user::{Identity, mapper};
 
 /// Where a shim's owner is.
@@ -36,7 +37,8 @@ pub(crate) enum Front {
 }
 
 pub(crate) fn main() -> Result<(), SandboxError> {
-    let channel: BlockingChannel<Started, Spec> = BlockingChannel::new(stdin_channel().step(|| "find the channel".into())?);
+    let channel: BlockingChannel<Started, Spec> =
+        BlockingChannel::new(stdin_channel().step(|| "find the channel".into())?);
     let (spec, _) = channel.recv()?;
     rustix::process::setsid().step(|| "start a session".into())?;
     let reporting = channel.try_clone()?;
@@ -68,7 +70,8 @@ pub(crate) fn run(spec: &Spec, front: Front) -> Result<ExitCode, SandboxError> {
     let networks = if isolated {
         if identity.is_root() {
             // Only root can still traverse what the service's uid cannot.
-            sys::unshare_namespaces(rustix::thread::UnshareFlags::NEWNS).step(|| "make a mount namespace".into())?;
+            sys::unshare_namespaces(rustix::thread::UnshareFlags::NEWNS)
+                .step(|| "make a mount namespace".into())?;
             mounts::build(&view, identity.init_on_host())?;
         }
         identity.enter()?;
@@ -83,6 +86,7 @@ pub(crate) fn run(spec: &Spec, front: Front) -> Result<ExitCode, SandboxError> {
     }
     rustix::thread::set_no_new_privs(true).step(|| "give up gaining privileges".into())?;
     sys::set_undumpable().step(|| "forbid tracing".into())?;
+    Filter::shim()?.enforce()?;
     let events = Writer::open(&places.events(), &format!("shim-{}", spec.service), WriterOptions::default())
         .step(|| "open the event log".into())?;
     let emitter = events.emitter();
@@ -90,7 +94,8 @@ pub(crate) fn run(spec: &Spec, front: Front) -> Result<ExitCode, SandboxError> {
     let log = logs::start(&places, &spec.service, matches!(front, Front::Terminal))?;
     let foreground = matches!(front, Front::Terminal);
     let emitter_of_service = events.emitter();
-    let setting = lifecycle::Setting { view, identity, networks: networks.map(Arc::new), sinks, log, foreground };
+    let setting =
+        lifecycle::Setting { view, identity, networks: networks.map(Arc::new), sinks, log, foreground };
     let service = Service::new(spec, setting, emitter_of_service);
     let server = server::Server::new(service.clone(), places.listener()?);
     let hello = server.hello();
@@ -108,7 +113,13 @@ pub(crate) fn run(spec: &Spec, front: Front) -> Result<ExitCode, SandboxError> {
     say(&emitter, spec, LifecycleActivity::Enable, "the shim is up", Severity::Informational);
     announce(front, hello)?;
     let exit = service.supervise();
-    say(&emitter, spec, LifecycleActivity::Disable, "the shim ends, and all of its service with it", Severity::Informational);
+    say(
+        &emitter,
+        spec,
+        LifecycleActivity::Disable,
+        "the shim ends, and all of its service with it",
+        Severity::Informational,
+    );
     drop(events);
     places.clean();
     server.farewell();
@@ -133,7 +144,12 @@ fn say(
     message: &str,
     severity: Severity,
 ) {
-    emitter.emit(&Event::new(Kind::Lifecycle(Lifecycle { name: &spec.service, activity, message, severity })));
+    emitter.emit(&Event::new(Kind::Lifecycle(Lifecycle {
+        name: &spec.service,
+        activity,
+        message,
+        severity,
+    })));
 }
 
 /// The service's uid, where it differs from ours.

@@ -63,7 +63,12 @@ impl Networks {
         netlink.up(loopback)?;
         let inside = service.as_fd();
         std::thread::scope(|scope| {
-            scope.spawn(|| -> Result<(), SandboxError> { enter(inside)?; furnish_service(v6) }).join()
+            scope
+                .spawn(|| -> Result<(), SandboxError> {
+                    enter(inside)?;
+                    furnish_service(v6)
+                })
+                .join()
         })
         .map_err(|_| SandboxError::Refused("a thread that made the service's network panicked".into()))??;
         netlink.up(link)?;
@@ -98,7 +103,8 @@ pub(crate) fn unconnected() -> Result<OwnedFd, SandboxError> {
 }
 
 fn enter(network: std::os::fd::BorrowedFd<'_>) -> Result<(), SandboxError> {
-    move_into_link_name_space(network, Some(LinkNameSpaceType::Network)).step(|| "enter the service's network".into())
+    move_into_link_name_space(network, Some(LinkNameSpaceType::Network))
+        .step(|| "enter the service's network".into())
 }
 
 fn furnish_service(v6: bool) -> Result<(), SandboxError> {

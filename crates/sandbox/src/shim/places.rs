@@ -48,7 +48,10 @@ impl Places {
         };
         let path = places.socket();
         if std::os::unix::net::UnixStream::connect(&path).is_ok() {
-            return Err(SandboxError::Refused(format!("service {} has a running shim already", spec.service)));
+            return Err(SandboxError::Refused(format!(
+                "service {} has a running shim already",
+                spec.service
+            )));
         }
         // As root it may be another uid's; that is still us, of an earlier run.
         match fs::remove_file(&path) {
@@ -125,9 +128,27 @@ pub(crate) fn view(spec: &Spec) -> Result<View, SandboxError> {
     let hide = spec.hide.iter().chain([&spec.data]).filter_map(|path| fs::canonicalize(path).ok()).collect();
     let folder = real(&spec.folder)?;
     if folder == Path::new("/") {
-        return Err(SandboxError::Spec("the fence's folder is /: move the fence into a folder of its own".into()));
+        return Err(SandboxError::Spec(
+            "the fence's folder is /: move the fence into a folder of its own".into(),
+        ));
+    }
+    if rustix::process::geteuid().is_root() {
+        readable_by_others(&folder, 0o005)?;
+        command.iter().try_for_each(|path| readable_by_others(path, 0o001))?;
     }
     Ok(View { folder, command, files, hide })
+}
+
+/// As root a service has a uid of its own, to which our files are other people's.
+fn readable_by_others(path: &Path, bits: u32) -> Result<(), SandboxError> {
+    let mode = fs::metadata(path).step(|| format!("look at {}", path.display()))?.permissions().mode();
+    if mode & bits == bits {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(SandboxError::Spec(format!(
+        "as root each service runs with a uid of its own, and {path} is closed to it: chmod -R o+rX {path}"
+    )))
 }
 
 fn private_dir(path: &Path) -> Result<(), SandboxError> {

@@ -103,6 +103,8 @@ impl Server {
         }
         let connection = Connection::new(socket);
         if self.busy.swap(true, Ordering::AcqRel) {
+            // Asked first, or the answer could be lost with what was asked.
+            let _ = connection.set_timeout(Some(FAREWELL)).and_then(|()| connection.recv());
             let reason = "another supervisor is connected".into();
             let _ = connection.send(&Reply::Refused { reason }, &[]);
             return;
@@ -137,7 +139,12 @@ impl Server {
         self.changed.notify_all();
     }
 
-    fn answer(&self, connection: &Connection, sending: &Arc<Mutex<()>>, request: Request) -> Result<(), SandboxError> {
+    fn answer(
+        &self,
+        connection: &Connection,
+        sending: &Arc<Mutex<()>>,
+        request: Request,
+    ) -> Result<(), SandboxError> {
         let send = |reply: &Reply, fds: &[BorrowedFd<'_>]| {
             let _turn = locked(sending);
             connection.send(reply, fds).map_err(SandboxError::from)
@@ -211,7 +218,10 @@ impl Server {
     ) -> Result<&'a [Socket], SandboxError> {
         let refuse = |why: String| Err(SandboxError::Refused(why));
         if !self.service.declares(port) {
-            return refuse(format!("port {port} is not declared for service {}", self.service.spec().service));
+            return refuse(format!(
+                "port {port} is not declared for service {}",
+                self.service.spec().service
+            ));
         }
         if !(1..=MAX_LISTENERS).contains(&count) {
             return refuse(format!("{count} listeners asked for; 1 to {MAX_LISTENERS} are possible"));
@@ -219,8 +229,12 @@ impl Server {
         let bind = match (self.service.spec().isolation, address) {
             (Isolation::On, None) => Ipv4Addr::UNSPECIFIED,
             (Isolation::Off, Some(address)) if address.is_loopback() => address,
-            (Isolation::On, Some(_)) => return refuse("an isolated service's listeners have no address".into()),
-            (Isolation::Off, _) => return refuse("without isolation a listener needs an address in 127.0.0.0/8".into()),
+            (Isolation::On, Some(_)) => {
+                return refuse("an isolated service's listeners have no address".into());
+            }
+            (Isolation::Off, _) => {
+                return refuse("without isolation a listener needs an address in 127.0.0.0/8".into());
+            }
         };
         let sockets = all.entry((port, address)).or_default();
         // A listener too many would be given connections that nobody accepts.

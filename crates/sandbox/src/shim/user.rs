@@ -70,7 +70,8 @@ impl Identity {
                     ("uid_map", format!("{uid} {uid} 1")),
                     ("gid_map", format!("{gid} {gid} 1")),
                 ] {
-                    fs::write(format!("/proc/self/{file}"), text).step(|| format!("write the {file} of a user namespace"))?;
+                    fs::write(format!("/proc/self/{file}"), text)
+                        .step(|| format!("write the {file} of a user namespace"))?;
                 }
                 Ok(())
             }
@@ -110,4 +111,3 @@ fn unshare() -> Result<(), SandboxError> {
     sys::unshare_namespaces(UnshareFlags::NEWUSER)
         .step(|| "make a user namespace (`ringfence up` says what forbids it)".into())
 }
-

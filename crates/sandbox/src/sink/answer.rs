@@ -56,7 +56,8 @@ impl Answerer {
         };
         if let Some(socket) = socket {
             // A lost answer costs the service a timeout, and nothing else.
-            let _ = socket.send_to(&message(packet.source.is_ipv4(), quote), &SocketAddr::new(packet.source, 0).into());
+            let _ = socket
+                .send_to(&message(packet.source.is_ipv4(), quote), &SocketAddr::new(packet.source, 0).into());
         }
     }
 }
@@ -94,10 +95,8 @@ fn message(v4: bool, quote: &[u8]) -> Vec<u8> {
 }
 
 fn checksum(bytes: &[u8]) -> u16 {
-    let sum: u32 = bytes
-        .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
-        .sum();
+    let sum: u32 =
+        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
     let folded = (sum & 0xffff) + (sum >> 16);
     !((folded & 0xffff) + (folded >> 16)) as u16
 }

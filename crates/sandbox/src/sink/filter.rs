@@ -63,7 +63,8 @@ impl Program {
         let mut inner = Self::default();
         block(&mut inner);
         // Blocks here are short; a longer one needs another kind of jump.
-        let over = u8::try_from(inner.0.len()).expect("invariant: a conditional block has at most 255 instructions");
+        let over =
+            u8::try_from(inner.0.len()).expect("invariant: a conditional block has at most 255 instructions");
         self.0.push(SockFilter::new(JUMP_EQUAL, 0, over, k));
         self.0.append(&mut inner.0);
         self
@@ -98,7 +99,11 @@ pub(crate) fn outside(link: u32, ports: &BTreeSet<u16>) -> Vec<SockFilter> {
     p.end_unless(0x0800, false);
     p.push(LOAD_BYTE, 23);
     p.block_if(1, |p| {
-        p.push(LOAD_HEADER_LENGTH, 14).push(LOAD_BYTE_INDEXED, 14).end_if(3, false).end_if(11, false).ret(true);
+        p.push(LOAD_HEADER_LENGTH, 14)
+            .push(LOAD_BYTE_INDEXED, 14)
+            .end_if(3, false)
+            .end_if(11, false)
+            .ret(true);
     });
     p.block_if(2, |p| {
         p.push(LOAD_WORD, 30).end_if(0xe000_0016, false).ret(true);

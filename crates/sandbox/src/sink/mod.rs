@@ -46,7 +46,9 @@ pub(crate) struct Sinks {
 impl Opened {
     pub(crate) fn open(spec: &Spec, wires: &Wires<'_>) -> Result<Self, SandboxError> {
         let outside = open()?;
-        outside.attach_filter(&filter::outside(wires.outside, &spec.ports)).step(|| "filter the sink".into())?;
+        outside
+            .attach_filter(&filter::outside(wires.outside, &spec.ports))
+            .step(|| "filter the sink".into())?;
         let loopback = std::thread::scope(|scope| {
             scope
                 .spawn(|| {

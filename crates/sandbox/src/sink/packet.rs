@@ -51,7 +51,8 @@ impl<'a> Packet<'a> {
         let port = |at: usize| rest.get(at..at + 2).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]));
         let (source_port, destination_port) =
             if matches!(protocol, TCP | UDP) { (port(0), port(2)) } else { (0, 0) };
-        let payload = if matches!(protocol, UDP | ICMP | ICMP_V6) { rest.get(8..).unwrap_or(&[]) } else { rest };
+        let payload =
+            if matches!(protocol, UDP | ICMP | ICMP_V6) { rest.get(8..).unwrap_or(&[]) } else { rest };
         Some(Self { protocol, source, destination, source_port, destination_port, ip, payload })
     }
 
@@ -79,7 +80,8 @@ type Parts<'a> = (u8, IpAddr, IpAddr, &'a [u8]);
 fn ipv4(ip: &[u8]) -> Option<Parts<'_>> {
     let header = ip.get(..20)?;
     let length = usize::from(header[0] & 0x0f) * 4;
-    let address = |at: usize| IpAddr::V4(Ipv4Addr::from([header[at], header[at + 1], header[at + 2], header[at + 3]]));
+    let address =
+        |at: usize| IpAddr::V4(Ipv4Addr::from([header[at], header[at + 1], header[at + 2], header[at + 3]]));
     let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x1fff;
     // A later fragment has no transport header.
     let rest = if fragment == 0 && length >= 20 { ip.get(length..).unwrap_or(&[]) } else { &[] };
@@ -88,9 +90,8 @@ fn ipv4(ip: &[u8]) -> Option<Parts<'_>> {
 
 fn ipv6(ip: &[u8]) -> Option<Parts<'_>> {
     let header = ip.get(..40)?;
-    let address = |at: usize| {
-        header[at..at + 16].try_into().map(|b: [u8; 16]| IpAddr::V6(Ipv6Addr::from(b))).ok()
-    };
+    let address =
+        |at: usize| header[at..at + 16].try_into().map(|b: [u8; 16]| IpAddr::V6(Ipv6Addr::from(b))).ok();
     let (source, destination) = (address(8)?, address(24)?);
     let (mut next, mut rest) = (header[6], &ip[40..]);
     for _ in 0..MAX_EXTENSIONS {

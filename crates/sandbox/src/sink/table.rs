@@ -119,7 +119,9 @@ impl Table {
     }
 
     fn forget_oldest(&mut self) {
-        if let Some(oldest) = self.kinds.iter().min_by_key(|(_, seen)| seen.last).map(|(kind, _)| kind.clone()) {
+        if let Some(oldest) =
+            self.kinds.iter().min_by_key(|(_, seen)| seen.last).map(|(kind, _)| kind.clone())
+        {
             self.kinds.remove(&oldest);
         }
     }

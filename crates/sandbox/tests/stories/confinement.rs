@@ -26,7 +26,8 @@ pub(crate) fn role(arguments: &[String]) -> Option<ExitCode> {
     let folder = Path::new(folder);
     let sockets = if who == "proxy" { Sockets::Inet } else { Sockets::None };
     let read = ["/proc/self", "/etc/hosts"].map(Into::into).to_vec();
-    let confined = Confinement { read, write: vec![folder.join("mine")], sockets, exec: false }.enforce().unwrap();
+    let confined =
+        Confinement { read, write: vec![folder.join("mine")], sockets, exec: false }.enforce().unwrap();
     let parent = rustix::process::getppid().unwrap();
     let attempts: [(&str, bool); 13] = [
         ("landlock", confined.landlock),
@@ -53,11 +54,8 @@ fn can(who: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("mine")).unwrap();
     std::fs::write(dir.path().join("secret"), "x").unwrap();
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args([ROLE, who])
-        .arg(dir.path())
-        .output()
-        .unwrap();
+    let output =
+        Command::new(std::env::current_exe().unwrap()).args([ROLE, who]).arg(dir.path()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }

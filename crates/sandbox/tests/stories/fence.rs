@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use ringfence_channel::BlockingChannel;
 use ringfence_event::{Filter, Record, read_dir};
 use ringfence_sandbox::client::{Shim, socket_path};
+use ringfence_sandbox::launch;
 use ringfence_sandbox::protocol::{Hello, ProxyReply, ProxyRequest, Reply, Request, State};
 use ringfence_sandbox::spec::{Isolation, Ready, Restart, Spec, UidRange};
-use ringfence_sandbox::launch;
 
 static RANGES: AtomicU32 = AtomicU32::new(0);
 
@@ -102,7 +102,15 @@ impl Fence {
             let text = std::fs::read_to_string(&folder).unwrap_or_default();
             text.lines().any(|line| parts.iter().all(|part| line.contains(part))).then_some(())
         };
-        wait_or(|| format!("an event with {parts:?} in\n{}", std::fs::read_to_string(&folder).unwrap_or_default()), find);
+        wait_or(
+            || {
+                format!(
+                    "an event with {parts:?} in\n{}",
+                    std::fs::read_to_string(&folder).unwrap_or_default()
+                )
+            },
+            find,
+        );
         start.elapsed()
     }
 
@@ -119,8 +127,7 @@ impl Fence {
     }
 
     pub(crate) fn listener(&self, port: u16) -> TcpListener {
-        let (_, mut fds) =
-            self.shim().ask(&Request::Listeners { port, count: 1, address: None }).unwrap();
+        let (_, mut fds) = self.shim().ask(&Request::Listeners { port, count: 1, address: None }).unwrap();
         assert_eq!(fds.len(), 1);
         let listener = TcpListener::from(fds.remove(0));
         listener.set_nonblocking(false).unwrap();
@@ -167,9 +174,10 @@ impl Fence {
     /// No process of the service's network is left, and so no namespace.
     pub(crate) fn assert_nothing_left(&self) {
         let netns = self.hello.as_ref().unwrap().netns;
-        wait_or(|| format!("processes in network {netns}: {:?}", processes_in(netns)), || {
-            processes_in(netns).is_empty().then_some(())
-        });
+        wait_or(
+            || format!("processes in network {netns}: {:?}", processes_in(netns)),
+            || processes_in(netns).is_empty().then_some(()),
+        );
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

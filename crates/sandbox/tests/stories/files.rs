@@ -74,7 +74,11 @@ m, s = os.openpty(); print('pty=fine'); time.sleep(60)";
     assert_eq!(format!("/tmp/{}", fence.said("tmp")), fence.dir.path().to_string_lossy());
     assert_eq!((fence.said("null").as_str(), fence.said("random").as_str()), ("1", "8"));
     assert_eq!(fence.said("dev"), "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero");
-    assert!(!fence.said("top").contains("root") && !fence.said("top").contains("home"), "{}", fence.said("top"));
+    assert!(
+        !fence.said("top").contains("root") && !fence.said("top").contains("home"),
+        "{}",
+        fence.said("top")
+    );
     assert_eq!((fence.said("shm").as_str(), fence.said("pty").as_str()), ("fine", "fine"));
     assert!(!fence.log().contains("wrote"));
     assert!(!std::path::Path::new("/tmp/mine").exists() && !std::path::Path::new("/dev/shm/mine").exists());
@@ -108,13 +112,12 @@ try: socket.socket(40, 1, 0); print('vsock=possible')
 except OSError as e: print('vsock=%d' % e.errno)
 if os.fork() == 0: time.sleep(600)
 print('done=yes'); time.sleep(600)";
-    let mut fence = Fence::new(script)
-        .change(|s| {
-            s.isolation = Isolation::Off;
-            s.hosts = hosts(&[("patients", [127, 77, 1, 1])]);
-            s.ports = [29_001].into();
-            s.restart = Restart { enabled: false, ..Restart::default() };
-        });
+    let mut fence = Fence::new(script).change(|s| {
+        s.isolation = Isolation::Off;
+        s.hosts = hosts(&[("patients", [127, 77, 1, 1])]);
+        s.ports = [29_001].into();
+        s.restart = Restart { enabled: false, ..Restart::default() };
+    });
     if fence.spec.uids.is_some() {
         // Nothing is bound to where it is: every folder on the way must let the service's uid through.
         std::fs::set_permissions(fence.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();

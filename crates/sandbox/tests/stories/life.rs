@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use ringfence_sandbox::launch;
@@ -11,7 +12,12 @@ use ringfence_sandbox::spec::{Ready, Restart};
 use crate::Story;
 use crate::fence::{Fence, alive, wait};
 
+/// `ringfence run` in the words of this binary.
+const RUN: &str = "--run-here";
+
 pub(crate) const STORIES: &[Story] = &[
+    Story("run_in_the_foreground_prints_and_ends_as_its_service_does", foreground),
+    Story("ctrl_c_ends_a_foreground_run_and_leaves_nothing", ctrl_c),
     Story("a_service_starts_in_its_own_namespaces_and_is_ready", starts),
     Story("a_service_is_ready_when_it_answers_http", http_ready),
     Story("a_failing_service_is_started_again_with_growing_pauses", backoff),
@@ -27,6 +33,37 @@ pub(crate) const STORIES: &[Story] = &[
     Story("a_command_that_does_not_exist_says_so_in_the_log", no_command),
     Story("a_path_that_is_missing_is_named_and_nothing_is_left", missing_path),
 ];
+
+pub(crate) fn role(arguments: &[String]) -> Option<ExitCode> {
+    let [role, spec] = arguments else { return None };
+    (role == RUN).then(|| ringfence_sandbox::run_here(&serde_json::from_str(spec).unwrap()).unwrap())
+}
+
+fn run_here(fence: &Fence) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([RUN, &serde_json::to_string(&fence.spec).unwrap()]);
+    command
+}
+
+fn foreground() {
+    let fence = Fence::new("import sys; print('hello'); sys.exit(7)");
+    let output = run_here(&fence).output().unwrap();
+    assert_eq!(output.status.code(), Some(7), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\n");
+    assert!(!fence.socket().exists());
+}
+
+fn ctrl_c() {
+    let mut fence = Fence::new(SLEEP);
+    let mut child = run_here(&fence).stdout(Stdio::null()).spawn().unwrap();
+    assert_eq!(fence.said("up"), "yes");
+    fence.hello = Some(fence.shim().hello().unwrap());
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(!fence.socket().exists());
+    fence.assert_nothing_left();
+}
 
 const SLEEP: &str = "import time; print('up=yes'); time.sleep(600)";
 
@@ -128,11 +165,14 @@ fn sigterm() {
 }
 
 fn kill_shim() {
-    let mut fence = Fence::new("
+    let mut fence = Fence::new(
+        "
 import os, time
 for _ in range(5):
-    if os.fork() == 0: os.setsid(); break
-print('up=yes'); time.sleep(600)").up();
+    if os.fork() == 0: os.setsid(); time.sleep(600)
+print('up=yes'); time.sleep(600)",
+    )
+    .up();
     assert_eq!(fence.said("up"), "yes");
     let init = fence.init_pid();
     fence.kill_shim();
@@ -175,9 +215,8 @@ print('done=yes')";
     assert_eq!(fence.said("done"), "yes");
     wait("the end", || (fence.state() == State::Exited(Exit::Code(0))).then_some(()));
     let inside = std::fs::read_dir("/proc").unwrap().flatten().filter(|p| {
-        std::fs::read_to_string(p.path().join("status")).is_ok_and(|s| {
-            s.lines().any(|l| l == format!("PPid:\t{}", fence.init_pid()))
-        })
+        std::fs::read_to_string(p.path().join("status"))
+            .is_ok_and(|s| s.lines().any(|l| l == format!("PPid:\t{}", fence.init_pid())))
     });
     assert_eq!(inside.count(), 0);
 }

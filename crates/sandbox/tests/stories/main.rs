@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         return code;
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(code) = confinement::role(&arguments) {
+    if let Some(code) = confinement::role(&arguments).or_else(|| life::role(&arguments)) {
         return code;
     }
     let root = rustix::process::getuid().is_root();

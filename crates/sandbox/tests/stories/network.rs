@@ -35,7 +35,11 @@ fn wildcard_and_callee() {
     let fence = Fence::new(SERVE).change(|s| s.listen = Some(80)).up();
     let listener = fence.listener(80);
     let (mut caller, _) = listener.accept().unwrap();
-    assert_eq!(caller.local_addr().unwrap().ip(), IpAddr::from([198, 18, 1, 1]), "the callee is known by address");
+    assert_eq!(
+        caller.local_addr().unwrap().ip(),
+        IpAddr::from([198, 18, 1, 1]),
+        "the callee is known by address"
+    );
     assert_eq!(caller.peer_addr().unwrap().ip(), IpAddr::from([198, 18, 0, 2]));
     let _ = caller.read(&mut [0; 1024]).unwrap();
     caller.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello").unwrap();

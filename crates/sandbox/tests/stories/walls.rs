@@ -68,7 +68,9 @@ fn socket_outside() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
     std::fs::set_permissions(outside.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let name = format!("ringfence-test-{}", std::process::id());
-    let address = <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(&name).unwrap();
+    let address =
+        <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(&name)
+            .unwrap();
     let hidden = UnixListener::bind_addr(&address).unwrap();
     let script = format!(
         "
@@ -183,7 +185,16 @@ os.wait(); print("done=yes"); time.sleep(60)
         assert_eq!(fence.said(absent), "-1/38", "{absent} does not exist");
     }
     let denied = [
-        "mount", "open_tree", "unshare_user", "unshare_net", "clone_user", "bpf", "perf", "keyctl", "userfaultfd", "setns",
+        "mount",
+        "open_tree",
+        "unshare_user",
+        "unshare_net",
+        "clone_user",
+        "bpf",
+        "perf",
+        "keyctl",
+        "userfaultfd",
+        "setns",
     ];
     for name in denied {
         assert_eq!(fence.said(name), "-1/1", "{name} is refused");
@@ -199,7 +210,7 @@ os.wait(); print("done=yes"); time.sleep(60)
 fn privileges() {
     let script = "
 import os, subprocess, time
-status = dict(l.rstrip().split(':\\t', 1) for l in open('/proc/self/status') if ':\\t' in l)
+status = dict(l.rstrip('\\n').split(':\\t', 1) for l in open('/proc/self/status') if ':\\t' in l)
 print('caps=' + ' '.join(status['Cap' + c] for c in ['Inh', 'Prm', 'Eff', 'Bnd', 'Amb']))
 print('nnp=' + status['NoNewPrivs']); print('seccomp=' + status['Seccomp']); print('groups=' + status['Groups'].strip())
 try: os.setuid(0); print('setuid=possible')
