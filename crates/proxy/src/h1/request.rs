@@ -181,7 +181,9 @@ fn explain(error: httparse::Error, buf: &[u8], limits: &Limits) -> Refusal {
         if line.len() > limits.target + 48 {
             return Refusal::TargetTooLong;
         }
-        if words.next().is_some_and(|target| target.first() == Some(&b'/'))
+        if words
+            .next()
+            .is_some_and(|target| target.first() == Some(&b'/') && target.iter().all(u8::is_ascii_graphic))
             && words.next().is_none()
             && line_end < buf.len()
         {

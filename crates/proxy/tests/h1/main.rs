@@ -1,0 +1,11 @@
+//! The HTTP/1.1 codec, held to its rules, to hyper and to nginx.
+
+mod bodies;
+mod differential;
+mod message;
+mod paths;
+mod properties;
+mod requests;
+mod responses;
+mod views;
+mod writing;
