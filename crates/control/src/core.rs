@@ -2,16 +2,20 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
-use ringfence_ca::Ca;
+use ringfence_ca::workload::{Serving, WorkloadApi, WorkloadEvent, WorkloadListener};
+use ringfence_ca::{Ca, IssuedSvid, Options};
 use ringfence_channel::Sender;
 use ringfence_event::{Emitter, Entity, Event, Kind};
-use ringfence_keeper::protocol::Step;
+use ringfence_keeper::Client;
+use ringfence_keeper::protocol::{Stage, Step, X509Request};
+use ringfence_keys::{Algorithm, SigningKey, possession};
 use ringfence_model::Fence;
 use ringfence_snapshot::node::{FromProxy, Issued, Subject, ToProxy};
-use ringfence_snapshot::{Addresses, Header, SignedSnapshot, Snapshot, compile};
+use ringfence_snapshot::{Addresses, Bundle, Der, Header, SignedSnapshot, Snapshot, compile};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
@@ -26,36 +30,34 @@ const SNAPSHOT_LIFE: u64 = 24 * 3600;
 const LEASE: u64 = 3600;
 /// A new revision is made this often even if nothing changed, so that the lease never runs out while control lives.
 pub(crate) const REFRESH: Duration = Duration::from_secs(LEASE / 6);
-/// Life of certificates that proxies ask for, in seconds.
-const SVID_LIFE: u64 = 3600;
-const SERVING_LIFE: u64 = 7 * 24 * 3600;
+/// How often the calendar of the CA is looked at.
+pub(crate) const MAINTAIN: Duration = Duration::from_secs(60);
+/// Longest life of an SVID that an operator may ask for, in seconds.
+const MINT_LIFE: u64 = 24 * 3600;
 
 /// Everything that control knows.
 pub(crate) struct Core {
     pub(crate) state: State,
-    pub(crate) ca: Ca,
+    /// `None` until the keeper was introduced for the first time.
+    pub(crate) ca: Option<Authority>,
+    pub(crate) news: mpsc::Sender<WorkloadEvent>,
     pub(crate) nodes: Nodes,
     pub(crate) supervisor: Sender<FromControl>,
     pub(crate) emitter: Emitter,
-    pub(crate) lives: Lives,
+    pub(crate) lives: Options,
     pub(crate) fence: Option<Fence>,
     pub(crate) current: Option<(Snapshot, SignedSnapshot)>,
     pub(crate) report: Report,
-    pub(crate) workloads: HashMap<String, tokio::task::JoinHandle<()>>,
+    pub(crate) workloads: HashMap<String, Serving>,
     pub(crate) offered: Vec<(String, String)>,
+    /// Workload API sockets that came before the keeper.
+    pub(crate) waiting: Vec<(String, u64, OwnedFd)>,
 }
 
-/// Lives of certificates in seconds; a test shortens them.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Lives {
-    pub(crate) svid: u64,
-    pub(crate) serving: u64,
-}
-
-impl Default for Lives {
-    fn default() -> Self {
-        Self { svid: SVID_LIFE, serving: SERVING_LIFE }
-    }
+/// The CA and the Workload API on top of it.
+pub(crate) struct Authority {
+    pub(crate) ca: Ca,
+    workload: WorkloadApi,
 }
 
 impl Core {
@@ -64,14 +66,7 @@ impl Core {
         let mut fds = fds.into_iter();
         match (message, fds.next()) {
             (ToControl::Keeper, Some(fd)) => {
-                self.ca.connect(fd.into())?;
-                if let Some(fence) = self.fence.take() {
-                    self.fence = Some(fence);
-                    self.refresh().await;
-                } else if !self.offered.is_empty() {
-                    let files = std::mem::take(&mut self.offered);
-                    self.fence(files).await?;
-                }
+                self.keeper(fd.into()).await?;
             }
             (ToControl::Proxy { node }, Some(fd)) => {
                 self.nodes.connect(&node, fd.into())?;
@@ -81,12 +76,10 @@ impl Core {
             }
             (ToControl::Workload { service, netns }, Some(fd)) => self.workload(service, netns, fd),
             (ToControl::WorkloadGone { service }, _) => {
-                if let Some(task) = self.workloads.remove(&service) {
-                    task.abort();
-                }
+                self.workloads.remove(&service);
             }
             (ToControl::Fence { files }, _) => {
-                if self.ca.connected() {
+                if self.ca.is_some() {
                     self.fence(files).await?;
                 } else {
                     // The keeper comes in a moment.
@@ -98,6 +91,35 @@ impl Core {
             (ToControl::Keeper | ToControl::Proxy { .. } | ToControl::Workload { .. }, None) => {
                 return Err(ControlError::Protocol("a descriptor is missing"));
             }
+        }
+        Ok(())
+    }
+
+    /// A keeper was introduced: the first, or another in place of one that ended.
+    async fn keeper(&mut self, socket: UnixStream) -> Result<(), ControlError> {
+        let client = Client::new(socket)?;
+        if let Some(authority) = &self.ca {
+            authority.ca.set_keeper(client);
+            self.refresh().await;
+            return Ok(());
+        }
+        let ca = Ca::start(client, self.state.store().clone(), self.lives).await?;
+        let (workload, mut events) = WorkloadApi::new(ca.clone(), ringfence_ca::workload::Limits::default());
+        let news = self.news.clone();
+        tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                if news.send(event).await.is_err() {
+                    return;
+                }
+            }
+        });
+        self.ca = Some(Authority { ca, workload });
+        for (service, netns, fd) in std::mem::take(&mut self.waiting) {
+            self.workload(service, netns, fd);
+        }
+        if !self.offered.is_empty() {
+            let files = std::mem::take(&mut self.offered);
+            self.fence(files).await?;
         }
         Ok(())
     }
@@ -123,23 +145,23 @@ impl Core {
 
     /// Compiles, has it signed, stores it, and only then publishes it.
     async fn put_in_force(&mut self, fence: &Fence) -> Result<Applied, ControlError> {
-        let bundle = self.ca.bundle().await?;
+        let ca = self.ca()?;
+        let bundle = Bundle::clone(&ca.bundle().borrow());
         let now = now();
         let mut addresses = self.state.addresses().await?;
-        let floor = self.ca.keeper()?.status().await?.signed;
+        let floor = ca.show().await?.signed;
         let (epoch, revision) = self.state.next_revision(floor).await?;
         let header =
             Header { epoch, revision, issued_at: now, expires_at: now + SNAPSHOT_LIFE, lease: LEASE, bundle };
         let snapshot = compile(fence, &mut addresses, header)?;
         let bytes = serde_json::to_string(&snapshot).map_err(ControlError::Encode)?;
-        let signed = self.ca.keeper()?.sign_snapshot(bytes).await?;
+        let signed = ca.sign_snapshot(bytes).await?;
         self.state.store_snapshot(&addresses, &signed, (epoch, revision)).await?;
         let pem: String = snapshot.bundle.serving.iter().map(|der| pem("CERTIFICATE", &der.0)).collect();
         self.supervisor.send(&FromControl::Trust(pem), &[]).await?;
         self.entity("snapshot", &revision.to_string(), 1, true, "signed and in force");
         self.nodes.publish(&signed);
         let applied = applied(&snapshot, &addresses);
-        self.ca.follow(&snapshot);
         self.current = Some((snapshot, signed));
         Ok(applied)
     }
@@ -170,31 +192,51 @@ impl Core {
             Subject::Svid(id) => id.clone(),
             Subject::Serving(hosts) => hosts.join(","),
         };
-        if let Err(reason) = &allowed {
-            self.entity("certificate", &name, 1, false, reason);
-        }
-        let (ca, lives, emitter) = (self.ca.clone(), self.lives, self.emitter.clone());
+        let (ca, lives, emitter) = (self.ca().ok(), self.lives, self.emitter.clone());
         tokio::spawn(async move {
-            let outcome = match (allowed, subject) {
-                (Err(reason), _) => Err(reason),
-                (Ok(()), Subject::Svid(id)) => ca.issue(id, spki, proof, lives.svid).await.map_err(|e| e.to_string()),
-                (Ok(()), Subject::Serving(hosts)) => {
-                    ca.issue_serving(hosts, spki, proof, lives.serving).await.map_err(|e| e.to_string())
+            let outcome = match (allowed, ca, subject) {
+                (Err(reason), ..) => Err(reason),
+                (Ok(()), None, _) => Err("the keeper is not there yet".into()),
+                (Ok(()), Some(ca), Subject::Svid(id)) => {
+                    let request = X509Request { id, spki, proof, ttl: lives.svid_life };
+                    ca.issue(request).await.map_err(|e| e.to_string())
+                }
+                (Ok(()), Some(ca), Subject::Serving(hosts)) => {
+                    ca.issue_serving(hosts, spki, proof).await.map_err(|e| e.to_string())
                 }
             };
-            let outcome = outcome.map(|leaf| {
-                emitter.emit(&Event::new(Kind::Entity(Entity {
-                    entity: "certificate",
-                    name: &name,
-                    uid: Some(&leaf.serial),
-                    activity: 1,
-                    granted: true,
-                    message: "issued",
-                })));
-                Issued { chain: leaf.chain, not_after: leaf.not_after }
-            });
+            let (granted, message) = match &outcome {
+                Ok(_) => (true, "issued to the node"),
+                Err(reason) => (false, reason.as_str()),
+            };
+            let uid = outcome.as_ref().ok().map(|svid| svid.serial.as_str());
+            let entity = Entity { entity: "certificate", name: &name, uid, activity: 1, granted, message };
+            emitter.emit(&Event::new(Kind::Entity(entity)));
+            let outcome = outcome.map(|svid: IssuedSvid| Issued { chain: svid.chain, not_after: svid.not_after });
             let _ = sender.send(&ToProxy::Signed { request, outcome }, &[]).await;
         });
+    }
+
+    /// Something happened on a Workload API socket.
+    pub(crate) fn workload_event(&self, event: &WorkloadEvent) {
+        match event {
+            WorkloadEvent::Attested { service, workload, digest } => {
+                let digest = digest.as_deref().unwrap_or("unreadable");
+                let message = format!(
+                    "attested: pid {}, uid {}, program {} (sha256 {digest}), cgroup {}",
+                    workload.pid, workload.uid, workload.program, workload.cgroup
+                );
+                self.entity("workload", service, 2, true, &message);
+            }
+            WorkloadEvent::Refused { service, pid, uid, reason } => {
+                self.entity("workload", service, 2, false, &format!("pid {pid}, uid {uid} got nothing: {reason}"));
+            }
+            WorkloadEvent::Issued { service, kind, serial, .. } => {
+                let message = format!("{kind} over the Workload API, serial {serial}");
+                self.entity("certificate", service, 1, true, &message);
+            }
+            _ => {}
+        }
     }
 
     /// A question over the control socket. What takes long is answered later.
@@ -217,7 +259,7 @@ impl Core {
                 None => Err((StatusCode::SERVICE_UNAVAILABLE, "no fence is in force yet".into())),
             },
             Ask::Ca => {
-                let status = self.ca.keeper().map_err(unavailable)?.status().await.map_err(unavailable)?;
+                let status = self.ca().map_err(unavailable)?.show().await.map_err(unavailable)?;
                 serde_json::to_value(status).map_err(internal)
             }
             Ask::Rotate(Rotate { what }) => self.rotate(what).await,
@@ -241,12 +283,12 @@ impl Core {
 
     /// Issuing: one step. Root: the next of prepare, activate, retire, each published before the following one.
     async fn rotate(&mut self, what: RotateWhat) -> Answer {
-        let keeper = self.ca.keeper().map_err(unavailable)?;
+        let ca = self.ca().map_err(unavailable)?;
         let status = match what {
-            RotateWhat::Issuing => keeper.rotate_issuing().await,
+            RotateWhat::Issuing => ca.rotate_issuing("operator").await,
             RotateWhat::Root => {
-                let before = keeper.status().await.map_err(unavailable)?;
-                keeper.rotate_root(next_step(&before.roots)).await
+                let before = ca.show().await.map_err(unavailable)?;
+                ca.rotate_root("operator", next_step(&before.roots)).await
             }
         };
         let status = status.map_err(|e| (StatusCode::CONFLICT, e.to_string()))?;
@@ -273,24 +315,50 @@ impl Core {
         let id = format!("spiffe://{}/service/{}", snapshot.trust_domain, mint.service);
         let roots = snapshot.bundle.x509.clone();
         self.entity("certificate", &id, 1, true, "minted for the operator over the control socket");
-        let ca = self.ca.clone();
+        let ca = self.ca();
         tokio::spawn(async move {
-            let minted = ca.mint(id, mint.ttl).await.map_err(|e| (StatusCode::BAD_REQUEST, e.to_string()));
-            let value = minted.map(|svid| {
-                json!({ "id": svid.id, "chain": svid.chain, "key": svid.key, "roots": roots, "not_after": svid.not_after })
-            });
-            let _ = answer.send(value);
+            let minted = async {
+                let ca = ca.map_err(unavailable)?;
+                let key = SigningKey::generate(Algorithm::P256).map_err(internal)?;
+                let request = X509Request {
+                    spki: key.verifying_key().to_spki().into(),
+                    proof: possession::prove(&key, &id).map_err(internal)?.into(),
+                    ttl: mint.ttl.min(MINT_LIFE),
+                    id: id.clone(),
+                };
+                let svid = ca.issue(request).await.map_err(|e| (StatusCode::BAD_REQUEST, e.to_string()))?;
+                let key = key.to_pkcs8().map_err(internal)?;
+                let key = Der(key.expose().to_vec());
+                Ok(json!({ "id": id, "chain": svid.chain, "key": key, "roots": roots, "not_after": svid.not_after }))
+            };
+            let _ = answer.send(minted.await);
         });
     }
 
     fn workload(&mut self, service: String, netns: u64, fd: OwnedFd) {
-        if let Some(task) = self.workloads.remove(&service) {
-            task.abort();
+        let Some(authority) = &self.ca else {
+            self.waiting.retain(|(name, ..)| *name != service);
+            return self.waiting.push((service, netns, fd));
+        };
+        let listener = WorkloadListener { service: service.clone(), listener: fd.into(), netns_inode: netns };
+        match authority.workload.serve(listener) {
+            Ok(serving) => drop(self.workloads.insert(service, serving)),
+            Err(e) => self.entity("workload", &service, 1, false, &e.to_string()),
         }
-        match self.ca.serve_workload(&service, netns, fd) {
-            Ok(task) => drop(self.workloads.insert(service, task)),
-            Err(e) => self.entity("workload-api", &service, 1, false, &e.to_string()),
+    }
+
+    /// What is due by the calendar.
+    pub(crate) async fn maintain(&mut self) {
+        let Ok(ca) = self.ca() else { return };
+        match ca.maintain().await {
+            Ok(true) => self.refresh().await,
+            Ok(false) => {}
+            Err(e) => self.entity("ca", "maintain", 3, false, &e.to_string()),
         }
+    }
+
+    fn ca(&self) -> Result<Ca, ControlError> {
+        self.ca.as_ref().map(|authority| authority.ca.clone()).ok_or(ControlError::NoKeeper)
     }
 
     fn status(&self) -> Value {
@@ -317,7 +385,6 @@ impl Core {
 
 /// The step of a root rotation that comes next.
 fn next_step(roots: &[ringfence_keeper::protocol::AuthorityStatus]) -> Step {
-    use ringfence_keeper::protocol::Stage;
     if roots.iter().any(|r| r.stage == Stage::Prepared) {
         Step::Activate
     } else if roots.iter().any(|r| r.stage == Stage::Retiring) {
@@ -368,4 +435,5 @@ fn unavailable(e: impl std::fmt::Display) -> (StatusCode, String) {
 pub(crate) struct Inboxes {
     pub(crate) proxies: mpsc::Receiver<NodeNews>,
     pub(crate) questions: mpsc::Receiver<Question>,
+    pub(crate) workloads: mpsc::Receiver<WorkloadEvent>,
 }

@@ -18,13 +18,13 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use ringfence_ca::Ca;
+use ringfence_ca::Options;
 use ringfence_channel::{BlockingChannel, ChannelError};
 use ringfence_event::{Writer, WriterOptions};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::core::{Core, Inboxes, Lives, REFRESH};
+use crate::core::{Core, Inboxes, MAINTAIN, REFRESH};
 use crate::nodes::Nodes;
 use crate::state::State;
 use crate::supervisor::{FromControl, Report, ToControl};
@@ -45,9 +45,9 @@ pub enum ControlError {
     /// Confinement.
     #[error("cannot confine control: {0}")]
     Confine(io::Error),
-    /// The keeper refused or is away.
-    #[error(transparent)]
-    Keeper(#[from] ringfence_keeper::ClientError),
+    /// The keeper was not introduced yet.
+    #[error("the keeper is not there yet; try again in a moment")]
+    NoKeeper,
     /// The CA.
     #[error(transparent)]
     Ca(#[from] ringfence_ca::CaError),
@@ -92,25 +92,31 @@ async fn work(
     let listener = tokio::net::UnixListener::from_std(socket)?;
     let (news, proxies) = mpsc::channel(256);
     let (asking, questions) = mpsc::channel(64);
+    let (happening, workloads) = mpsc::channel(256);
     tokio::spawn(api::serve(listener, asking));
     let mut core = Core {
-        ca: Ca::new(state.store().clone(), writer.emitter()),
+        ca: None,
+        news: happening,
         nodes: Nodes::new(news),
         emitter: writer.emitter(),
-        lives: Lives::default(),
+        lives: Options::default(),
         fence: None,
         current: None,
         report: Report::default(),
         workloads: std::collections::HashMap::new(),
         offered: Vec::new(),
+        waiting: Vec::new(),
         supervisor: supervisor.clone(),
         state,
     };
     supervisor.send(&FromControl::Ready, &[]).await?;
-    let mut inboxes = Inboxes { proxies, questions };
+    let mut inboxes = Inboxes { proxies, questions, workloads };
     let mut refresh = interval(REFRESH);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
     refresh.reset_after(REFRESH);
+    let mut maintain = interval(MAINTAIN);
+    maintain.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    maintain.reset_after(MAINTAIN);
     loop {
         tokio::select! {
             message = inbox.recv() => match message {
@@ -121,7 +127,9 @@ async fn work(
             },
             Some(news) = inboxes.proxies.recv() => core.proxy(news),
             Some(question) = inboxes.questions.recv() => core.question(question).await,
+            Some(event) = inboxes.workloads.recv() => core.workload_event(&event),
             _ = refresh.tick() => core.refresh().await,
+            _ = maintain.tick() => core.maintain().await,
         }
     }
 }
