@@ -98,7 +98,29 @@ impl Count {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// Each package with its features, as a selection of packages builds it.
+    fn built(selection: &[&str]) -> BTreeSet<String> {
+        let form = ["tree", "--prefix", "none", "--no-dedupe", "--format", "{p} with {f}"];
+        let output = cargo(form.into_iter().chain(selection.iter().copied())).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|l| l.replace(" (proc-macro)", "").trim_end_matches(" (*)").to_owned()).collect()
+    }
+
+    #[test]
+    fn demo_and_test_share_one_build() {
+        let demo = built(&["--package", "ringfence", "--package", "clinic", "--edges", "normal,build"]);
+        let test = built(&["--workspace", "--edges", "normal,build,dev"]);
+        let twice: Vec<&String> = demo.difference(&test).collect();
+        assert!(
+            twice.is_empty(),
+            "tests build these again with more features; name those in crates/cli/Cargo.toml: {twice:#?}"
+        );
+    }
 
     #[test]
     fn the_closing_lines_of_test_programs_are_added_up() {

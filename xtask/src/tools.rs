@@ -9,17 +9,19 @@ use crate::process::{Error, run, succeeds};
 /// A program and the Debian package that brings it.
 pub(crate) type Tool = (&'static str, &'static str);
 
+/// The system's own: one under somebody's home is out of reach for services that run as other users.
+const PYTHON: &str = "/usr/bin/python3";
+
 /// For the demo: one of the clinic's services is Python, and the tour uses curl.
 pub(crate) const DEMO: &[Tool] = &[("python3", "python3"), ("curl", "curl")];
 /// For tests: real peers, real attackers.
 pub(crate) const TEST: &[Tool] = &[
-    ("python3", "python3"),
+    (PYTHON, "python3"),
     ("curl", "curl"),
     ("openssl", "openssl"),
     ("nginx", "nginx-light"),
     ("nmap", "nmap"),
-    ("ip", "iproute2"),
-    ("runuser", "util-linux"),
+    ("nsenter", "util-linux"),
 ];
 
 /// Installs what is missing, as root or by sudo; says what to type where neither is possible.
@@ -56,10 +58,10 @@ pub(crate) fn python() -> Result<PathBuf, Error> {
     if bin.join("python3").exists() && std::fs::read_to_string(&stamp).is_ok_and(|have| have == text) {
         return Ok(bin);
     }
-    if !succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
+    if !succeeds(Command::new(PYTHON).args(["-c", "import ensurepip, venv"])) {
         install(&[("python3-venv", "python3-venv")])?;
     }
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+    run(Command::new(PYTHON).args(["-m", "venv", "--clear"]).arg(&venv))?;
     run(Command::new(bin.join("pip")).args(["install", "--quiet", "--requirement"]).arg(&wanted))?;
     std::fs::write(&stamp, text)?;
     Ok(bin)
