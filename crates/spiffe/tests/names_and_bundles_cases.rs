@@ -1,4 +1,6 @@
 //! The standards SPIFFE-ID, JWT-SVID (its subject) and Trust Domain and Bundle as tables.
+#![allow(clippy::allow_attributes, clippy::unwrap_used, reason = "a step that fails fails the test")]
+
 mod support;
 
 use base64::Engine;
@@ -100,6 +102,9 @@ fn read(document: &Value) -> Result<TrustBundle, BundleError> {
     TrustBundle::from_json(TrustDomain::new("example.org").unwrap(), document.to_string().as_bytes())
 }
 
+/// Section, what is read, and how many authorities come out of it or why none does.
+type BundleCase<'a> = (&'a str, &'a str, Vec<Value>, Result<(usize, usize), &'a str>);
+
 /// How many X.509 and JWT authorities are read from these keys.
 fn counts(keys: &[Value]) -> Result<(usize, usize), &'static str> {
     match read(&document(keys)) {
@@ -131,7 +136,7 @@ fn every_case_of_the_bundle_standard_has_its_verdict() {
     let foreign =
         serde_json::from_str::<Value>(&Fixture::new("other.org").bundle().unwrap().to_json()).unwrap();
     #[rustfmt::skip]
-    let cases: Vec<(&str, &str, Vec<Value>, Result<(usize, usize), &str>)> = vec![
+    let cases: Vec<BundleCase<'_>> = vec![
         ("Bundle 4.1.3", "no key", vec![], Ok((0, 0))),
         ("Bundle 4.1.3", "both kinds", vec![x509.clone(), jwt.clone()], Ok((1, 1))),
         ("Bundle 2", "several roots", vec![x509.clone(), other.clone()], Ok((2, 0))),

@@ -47,7 +47,6 @@ mod tests {
     use super::*;
 
     fn hello(name: &'static str) -> Vec<u8> {
-        #[expect(clippy::disallowed_methods, reason = "a client that is not ours")]
         let config = rustls::ClientConfig::builder_with_provider(crate::provider::outside())
             .with_safe_default_protocol_versions()
             .unwrap()
