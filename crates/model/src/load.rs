@@ -48,7 +48,8 @@ impl Fence {
                 .map_err(|error| whole(path, "unreadable", format!("cannot list it: {error}")))?;
             (path.to_owned(), paths)
         } else {
-            let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let folder =
+                path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
             (folder.to_owned(), vec![path.to_owned()])
         };
         if paths.is_empty() {

@@ -7,7 +7,7 @@ use clap::Args;
 use ringfence_model::{Diagnostics, Fence};
 use serde_json::{Value, json};
 
-use super::{CANNOT, NO, WRONG, error_colour, print, print_json, unreadable};
+use super::{CANNOT, NO, WRONG, count, error_colour, print, print_json, unreadable};
 use crate::env::Env;
 
 #[derive(Debug, Args)]
@@ -25,7 +25,9 @@ pub(crate) fn run(args: CheckArgs, env: &Env) -> ExitCode {
     let code = match &checked {
         Ok(_) => ExitCode::SUCCESS,
         Err(diagnostics) if unreadable(diagnostics) => ExitCode::from(CANNOT),
-        Err(diagnostics) if diagnostics.errors.iter().any(|error| error.code == "not-found") => ExitCode::from(WRONG),
+        Err(diagnostics) if diagnostics.errors.iter().any(|error| error.code == "not-found") => {
+            ExitCode::from(WRONG)
+        }
         Err(_) => ExitCode::from(NO),
     };
     let shown = if args.json { print_json(&report(&checked)) } else { text(&checked, env) };
@@ -38,13 +40,14 @@ fn text(checked: &Result<Fence, Diagnostics>, env: &Env) -> ExitCode {
             for warning in &fence.warnings {
                 eprintln!("{}", warning.render(error_colour(env)));
             }
-            let (services, edges) = (fence.services.len(), fence.edges().count());
-            print(&format!("{}: valid, {services} services, {edges} edges\n", fence.name))
+            let (services, edges) =
+                (count(fence.services.len(), "service"), count(fence.edges().count(), "edge"));
+            print(&format!("{}: valid, {services}, {edges}\n", fence.name))
         }
         Err(diagnostics) => {
             eprint!("{}", diagnostics.render(error_colour(env)));
             let (errors, warnings) = (diagnostics.errors.len(), diagnostics.warnings.len());
-            eprintln!("not valid: {errors} errors, {warnings} warnings");
+            eprintln!("not valid: {}, {}", count(errors, "error"), count(warnings, "warning"));
             ExitCode::SUCCESS
         }
     }

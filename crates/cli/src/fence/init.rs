@@ -9,7 +9,7 @@ use clap::Args;
 use ringfence_model::import::{self, ImportError, Imported};
 use serde_json::json;
 
-use super::{CANNOT, WRONG, fail, print, print_json};
+use super::{CANNOT, WRONG, count, fail, print, print_json};
 use crate::env::Env;
 
 #[derive(Debug, Args)]
@@ -31,7 +31,9 @@ pub(crate) fn run(args: InitArgs, _env: &Env) -> ExitCode {
     }
     let name = match name(&args.output) {
         Ok(name) => name,
-        Err(error) => return fail(CANNOT, &format!("cannot find the folder of {}: {error}", args.output.display())),
+        Err(error) => {
+            return fail(CANNOT, &format!("cannot find the folder of {}: {error}", args.output.display()));
+        }
     };
     let imported = match &args.from {
         None => Imported { text: import::starter(&name), services: 1, calls: 0, notes: Vec::new() },
@@ -48,7 +50,13 @@ pub(crate) fn run(args: InitArgs, _env: &Env) -> ExitCode {
 }
 
 fn exists(path: &Path) -> ExitCode {
-    fail(WRONG, &format!("{} is there already and stays as it is: remove it, or name another with --output", path.display()))
+    fail(
+        WRONG,
+        &format!(
+            "{} is there already and stays as it is: remove it, or name another with --output",
+            path.display()
+        ),
+    )
 }
 
 fn code(error: &ImportError) -> u8 {
@@ -87,10 +95,12 @@ fn report(args: &InitArgs, imported: &Imported) -> ExitCode {
         eprintln!("note: {}", note.escape_debug());
     }
     if args.from.is_none() {
-        return print(&format!("wrote {path}: change it to what you have, then `ringfence check` and `ringfence up`\n"));
+        return print(&format!(
+            "wrote {path}: change it to what you have, then `ringfence check` and `ringfence up`\n"
+        ));
     }
-    let (services, calls) = (imported.services, imported.calls);
+    let (services, calls) = (count(imported.services, "service"), count(imported.calls, "guessed call"));
     print(&format!(
-        "wrote {path}: {services} services, {calls} calls, all of them guessed: look at the lines marked so, then `ringfence check`\n"
+        "wrote {path}: {services}, {calls}: look at the lines marked so, then `ringfence check`\n"
     ))
 }

@@ -32,10 +32,15 @@ pub(crate) struct WhyArgs {
 pub(crate) fn run(args: WhyArgs, env: &Env) -> ExitCode {
     let Some(to) = &args.to else {
         if !view::why::is_id(&args.from) {
-            return fail(WRONG, "name two services, or the id of an event or a trace: `ringfence why A B`, `ringfence why ID`");
+            return fail(
+                WRONG,
+                "name two services, or the id of an event or a trace: `ringfence why A B`, `ringfence why ID`",
+            );
         }
         return match DataDir::locate(&args.fence, args.data.as_deref()) {
-            Ok(data) => view::why::run(&args.from, args.json, data.root(), fence_folder(&args.fence), env.colour),
+            Ok(data) => {
+                view::why::run(&args.from, args.json, data.root(), &fence_folder(&args.fence), env.colour)
+            }
             Err(error) => fail(CANNOT, &format!("cannot find the data directory: {error}")),
         };
     };

@@ -53,10 +53,10 @@ pub(crate) fn decode(file: &Arc<str>, node: &Node, out: &mut Diagnostics) -> Fra
         fragment.trust_domain = Some((name, decoder.at(entry.mark)));
     }
     fragment.owner = fields.get("owner").and_then(|n| decoder.parsed(n, "an owner", owner));
-    if let Some(entry) = fields.entry("consent") {
-        if decoder.choice(&entry.value, &[("required", ())]).is_some() {
-            fragment.consent = Some(decoder.at(entry.mark));
-        }
+    if let Some(entry) = fields.entry("consent")
+        && decoder.choice(&entry.value, &[("required", ())]).is_some()
+    {
+        fragment.consent = Some(decoder.at(entry.mark));
     }
     fragment.gateway = fields.entry("gateway").map(|entry| decoder.gateway(entry));
     fragment.limits = fields.entry("limits").map(|e| (decoder.limits(&e.value), decoder.at(e.mark)));

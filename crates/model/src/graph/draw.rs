@@ -106,12 +106,10 @@ impl Fence {
                 let _ = writeln!(out, "    {OUTSIDE} -> {name} [label={}];", quoted(&text));
             }
             for call in &service.calls {
-                let _ = writeln!(
-                    out,
-                    "    {name} -> {} [label={}];",
-                    quoted(&call.service),
-                    quoted(&summary(call))
-                );
+                let text = summary(call);
+                let label =
+                    if text.is_empty() { String::new() } else { format!(" [label={}]", quoted(&text)) };
+                let _ = writeln!(out, "    {name} -> {}{label};", quoted(&call.service));
             }
             for egress in &service.egress {
                 let host = quoted(&format!("{}:{}", egress.host, egress.port));

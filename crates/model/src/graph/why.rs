@@ -77,13 +77,10 @@ impl Fence {
         if from != OUTSIDE && self.service(from).is_none() {
             return Err(self.unknown(from));
         }
-        let path = if self.service(to).is_some() {
-            self.way(from, to)
-        } else if self.is_host(to) && from != OUTSIDE {
-            self.way(from, to)
-        } else {
+        if self.service(to).is_none() && (from == OUTSIDE || !self.is_host(to)) {
             return Err(self.unknown(to));
-        };
+        }
+        let path = self.way(from, to);
         let allowed = path.len() == 1 || from == to;
         let missing = (!allowed).then(|| self.missing(from, to));
         Ok(Why { from: from.to_owned(), to: to.to_owned(), allowed, path, missing })

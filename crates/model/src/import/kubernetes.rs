@@ -120,7 +120,7 @@ fn workload(
         .iter()
         .find(|f| f.name == name)
         .or_else(|| mine.iter().find(|f| f.kind == "ClusterIP"))
-        .or(mine.first());
+        .or_else(|| mine.first());
     let containers = list(template, &["spec", "containers"]);
     let image = containers.first().and_then(|c| text(c, &["image"])).unwrap_or("no image");
     let mut found = Found {

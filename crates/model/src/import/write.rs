@@ -144,7 +144,7 @@ fn guess_ports(found: &mut [Found], reaches: &[Reaches]) {
             let values = found[at].env.iter().map(|(_, v)| v).chain(&found[at].args);
             let ports = values
                 .flat_map(|v| targets(v))
-                .filter(|t| found[*callee].aliases.iter().any(|a| *a == t.host));
+                .filter(|t| found[*callee].aliases.iter().any(|a| a.eq_ignore_ascii_case(&t.host)));
             if let Some(port) = ports.filter_map(|t| t.port).next() {
                 dialled.entry(*callee).or_insert(port);
             }
