@@ -90,29 +90,57 @@ pub fn path(raw: &str, allowed: Oddities) -> Result<Normal<'_>, Refusal> {
     if is_normal(bytes) {
         return Ok(Normal { path: Cow::Borrowed(raw), oddities: Oddities::NONE });
     }
-    let (decoded, oddities) = decode(bytes)?;
-    if let Some(refusal) = not_allowed(oddities, allowed) {
-        return Err(refusal);
-    }
-    let normal = resolve(&decoded)?;
+    let (normal, oddities) = bring_to_form(bytes, allowed)?;
     let path = if normal == raw { Cow::Borrowed(raw) } else { Cow::Owned(normal) };
     Ok(Normal { path, oddities })
 }
 
-/// Whether nothing has to be looked at: plain characters, no empty segment, none that begins with a dot and could be `.` or `..`.
-fn is_normal(bytes: &[u8]) -> bool {
-    let mut before = b' ';
-    for byte in bytes {
-        if *byte == b'/' {
-            if before == b'/' {
-                return false;
-            }
-        } else if CLASS[usize::from(*byte)] == Class::Look || (*byte == b'.' && before == b'/') {
-            return false;
-        }
-        before = *byte;
+/// The same for a path of a head: nothing where it is in its form already.
+pub(crate) fn path_of_head(raw: &[u8], allowed: Oddities) -> Result<Option<(Box<str>, Oddities)>, Refusal> {
+    if raw.first() != Some(&b'/') {
+        return Err(Refusal::TargetForm);
     }
-    true
+    if is_normal(raw) {
+        return Ok(None);
+    }
+    bring_to_form(raw, allowed).map(|(path, oddities)| Some((path.into_boxed_str(), oddities)))
+}
+
+fn bring_to_form(bytes: &[u8], allowed: Oddities) -> Result<(String, Oddities), Refusal> {
+    let (decoded, oddities) = decode(bytes)?;
+    if let Some(refusal) = not_allowed(oddities, allowed) {
+        return Err(refusal);
+    }
+    Ok((resolve(&decoded)?, oddities))
+}
+
+/// For each byte, in the low half what it is (1: to be looked at, 2: slash, 4: dot), in the high half which of these
+/// must not follow it: nothing to be looked at anywhere, no slash and no dot after a slash.
+const STEP: [u8; 256] = {
+    let mut table = [0x11; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        if matches!(CLASS[byte], Class::Plain) {
+            table[byte] = 0x10;
+        }
+        byte += 1;
+    }
+    table[b'.' as usize] = 0x14;
+    table[b'/' as usize] = 0x72;
+    table
+};
+
+/// Whether nothing has to be looked at: plain characters, no empty segment, none that begins with a dot and could be
+/// `.` or `..`.
+fn is_normal(bytes: &[u8]) -> bool {
+    let mut must_not = 1;
+    let mut found = 0;
+    for byte in bytes {
+        let step = STEP[usize::from(*byte)];
+        found |= step & must_not;
+        must_not = step >> 4;
+    }
+    found == 0
 }
 
 fn not_allowed(found: Oddities, allowed: Oddities) -> Option<Refusal> {

@@ -204,7 +204,7 @@ impl<'a> HeadView<'a> {
     #[must_use]
     pub fn host(self) -> &'a str {
         let authority = self.authority();
-        check_authority(authority.as_bytes()).map_or(authority, |checked| checked.host)
+        check_authority(authority.as_bytes()).map_or(authority, |(host_len, _)| &authority[..host_len])
     }
 
     /// How the body is delimited.

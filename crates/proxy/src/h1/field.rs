@@ -87,6 +87,9 @@ pub(super) fn index(
     if headers.len() > MAX_FIELDS {
         return Err(Refusal::TooManyFields);
     }
+    if u32::try_from(head.len()).is_err() {
+        return Err(Refusal::HeadTooLarge);
+    }
     if !head.ends_with(b"\r\n\r\n") && head != b"\r\n" {
         return Err(Refusal::BareLineEnd);
     }
@@ -113,21 +116,18 @@ pub(super) fn index(
         summary.add(kind);
         let canonical =
             value == colon + 2 && head[colon + 1] == b' ' && head.get(value + value_len) == Some(&b'\r');
+        // All positions lie within the head, whose length was checked above.
         fields.push(Field {
-            start: position(start)?,
-            value: position(value)?,
-            value_len: position(value_len)?,
-            name_len: u16::try_from(name.len()).map_err(|_| Refusal::HeadTooLarge)?,
+            start: start as u32,
+            value: value as u32,
+            value_len: value_len as u32,
+            name_len: name.len() as u16,
             kind,
             canonical,
             nominated: false,
         });
     }
     Ok(summary)
-}
-
-fn position(at: usize) -> Result<u32, Refusal> {
-    u32::try_from(at).map_err(|_| Refusal::HeadTooLarge)
 }
 
 /// The fields of one head or trailer section, in order, as received.

@@ -127,6 +127,10 @@ pub(super) fn connection(
             continue;
         }
         let value = fields[at].value(head);
+        if value.eq_ignore_ascii_case(b"keep-alive") {
+            options.keep_alive = true;
+            continue;
+        }
         for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             options_left = options_left.checked_sub(1).ok_or(Refusal::ConnectionField)?;
             if option.eq_ignore_ascii_case(b"close") {

@@ -148,79 +148,97 @@ pub(crate) const NOT_IN_TRAILERS: u64 = HOP
 /// Kinds whose underscore spelling is an [`Kind::Alias`].
 const ALIASED: u64 = HOP | SPOOFABLE | SINGLE | Kind::Cookie.bit();
 
-/// Lower case, and a hyphen for an underscore. For bytes that field names may have; `^` folds onto `~`, which no name
-/// here contains.
-const fn fold(byte: u8) -> u8 {
-    match byte | 0x20 {
-        0x7f => b'-',
-        other => other,
-    }
+/// How a name compares with a literal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Match {
+    No,
+    Exact,
+    /// With an underscore where the literal has a hyphen.
+    Alias,
 }
 
+/// Compares a name of `N` bytes. `| 0x20` is lower case for the bytes that names may have; it leaves a hyphen as it is
+/// and makes 0x7f, which no name has, of an underscore.
 #[inline]
-fn same<const N: usize>(name: &[u8], literal: &[u8; N]) -> bool {
-    name.len() == N && starts(name, literal)
-}
-
-#[inline]
-fn starts<const N: usize>(name: &[u8], literal: &[u8; N]) -> bool {
-    let Some(head) = name.first_chunk::<N>() else { return false };
+fn is<const N: usize>(name: &[u8], literal: &[u8; N]) -> Match {
+    const UNDERSCORE: u8 = 0x7f ^ b'-';
+    let Some(name) = name.first_chunk::<N>() else { return Match::No };
     let mut differs = 0;
     let mut at = 0;
     while at < N {
-        differs |= fold(head[at]) ^ literal[at];
+        differs |= (name[at] | 0x20) ^ literal[at];
         at += 1;
     }
-    differs == 0
+    match differs {
+        0 => Match::Exact,
+        UNDERSCORE if name.iter().zip(literal).all(|(a, b)| a | 0x20 == *b || (*a == b'_' && *b == b'-')) => {
+            Match::Alias
+        }
+        _ => Match::No,
+    }
 }
 
 /// Classifies a field name in any case.
 pub(crate) fn classify(name: &[u8]) -> Kind {
     let Some(first) = name.first() else { return Kind::Other };
-    let kind = match (name.len(), first | 0x20) {
-        (2, b't') if same(name, b"te") => Kind::Te,
-        (4, b'h') if same(name, b"host") => Kind::Host,
-        (4, b'd') if same(name, b"date") => Kind::Date,
-        (6, b'c') if same(name, b"cookie") => Kind::Cookie,
-        (6, b'e') if same(name, b"expect") => Kind::Expect,
-        (6, b'o') if same(name, b"origin") => Kind::Origin,
-        (6, b's') if same(name, b"server") => Kind::Server,
-        (7, b'u') if same(name, b"upgrade") => Kind::Upgrade,
-        (7, b't') if same(name, b"trailer") => Kind::Trailer,
-        (8, b'l') if same(name, b"location") => Kind::Location,
-        (9, b'f') if same(name, b"forwarded") => Kind::Forwarding,
-        (9, b'x') if same(name, b"x-real-ip") => Kind::Forwarding,
-        (10, b'c') if same(name, b"connection") => Kind::Connection,
-        (10, b'k') if same(name, b"keep-alive") => Kind::KeepAlive,
-        (10, b'u') if same(name, b"user-agent") => Kind::UserAgent,
-        (10, b's') if same(name, b"set-cookie") => Kind::SetCookie,
-        (10, b't') if same(name, b"tracestate") => Kind::Tracestate,
-        (11, b't') if same(name, b"traceparent") => Kind::Traceparent,
-        (12, b'c') if same(name, b"content-type") => Kind::ContentType,
-        (12, b'g') if same(name, b"grpc-timeout") => Kind::GrpcTimeout,
-        (13, b'a') if same(name, b"authorization") => Kind::Authorization,
-        (13, b'x') if same(name, b"x-rewrite-url") => Kind::Forwarding,
-        (14, b'c') if same(name, b"content-length") => Kind::ContentLength,
-        (14, b'h') if same(name, b"http2-settings") => Kind::Http2Settings,
-        (14, b'x') if same(name, b"x-original-url") => Kind::Forwarding,
-        (16, b'c') if same(name, b"content-encoding") => Kind::ContentEncoding,
-        (16, b'p') if same(name, b"proxy-connection") => Kind::ProxyConnection,
-        (17, b't') if same(name, b"transfer-encoding") => Kind::TransferEncoding,
-        (17, b's') if same(name, b"sec-websocket-key") => Kind::SecWebsocketKey,
-        (18, b'p') if same(name, b"proxy-authenticate") => Kind::ProxyAuth,
-        (19, b'p') if same(name, b"proxy-authorization") => Kind::ProxyAuth,
-        (21, b's') if same(name, b"sec-websocket-version") => Kind::SecWebsocketVersion,
-        (25, b'p') if same(name, b"proxy-authentication-info") => Kind::ProxyAuth,
-        (_, b'x') if starts(name, b"x-forwarded-") => Kind::Forwarding,
-        (_, b'r') if starts(name, b"ringfence-") => Kind::Ringfence,
+    // One candidate for each length and first byte; a name that only begins like one is told apart by `is`.
+    let (matched, kind) = match (name.len(), first | 0x20) {
+        (2, b't') => (is(name, b"te"), Kind::Te),
+        (4, b'h') => (is(name, b"host"), Kind::Host),
+        (4, b'd') => (is(name, b"date"), Kind::Date),
+        (6, b'c') => (is(name, b"cookie"), Kind::Cookie),
+        (6, b'e') => (is(name, b"expect"), Kind::Expect),
+        (6, b'o') => (is(name, b"origin"), Kind::Origin),
+        (6, b's') => (is(name, b"server"), Kind::Server),
+        (7, b'u') => (is(name, b"upgrade"), Kind::Upgrade),
+        (7, b't') => (is(name, b"trailer"), Kind::Trailer),
+        (8, b'l') => (is(name, b"location"), Kind::Location),
+        (9, b'f') => (is(name, b"forwarded"), Kind::Forwarding),
+        (9, b'x') => (is(name, b"x-real-ip"), Kind::Forwarding),
+        (10, b'c') => (is(name, b"connection"), Kind::Connection),
+        (10, b'k') => (is(name, b"keep-alive"), Kind::KeepAlive),
+        (10, b'u') => (is(name, b"user-agent"), Kind::UserAgent),
+        (10, b's') => (is(name, b"set-cookie"), Kind::SetCookie),
+        (10, b't') => (is(name, b"tracestate"), Kind::Tracestate),
+        (11, b't') => (is(name, b"traceparent"), Kind::Traceparent),
+        (12, b'c') => (is(name, b"content-type"), Kind::ContentType),
+        (12, b'g') => (is(name, b"grpc-timeout"), Kind::GrpcTimeout),
+        (13, b'a') => (is(name, b"authorization"), Kind::Authorization),
+        (14, b'c') => (is(name, b"content-length"), Kind::ContentLength),
+        (14, b'h') => (is(name, b"http2-settings"), Kind::Http2Settings),
+        (16, b'c') => (is(name, b"content-encoding"), Kind::ContentEncoding),
+        (16, b'p') => (is(name, b"proxy-connection"), Kind::ProxyConnection),
+        (17, b't') => (is(name, b"transfer-encoding"), Kind::TransferEncoding),
+        (17, b's') => (is(name, b"sec-websocket-key"), Kind::SecWebsocketKey),
+        (18, b'p') => (is(name, b"proxy-authenticate"), Kind::ProxyAuth),
+        (19, b'p') => (is(name, b"proxy-authorization"), Kind::ProxyAuth),
+        (21, b's') => (is(name, b"sec-websocket-version"), Kind::SecWebsocketVersion),
+        (25, b'p') => (is(name, b"proxy-authentication-info"), Kind::ProxyAuth),
+        (length, b'x') => (is_forwarding(name, length), Kind::Forwarding),
+        (_, b'r') => (begins(name, b"ringfence-"), Kind::Ringfence),
         _ => return Kind::Other,
     };
-    if !name.contains(&b'_') {
-        kind
-    } else if ALIASED & kind.bit() != 0 {
-        Kind::Alias
-    } else {
-        Kind::Other
+    match matched {
+        Match::No => Kind::Other,
+        Match::Exact => kind,
+        Match::Alias if ALIASED & kind.bit() != 0 => Kind::Alias,
+        Match::Alias => Kind::Other,
+    }
+}
+
+fn is_forwarding(name: &[u8], length: usize) -> Match {
+    match (begins(name, b"x-forwarded-"), length) {
+        (Match::No, 13) => is(name, b"x-rewrite-url"),
+        (Match::No, 14) => is(name, b"x-original-url"),
+        (matched, _) => matched,
+    }
+}
+
+/// A prefix, where an underscore anywhere in the name makes it an alias.
+fn begins<const N: usize>(name: &[u8], prefix: &[u8; N]) -> Match {
+    match is(name, prefix) {
+        Match::Exact if name.contains(&b'_') => Match::Alias,
+        matched => matched,
     }
 }
 

@@ -237,6 +237,7 @@ fn check(
     let host_at = host.as_ptr() as usize - head.as_ptr() as usize;
     let host_span = span(host_at, host_at + host.len())?;
     if version == Version::Http11
+        && summary.has(Kind::Expect)
         && list.of_kind(Kind::Expect).any(|field| !field.value(head).eq_ignore_ascii_case(b"100-continue"))
     {
         return Err(Refusal::Expectation);
@@ -258,11 +259,10 @@ fn check(
     };
     if let Form::Path(start) = form {
         let end = memchr::memchr(b'?', &target[start..]).map_or(target.len(), |found| start + found);
-        let raw = std::str::from_utf8(&target[start..end]).map_err(|_| Refusal::TargetByte)?;
-        let normal = normalize::path(raw, limits.allow)?;
-        checked.oddities = normal.oddities;
-        if let std::borrow::Cow::Owned(path) = normal.path {
-            checked.normal = Some(path.into_boxed_str());
+        if let Some((path, oddities)) = normalize::path_of_head(&target[start..end], limits.allow)? {
+            checked.oddities = oddities;
+            // Kept only where it differs; an encoded character makes a path go the long way, not another one.
+            checked.normal = (path.as_bytes() != &target[start..end]).then_some(path);
         }
         checked.path = Some((start, end));
     }
@@ -279,6 +279,23 @@ fn span(start: usize, end: usize) -> Result<(u32, u32), Refusal> {
 impl RequestHead {
     fn text(&self, (start, end): (u32, u32)) -> &str {
         std::str::from_utf8(&self.bytes[start as usize..end as usize]).unwrap_or_default()
+    }
+
+    /// Method, path, query and authority, without a look at whether they are text: they were checked.
+    pub(super) fn line(&self) -> (&[u8], &[u8], Option<&[u8]>, &[u8]) {
+        let bytes = |(start, end): (u32, u32)| &self.bytes[start as usize..end as usize];
+        let path = match (&self.normal, self.path) {
+            (None, Some(span)) => bytes(span),
+            _ => self.path().as_bytes(),
+        };
+        let query = self.query_span().map(bytes);
+        (bytes((0, u32::from(self.method_len))), path, query, bytes(self.host))
+    }
+
+    fn query_span(&self) -> Option<(u32, u32)> {
+        let (_, path_end) = self.path?;
+        let (_, target_end) = self.target;
+        (path_end < target_end).then_some((path_end + 1, target_end))
     }
 
     /// The method.
@@ -312,9 +329,7 @@ impl RequestHead {
     /// The query as received, without its `?`.
     #[must_use]
     pub fn query(&self) -> Option<&str> {
-        let (_, end) = self.path?;
-        let target_end = self.target.1;
-        (end < target_end).then(|| self.text((end + 1, target_end)))
+        self.query_span().map(|span| self.text(span))
     }
 
     /// What is unusual about the path, each only because [`Limits::allow`] let it through; a route must agree.

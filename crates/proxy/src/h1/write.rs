@@ -80,18 +80,26 @@ pub struct RequestWriter<'b> {
 impl<'b> RequestWriter<'b> {
     /// Appends the head as far as it comes from the request.
     pub fn new(out: &'b mut BytesMut, view: HeadView<'_>, how: &Outbound<'_>) -> Self {
-        let (method, path, query) = (view.method(), view.path(), view.query());
-        let host = how.host.unwrap_or_else(|| view.authority());
-        out.reserve(method.len() + path.len() + query.map_or(0, str::len) + host.len() + 256);
-        out.put_slice(method.as_bytes());
+        let (method, path, query, authority) = match view {
+            HeadView::H1(head) => head.line(),
+            HeadView::H2(_) => (
+                view.method().as_bytes(),
+                view.path().as_bytes(),
+                view.query().map(str::as_bytes),
+                view.authority().as_bytes(),
+            ),
+        };
+        let host = how.host.map_or(authority, str::as_bytes);
+        out.reserve(method.len() + path.len() + query.map_or(0, <[u8]>::len) + host.len() + 256);
+        out.put_slice(method);
         out.put_u8(b' ');
-        out.put_slice(path.as_bytes());
+        out.put_slice(path);
         if let Some(query) = query {
             out.put_u8(b'?');
-            out.put_slice(query.as_bytes());
+            out.put_slice(query);
         }
         out.put_slice(b" HTTP/1.1\r\nHost: ");
-        out.put_slice(host.as_bytes());
+        out.put_slice(host);
         out.put_slice(b"\r\n");
         match view {
             HeadView::H1(head) => copy_runs(out, head.fields(), kind::NOT_COPIED, how.drop),

@@ -1,0 +1,80 @@
+//! What a request is refused with: everything for the operator's event, next to nothing for the caller.
+
+use ringfence_event::{EventId, Verdict};
+
+/// A refusal, or a failure further on.
+#[derive(Clone, Debug)]
+pub(crate) struct Deny {
+    /// Status for the caller.
+    pub(crate) status: u16,
+    /// Pipeline stage.
+    pub(crate) stage: &'static str,
+    /// Stable name of the rule.
+    pub(crate) rule: &'static str,
+    /// For the operator.
+    pub(crate) reason: String,
+    /// Where the rule stands.
+    pub(crate) position: Option<String>,
+    /// The line of the fence that would allow it.
+    pub(crate) missing: Option<String>,
+    /// Nobody forbade it: it went wrong.
+    pub(crate) failed: bool,
+}
+
+impl Deny {
+    pub(crate) fn new(status: u16, stage: &'static str, rule: &'static str, reason: impl Into<String>) -> Self {
+        Self { status, stage, rule, reason: reason.into(), position: None, missing: None, failed: false }
+    }
+
+    /// Something went wrong after the request was allowed.
+    pub(crate) fn failure(status: u16, rule: &'static str, reason: impl Into<String>) -> Self {
+        Self { failed: true, ..Self::new(status, "forward", rule, reason) }
+    }
+
+    pub(crate) fn position(self, position: Option<String>) -> Self {
+        Self { position, ..self }
+    }
+
+    pub(crate) fn missing(self, missing: String) -> Self {
+        Self { missing: Some(missing), ..self }
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict<'_> {
+        if self.failed {
+            return Verdict::Failed { reason: &self.reason };
+        }
+        Verdict::Denied {
+            stage: self.stage,
+            rule: self.rule,
+            position: self.position.as_deref(),
+            reason: &self.reason,
+            missing: self.missing.as_deref(),
+        }
+    }
+
+    /// The gRPC status code that says the same (gRPC, "HTTP to gRPC Status Code Mapping", and 413 and 504 by sense).
+    pub(crate) fn grpc_status(&self) -> &'static str {
+        match self.status {
+            400 => "13",
+            401 => "16",
+            403 => "7",
+            404 => "12",
+            408 | 504 => "4",
+            413 | 431 => "8",
+            429 | 502 | 503 => "14",
+            _ => "2",
+        }
+    }
+}
+
+/// The body for the caller: a problem document (RFC 9457) with nothing in it but the event to ask the operator about.
+pub(crate) fn problem(status: u16, event: EventId) -> String {
+    format!(r#"{{"type":"about:blank","title":"{}","status":{status},"instance":"urn:uuid:{event}"}}"#, reason_phrase(status))
+}
+
+/// Media type of [`problem`].
+pub(crate) const PROBLEM_TYPE: &str = "application/problem+json";
+
+pub(crate) fn reason_phrase(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Error")
+}

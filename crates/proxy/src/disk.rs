@@ -1,0 +1,84 @@
+//! What outlives the process: the last good snapshot, and the highest revision ever enforced.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use ringfence_snapshot::SignedSnapshot;
+
+/// Largest file that is read back.
+const MAX_BYTES: u64 = 32 * 1024 * 1024;
+
+/// The node's folder, `proxy/` in the data directory.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    folder: PathBuf,
+}
+
+impl Disk {
+    pub(crate) fn open(data_dir: &Path) -> io::Result<Self> {
+        let folder = data_dir.join("proxy");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        Ok(Self { folder })
+    }
+
+    /// Highest (epoch, revision) seen; (0, 0) at the first start.
+    ///
+    /// # Errors
+    /// A file that is there and cannot be read: starting from nothing would let old configuration be replayed.
+    pub(crate) fn seen(&self) -> io::Result<(u64, u64)> {
+        match self.read("seen.json")? {
+            Some(text) => serde_json::from_str(&text).map_err(io::Error::other),
+            None => Ok((0, 0)),
+        }
+    }
+
+    /// The last good snapshot, to be verified anew.
+    pub(crate) fn snapshot(&self) -> io::Result<Option<SignedSnapshot>> {
+        let text = self.read("snapshot.json")?;
+        text.map(|text| serde_json::from_str(&text).map_err(io::Error::other)).transpose()
+    }
+
+    /// Keeps a snapshot that verified. The revision is written first: a crash in between forgets a snapshot, not a revision.
+    pub(crate) fn keep(&self, snapshot: &SignedSnapshot, seen: (u64, u64)) -> io::Result<()> {
+        self.write("seen.json", &serde_json::to_vec(&seen)?)?;
+        self.write("snapshot.json", &serde_json::to_vec(snapshot)?)
+    }
+
+    fn read(&self, name: &str) -> io::Result<Option<String>> {
+        let path = self.folder.join(name);
+        match fs::metadata(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Ok(m) if m.len() > MAX_BYTES => return Err(io::Error::other(format!("{} is too large", path.display()))),
+            other => other?,
+        };
+        fs::read_to_string(path).map(Some)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let (path, draft) = (self.folder.join(name), self.folder.join(format!("{name}.new")));
+        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&draft)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&draft, &path)?;
+        File::open(&self.folder)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_kept_is_read_back_and_a_damaged_revision_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::open(dir.path()).unwrap();
+        assert_eq!((disk.seen().unwrap(), disk.snapshot().unwrap()), ((0, 0), None));
+        let snapshot = SignedSnapshot { bytes: "{}".into(), signature: vec![1, 2].into() };
+        disk.keep(&snapshot, (1, 7)).unwrap();
+        assert_eq!((disk.seen().unwrap(), disk.snapshot().unwrap()), ((1, 7), Some(snapshot)));
+        fs::write(dir.path().join("proxy/seen.json"), "[1").unwrap();
+        assert!(disk.seen().is_err());
+    }
+}

@@ -1,0 +1,286 @@
+//! A request from its parsed head to the end of its response: the stages in their order.
+//!
+//! route, authorize ([`Peer::authorize`]) → limit → connect → forward → respond; each may end it with a [`Deny`].
+
+use std::time::Instant;
+
+use ringfence_event::{Call, Event, EventId, Kind as EventKind, TraceContext, Verdict};
+use ringfence_model::Protocol;
+
+use crate::back::Back;
+use crate::body::Send;
+use crate::deny::{Deny, PROBLEM_TYPE, problem};
+use crate::exchange::{Bounds, Exchange, Flow, Outcome};
+use crate::front::Front;
+use crate::h1::{Asked as AskedH1, Framing, Kind, Limits, Outbound, RequestWriter, Version, forward_to_h2};
+use crate::headers::{Forwarding, not_copied, trace_of};
+use crate::live::Live;
+use crate::peer::{Asked, Authorized, Peer, Way};
+use crate::pool::{self, Upstream};
+use crate::stats::Ended;
+use crate::table::Via;
+use crate::view::HeadView;
+use crate::wire::Wire;
+use crate::worker::Worker;
+
+/// Where a request is handled.
+#[derive(Clone, Copy)]
+pub(crate) struct Ctx<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) live: &'a Live,
+    pub(crate) peer: &'a Peer,
+    pub(crate) forwarding: &'a Forwarding,
+    pub(crate) limits: &'a Limits,
+}
+
+/// What comes after a request.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// The next one, if the connection is kept.
+    Request,
+    /// Bytes both ways with this connection.
+    Tunnel(Box<Upstream>),
+    /// Nothing: the connection is no longer in step.
+    Close,
+}
+
+/// Handles one request. `wire` is where an HTTP/1 request is written.
+pub(crate) async fn handle(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'_>, wire: &mut Wire) -> Next {
+    let started = ctx.worker.touch();
+    let trace = trace_of(view);
+    ctx.live.set_busy(true);
+    let report = Report { ctx, view, started, trace };
+    let asked = Asked { method: view.method(), host: view.host(), path: view.path() };
+    let next = match ctx.peer.authorize(ctx.worker, asked) {
+        Err(deny) => report.refuse(front, &ctx.peer.callee_name(ctx.worker), deny).await,
+        Ok(authorized) => {
+            ctx.live.set_edge(authorized.edge.id);
+            match forward(ctx, view, front, wire, &authorized, &trace).await {
+                (Outcome::Done { status }, _) => {
+                    report.served(&authorized, status);
+                    Next::Request
+                }
+                (Outcome::Switched, upstream) => {
+                    report.served(&authorized, 101);
+                    upstream.map_or(Next::Close, |upstream| Next::Tunnel(Box::new(upstream)))
+                }
+                (Outcome::Failed(deny), _) => report.refuse(front, &authorized.edge.callee, deny).await,
+                (Outcome::Broken { status, reason, reset }, _) => {
+                    front.abort(reset);
+                    report.failed(&authorized, status, &reason);
+                    Next::Close
+                }
+                (Outcome::Unsent, _) => {
+                    let reason = "the callee closed the connection before the request was sent, twice";
+                    report.refuse(front, &authorized.edge.callee, Deny::failure(502, "upstream.closed", reason)).await
+                }
+                (Outcome::Gone, _) => {
+                    report.failed(&authorized, 499, "the client closed the connection");
+                    Next::Close
+                }
+            }
+        }
+    };
+    if !matches!(next, Next::Tunnel(_)) {
+        ctx.live.clear_edge();
+        ctx.live.set_busy(false);
+    }
+    next
+}
+
+/// Sends an authorized request on, once more if it provably was not sent.
+async fn forward(
+    ctx: &Ctx<'_>,
+    view: HeadView<'_>,
+    front: &mut Front<'_>,
+    wire: &mut Wire,
+    authorized: &Authorized,
+    trace: &TraceContext,
+) -> (Outcome, Option<Upstream>) {
+    let limits = &authorized.edge.table().limits;
+    let body = limits.body;
+    if let (Framing::Length(length), Some(most)) = (view.framing(), body) {
+        if length > most {
+            let reason = format!("a body of {length} bytes is larger than the limit of {most}");
+            return (Outcome::Failed(Deny::new(413, "limit", "limit.body", reason)), None);
+        }
+    }
+    let now = ctx.worker.now_ms();
+    let bounds = Bounds {
+        body,
+        idle_ms: limits.idle.as_millis() as u64,
+        end_ms: limits.request_time.map_or(u64::MAX, |time| now + time.as_millis() as u64),
+    };
+    let mut flow = Flow::default();
+    let mut tried = false;
+    loop {
+        let back = match open(ctx, view, front, wire, authorized, trace, tried).await {
+            Ok(back) => back,
+            Err(deny) if !tried && deny.rule == "connect.failed" => {
+                tried = true;
+                continue;
+            }
+            Err(deny) => return (Outcome::Failed(deny), None),
+        };
+        let mut exchange = Exchange::new(ctx.worker, ctx.live, front, back, &mut flow, bounds);
+        match exchange.run().await {
+            Outcome::Unsent if !tried => tried = true,
+            Outcome::Done { status } => {
+                if exchange.request_sent() {
+                    if let Some(upstream) = exchange.back.into_reusable() {
+                        ctx.worker.pool.put(&authorized.next, upstream, ctx.worker.now_ms());
+                    }
+                }
+                return (Outcome::Done { status }, None);
+            }
+            Outcome::Switched => return (Outcome::Switched, exchange.back.into_upstream()),
+            other => return (other, None),
+        }
+    }
+}
+
+/// A connection to the callee, with the head of the request on it.
+async fn open<'b>(
+    ctx: &Ctx<'b>,
+    view: HeadView<'_>,
+    front: &Front<'_>,
+    wire: &'b mut Wire,
+    authorized: &Authorized,
+    trace: &TraceContext,
+    again: bool,
+) -> Result<Back<'b>, Deny> {
+    let edge = &authorized.next;
+    let mesh = matches!(edge.via, Via::Mesh { .. });
+    // The mesh keeps the caller's version; a service gets the one that it speaks.
+    let h2 = if mesh { view.version() == Version::Http2 } else { edge.protocol == Protocol::Grpc };
+    let head_request = view.method() == "HEAD";
+    if h2 {
+        let hold = pool::open_h2(ctx.worker, edge).await?;
+        let malformed = |e: crate::h1::Refusal| Deny::new(400, "parse", "framing", e.to_string());
+        let scheme = if mesh { "https" } else { "http" };
+        let mut request = forward_to_h2(view, scheme, view.authority(), not_copied()).map_err(malformed)?;
+        ctx.forwarding.into_map(view, edge, trace, request.headers_mut());
+        let last = front.request_is_end();
+        let refused = |e: h2::Error| Deny::failure(502, "connect.failed", format!("{} takes no stream: {e}", edge.callee));
+        let mut send = hold.0.send.clone().ready().await.map_err(|e| {
+            hold.0.retire();
+            refused(e)
+        })?;
+        let (response, stream) = send.send_request(request, last).map_err(refused)?;
+        return Ok(Back::h2(hold, response, Send::new(stream, last), head_request));
+    }
+    let upgrade = view.websocket_upgrade();
+    let upstream = match ctx.worker.pool.take(edge, ctx.worker.now_ms()) {
+        Some(upstream) if !again => upstream,
+        _ => pool::open(ctx.worker, edge).await?,
+    };
+    // At a second try the bytes of the first are still there: none has left.
+    if wire.is_empty() {
+        wire.begin(view.framing());
+        let expect = view.expects_continue();
+        let how = Outbound { framing: view.framing(), host: None, upgrade, expect, drop: not_copied() };
+        let mut writer = RequestWriter::new(&mut wire.out, view, &how);
+        ctx.forwarding.fields(view, edge, trace, |name, value| writer.field(name, value));
+        writer.finish();
+    }
+    Ok(Back::h1(upstream, wire, AskedH1 { head: head_request, upgrade }, ctx.limits))
+}
+
+/// Tells what became of a request: an event, a count, and an answer if it was refused.
+struct Report<'a> {
+    ctx: &'a Ctx<'a>,
+    view: HeadView<'a>,
+    started: Instant,
+    trace: TraceContext,
+}
+
+impl Report<'_> {
+    fn served(&self, authorized: &Authorized, status: u16) {
+        let duration_us = self.duration();
+        self.emit(&authorized.edge.callee, status, duration_us, Verdict::Allowed, None);
+        if self.ctx.peer.counts() {
+            let ended = if status >= 500 { Ended::Failed { duration_us } } else { Ended::Served { duration_us } };
+            self.ctx.worker.counters.count(authorized.edge.id, ended);
+        }
+    }
+
+    fn failed(&self, authorized: &Authorized, status: u16, reason: &str) {
+        let duration_us = self.duration();
+        self.emit(&authorized.edge.callee, status, duration_us, Verdict::Failed { reason }, None);
+        if self.ctx.peer.counts() {
+            self.ctx.worker.counters.count(authorized.edge.id, Ended::Failed { duration_us });
+        }
+    }
+
+    async fn refuse(&self, front: &mut Front<'_>, callee: &std::sync::Arc<str>, deny: Deny) -> Next {
+        let (id, duration_us) = (EventId::new(), self.duration());
+        self.emit(callee, deny.status, duration_us, deny.verdict(), Some(id));
+        let (peer, worker) = (self.ctx.peer, self.ctx.worker);
+        // A refused delivery is counted where it is refused, a failed one where it was sent from.
+        if peer.counts() || !deny.failed {
+            let edge = worker.shared.edge_id(&peer.caller, callee);
+            worker.counters.count(edge, if deny.failed { Ended::Failed { duration_us } } else { Ended::Denied });
+        }
+        if front.begun() {
+            front.abort(h2::Reason::CANCEL);
+            return Next::Close;
+        }
+        answer(self.ctx, front, self.is_grpc(), &deny, id).await
+    }
+
+    fn is_grpc(&self) -> bool {
+        self.view.known(Kind::ContentType).is_some_and(|value| value.starts_with(b"application/grpc"))
+    }
+
+    fn duration(&self) -> u64 {
+        self.ctx.worker.touch().duration_since(self.started).as_micros() as u64
+    }
+
+    fn emit(&self, callee: &str, status: u16, duration_us: u64, verdict: Verdict<'_>, id: Option<EventId>) {
+        let peer = self.ctx.peer;
+        let call = Call {
+            caller: &peer.caller,
+            caller_id: peer.caller_id.as_ref().map(ringfence_spiffe::SpiffeId::as_str),
+            source: matches!(peer.way, Way::Gateway).then(|| peer.source.ip()),
+            callee,
+            point: peer.point(),
+            method: self.view.method().as_bytes(),
+            path: self.view.path().as_bytes(),
+            status,
+            duration_us,
+            verdict,
+        };
+        self.ctx.worker.emit_traced(EventKind::Call(call), self.trace.trace, id);
+    }
+}
+
+/// Sends the answer to what is refused, in the form that the client's protocol has for it.
+pub(crate) async fn answer(ctx: &Ctx<'_>, front: &mut Front<'_>, grpc: bool, deny: &Deny, id: EventId) -> Next {
+    if let Front::H1(h1) = front {
+        // What is left of the request would be read as the next one.
+        h1.keep &= h1.decoder.is_end();
+    }
+    let put = if grpc {
+        let message = format!("refused, event {id}");
+        let fields = [("content-type", "application/grpc"), ("grpc-status", deny.grpc_status()), ("grpc-message", &message)];
+        front.put_own(200, &fields, String::new())
+    } else {
+        front.put_own(deny.status, &[("content-type", PROBLEM_TYPE)], problem(deny.status, id))
+    };
+    ctx.live.arm(ctx.worker.now_ms() + 5_000);
+    let flushed = match put {
+        Ok(()) => ctx.live.within(std::future::poll_fn(|cx| front.poll_flush(cx))).await,
+        Err(broken) => Ok(Err(broken)),
+    };
+    if matches!(flushed, Ok(Ok(()))) { Next::Request } else { Next::Close }
+}
+
+impl Worker {
+    fn emit_traced(&self, kind: EventKind<'_>, trace: ringfence_event::TraceId, id: Option<EventId>) {
+        let event = Event::new(kind).trace(trace).revision(self.revision());
+        self.events.emit(&match id {
+            Some(id) => event.with_id(id),
+            None => event,
+        });
+    }
+}

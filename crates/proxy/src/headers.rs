@@ -1,0 +1,112 @@
+//! What the callee is told about the caller: set afresh from what was verified, never copied from what a caller said.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use ringfence_event::TraceContext;
+use ringfence_spiffe::Kind as IdKind;
+
+use crate::h1::{DropList, Kind};
+use crate::peer::{Peer, Way};
+use crate::table::Edge;
+use crate::view::HeadView;
+
+/// What is the same for all requests of a connection.
+#[derive(Debug)]
+pub(crate) struct Forwarding {
+    /// `X-Forwarded-For`: only clients outside have an address that means something.
+    address: Option<String>,
+    proto: &'static str,
+    /// `Forwarded`, up to its host.
+    forwarded: String,
+    /// `X-Forwarded-Client-Cert` up to the callee.
+    identity: Option<String>,
+    /// The peer is the gateway, which has verified what it says of its clients.
+    from_gateway: bool,
+}
+
+/// Fields that are not copied besides those that never are: the trace goes on with a span of our own.
+pub(crate) fn not_copied() -> &'static DropList {
+    static LIST: std::sync::LazyLock<DropList> = std::sync::LazyLock::new(|| DropList::new(["traceparent"]));
+    &LIST
+}
+
+/// The trace that a request belongs to, with a span of our own.
+pub(crate) fn trace_of(view: HeadView<'_>) -> TraceContext {
+    match view.known(Kind::Traceparent).and_then(TraceContext::parse) {
+        Some(context) => context.child(),
+        None => TraceContext::start(),
+    }
+}
+
+impl Forwarding {
+    pub(crate) fn of(peer: &Peer) -> Self {
+        let proto = if peer.tls && matches!(peer.way, Way::Gateway) { "https" } else { "http" };
+        let (address, node) = match peer.way {
+            Way::Gateway => {
+                let ip = peer.source.ip().to_canonical();
+                let node = match ip {
+                    IpAddr::V4(v4) => v4.to_string(),
+                    IpAddr::V6(v6) => format!("\"[{v6}]\""),
+                };
+                (Some(ip.to_string()), node)
+            }
+            // RFC 7239, section 6.3: a name of our own instead of an address.
+            Way::Outbound { .. } | Way::Inbound { .. } => (None, format!("_{}", peer.caller)),
+        };
+        let from_gateway = matches!(peer.way, Way::Inbound { .. })
+            && peer.caller_id.as_ref().is_some_and(|id| matches!(id.kind(), Some(IdKind::Gateway(_))));
+        Self {
+            address,
+            proto,
+            forwarded: format!("for={node};proto={proto};host="),
+            identity: peer.caller_id.as_ref().map(|id| format!("URI={id}")),
+            from_gateway,
+        }
+    }
+
+    /// Calls `put` with each field that the callee is sent.
+    pub(crate) fn fields(&self, view: HeadView<'_>, edge: &Edge, trace: &TraceContext, mut put: impl FnMut(&'static str, &[u8])) {
+        let authority = view.authority();
+        if self.from_gateway {
+            for name in ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"] {
+                if let Some(value) = view.field(name) {
+                    put(name, value);
+                }
+            }
+        } else {
+            if let Some(address) = &self.address {
+                put("x-forwarded-for", address.as_bytes());
+            }
+            put("x-forwarded-proto", self.proto.as_bytes());
+            put("x-forwarded-host", authority.as_bytes());
+            let mut forwarded = [0_u8; 512];
+            let (prefix, host) = (self.forwarded.as_bytes(), authority.as_bytes());
+            // A host with a port or in brackets is quoted (RFC 7239, section 4).
+            let quote = usize::from(host.iter().any(|b| matches!(b, b':' | b'[')));
+            let length = prefix.len() + host.len() + 2 * quote;
+            if let Some(value) = forwarded.get_mut(..length) {
+                value[..prefix.len()].copy_from_slice(prefix);
+                value[prefix.len()..].fill(b'"');
+                value[prefix.len() + quote..length - quote].copy_from_slice(host);
+                put("forwarded", value);
+            }
+        }
+        if let Some(identity) = &self.identity {
+            // Only the last hop before the service says who called; on the mesh the handshake does.
+            if !matches!(edge.via, crate::table::Via::Mesh { .. }) {
+                put("x-forwarded-client-cert", identity.as_bytes());
+            }
+        }
+        put("traceparent", &trace.encode());
+    }
+
+    /// The same into the header map of an HTTP/2 request.
+    pub(crate) fn into_map(&self, view: HeadView<'_>, edge: &Edge, trace: &TraceContext, map: &mut HeaderMap) {
+        self.fields(view, edge, trace, |name, value| {
+            if let Ok(value) = HeaderValue::from_bytes(value) {
+                map.insert(HeaderName::from_static(name), value);
+            }
+        });
+    }
+}

@@ -1,0 +1,129 @@
+//! A client's HTTP/2 connection: each stream is a task of its own, cut by itself.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::{Bytes, BytesMut};
+use h2::RecvStream;
+use h2::server::SendResponse;
+
+use crate::deny::Deny;
+use crate::front::Front;
+use crate::handle::{Ctx, answer, handle};
+use crate::headers::Forwarding;
+use crate::io::{Io, Rewind};
+use crate::live::Live;
+use crate::peer::Peer;
+use crate::pipeline;
+use crate::view::{H2Head, HeadView};
+use crate::wire::Wire;
+use crate::worker::Worker;
+
+/// Streams that a client may have reset while we still hold them: what a rapid reset floods.
+const MAX_RESET: usize = 32;
+
+/// Serves a connection on which these bytes were read already.
+pub(crate) async fn serve(worker: &Rc<Worker>, live: &Live, peer: &Rc<Peer>, read: BytesMut, io: Io) {
+    let limits = worker.table().map(|t| t.limits.clone()).unwrap_or_default();
+    let idle = limits.idle.as_millis() as u64;
+    live.arm(worker.now_ms() + limits.header_time.as_millis() as u64);
+    let handshake = h2::server::Builder::new()
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .initial_window_size(64 * 1024)
+        .initial_connection_window_size(512 * 1024)
+        .max_send_buffer_size(64 * 1024)
+        .max_concurrent_reset_streams(MAX_RESET)
+        .max_pending_accept_reset_streams(MAX_RESET)
+        .max_local_error_reset_streams(Some(64))
+        .handshake::<_, Bytes>(Rewind { head: read, io });
+    let Ok(Ok(mut connection)) = live.within(handshake).await else { return };
+    let forwarding = Rc::new(Forwarding::of(peer));
+    let streams = Rc::new(Cell::new(0_usize));
+    let mut leaving = false;
+    live.arm(worker.now_ms() + idle);
+    loop {
+        let accepted = std::future::poll_fn(|cx| {
+            if !leaving && (live.draining() || worker.is_draining()) {
+                leaving = true;
+                connection.graceful_shutdown();
+            }
+            if let Poll::Ready(accepted) = connection.poll_accept(cx) {
+                return Poll::Ready(accepted);
+            }
+            let busy = streams.get() > 0;
+            live.set_busy(busy);
+            if live.timed_out() {
+                if !busy && leaving {
+                    return Poll::Ready(None);
+                }
+                // Streams have deadlines of their own; the connection ends once it has been without any for a while.
+                if !busy {
+                    leaving = true;
+                    connection.graceful_shutdown();
+                    let _ = connection.poll_closed(cx);
+                }
+                live.arm(worker.now_ms() + idle);
+            }
+            Poll::Pending
+        })
+        .await;
+        let Some(Ok((request, respond))) = accepted else { return };
+        live.arm(worker.now_ms() + idle);
+        let (worker, peer, forwarding) = (worker.clone(), peer.clone(), forwarding.clone());
+        let count = Count::new(&streams);
+        tokio::task::spawn_local(async move {
+            let entry = worker.live.enter();
+            let ended = entry.run(stream(&worker, entry.live(), &peer, &forwarding, request, respond)).await;
+            if let Err(cut) = ended {
+                pipeline::tell_cut(&worker, &peer, entry.live(), cut);
+            }
+            drop(count);
+        });
+    }
+}
+
+async fn stream(
+    worker: &Worker,
+    live: &Live,
+    peer: &Peer,
+    forwarding: &Forwarding,
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
+    let table = worker.table();
+    let defaults = crate::h1::Limits::default();
+    let limits = table.as_ref().map_or(&defaults, |t| &t.http1);
+    let ctx = Ctx { worker, live, peer, forwarding, limits };
+    let (parts, body) = request.into_parts();
+    let end = body.is_end_stream();
+    let mut front = Front::h2(body, respond);
+    match H2Head::new(parts, end, limits) {
+        Ok(head) => {
+            let mut wire = Wire::default();
+            handle(&ctx, HeadView::H2(&head), &mut front, &mut wire).await;
+        }
+        Err(refusal) => {
+            let deny = Deny::new(refusal.status(), "parse", "framing", refusal.to_string());
+            let id = pipeline::tell_refused(worker, peer, &deny);
+            answer(&ctx, &mut front, false, &deny, id).await;
+        }
+    }
+}
+
+/// Counts a stream while it runs.
+struct Count(Rc<Cell<usize>>);
+
+impl Count {
+    fn new(streams: &Rc<Cell<usize>>) -> Self {
+        streams.set(streams.get() + 1);
+        Self(streams.clone())
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}

@@ -1,0 +1,401 @@
+//! The control thread of the node: told by the supervisor what to serve, by control what to enforce.
+
+use std::cell::{Cell, RefCell};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringfence_channel::{Channel, ChannelError, Receiver, Sender};
+use ringfence_event::{Emitter, Entity, Event, Kind, Lifecycle, LifecycleActivity, Severity, Writer};
+use ringfence_keys::VerifyingKey;
+use ringfence_model::GatewayTls;
+use ringfence_snapshot::node::{FromProxy, Stats, ToProxy};
+use ringfence_snapshot::{SignedSnapshot, SnapshotError, VerifiedSnapshot};
+use ringfence_spiffe::{BundleSet, TrustBundle, TrustDomain};
+use ringfence_tls::GatewayCertificate;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, spawn_local};
+
+use crate::disk::Disk;
+use crate::identity::{Arrived, Renewer};
+use crate::protocol::{FromNode, ListenerKind, ToNode};
+use crate::shared::Shared;
+use crate::stats;
+use crate::table::Table;
+use crate::worker::{Command, unix_now};
+
+/// How often due certificates are looked for.
+const RENEW: Duration = Duration::from_millis(100);
+/// How often control is told what happened.
+const STATS: Duration = Duration::from_secs(1);
+
+/// The control thread's state.
+pub(crate) struct Node {
+    shared: Arc<Shared>,
+    workers: Vec<mpsc::Sender<Command>>,
+    key: VerifyingKey,
+    disk: Disk,
+    events: Emitter,
+    writer: Writer,
+    supervisor: Sender<FromNode>,
+    control: RefCell<Option<(Sender<FromProxy>, JoinHandle<()>)>>,
+    renewer: RefCell<Renewer>,
+    seen: Cell<(u64, u64)>,
+    table: RefCell<Option<Arc<Table>>>,
+    serving: RefCell<Option<GatewayCertificate>>,
+    files: RefCell<Option<GatewayCertificate>>,
+}
+
+impl Node {
+    pub(crate) fn new(
+        key: VerifyingKey,
+        disk: Disk,
+        shared: Arc<Shared>,
+        writer: Writer,
+        workers: Vec<mpsc::Sender<Command>>,
+        supervisor: Sender<FromNode>,
+    ) -> std::io::Result<Rc<Self>> {
+        Ok(Rc::new(Self {
+            seen: Cell::new(disk.seen()?),
+            events: writer.emitter(),
+            shared,
+            workers,
+            key,
+            disk,
+            writer,
+            supervisor,
+            control: RefCell::default(),
+            renewer: RefCell::default(),
+            table: RefCell::default(),
+            serving: RefCell::default(),
+            files: RefCell::default(),
+        }))
+    }
+
+    /// Serves until the supervisor says that it is over, or is gone.
+    pub(crate) async fn serve(self: &Rc<Self>, mut supervisor: Receiver<ToNode>) -> Result<(), ChannelError> {
+        self.last_good().await;
+        spawn_local(self.clone().renew());
+        spawn_local(self.clone().report());
+        self.supervisor.send(&FromNode::Ready, &[]).await?;
+        loop {
+            let (message, descriptors) = match supervisor.recv().await {
+                Err(ChannelError::Closed) => return Ok(()),
+                received => received?,
+            };
+            match message {
+                ToNode::Shutdown => return Ok(()),
+                message => {
+                    if let Err(reason) = self.follow(message, descriptors).await {
+                        self.tell("supervisor", LifecycleActivity::Update, &reason, Severity::Medium);
+                        self.supervisor.send(&FromNode::Refused { reason }, &[]).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn follow(self: &Rc<Self>, message: ToNode, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+        match message {
+            ToNode::Start(_) => return Err("the node has been started already".into()),
+            ToNode::Shutdown => {}
+            ToNode::Listener { kind } => return self.listen(kind, descriptors).await,
+            ToNode::CloseListener { kind } => self.broadcast(|| Command::Close(kind.clone())).await,
+            ToNode::Control => self.connect_control(channel(descriptors)?)?,
+            ToNode::Shim { service } => {
+                let shim = self.shared.shims.of(&service);
+                let channel = Channel::new(channel(descriptors)?).map_err(|e| e.to_string())?;
+                let node = self.clone();
+                spawn_local(async move {
+                    let ended = shim.supply(channel).await;
+                    if let Err(e) = ended {
+                        let message = format!("the channel to the shim ended: {e}");
+                        node.tell(&service, LifecycleActivity::Update, &message, Severity::Low);
+                    }
+                });
+            }
+            ToNode::ShimGone { service } => self.shared.shims.of(&service).gone(),
+            ToNode::ShimReady { service } => self.shared.shims.of(&service).set_ready(true),
+            ToNode::ShimNotReady { service } => self.shared.shims.of(&service).set_ready(false),
+            ToNode::GatewayFiles { cert, key } => {
+                let certificate = GatewayCertificate::from_pem(cert.as_bytes(), key.expose().as_bytes());
+                *self.files.borrow_mut() = Some(certificate.map_err(|e| format!("gateway certificate: {e}"))?);
+                self.choose_certificate();
+            }
+            ToNode::Drain { seconds } => {
+                let node = self.clone();
+                spawn_local(async move { node.drain(Duration::from_secs(seconds)).await });
+            }
+        }
+        Ok(())
+    }
+
+    /// Sockets of thread 0, 1, … of the first address, then of the next.
+    async fn listen(&self, kind: ListenerKind, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+        let threads = self.workers.len();
+        if descriptors.is_empty() || descriptors.len() % threads != 0 {
+            return Err(format!("{kind:?} came with {} sockets for {threads} threads", descriptors.len()));
+        }
+        let mut shares: Vec<Vec<TcpListener>> = (0..threads).map(|_| Vec::new()).collect();
+        for (i, descriptor) in descriptors.into_iter().enumerate() {
+            shares[i % threads].push(descriptor.into());
+        }
+        let mut answers = Vec::new();
+        for (worker, share) in self.workers.iter().zip(shares) {
+            let (done, answer) = oneshot::channel();
+            let _ = worker.send(Command::Listen(kind.clone(), share, done)).await;
+            answers.push(answer);
+        }
+        for answer in answers {
+            answer.await.map_err(|_| format!("{kind:?} came with something that is no listening socket"))?;
+        }
+        let _ = self.supervisor.send(&FromNode::Listening { kind }, &[]).await;
+        Ok(())
+    }
+
+    async fn broadcast(&self, command: impl Fn() -> Command) {
+        for worker in &self.workers {
+            let _ = worker.send(command()).await;
+        }
+    }
+
+    async fn drain(&self, time: Duration) {
+        let mut answers = Vec::new();
+        for worker in &self.workers {
+            let (done, answer) = oneshot::channel();
+            let _ = worker.send(Command::Drain(time, done)).await;
+            answers.push(answer);
+        }
+        let mut cut = 0;
+        for answer in answers {
+            cut += answer.await.unwrap_or(0);
+        }
+        let _ = self.supervisor.send(&FromNode::Drained { cut }, &[]).await;
+    }
+
+    /// Takes a channel to control; one from before is forgotten.
+    fn connect_control(self: &Rc<Self>, socket: UnixStream) -> Result<(), String> {
+        let channel = Channel::<FromProxy, ToProxy>::new(socket).map_err(|e| e.to_string())?;
+        let (sender, receiver) = channel.split();
+        self.renewer.borrow_mut().reconnected();
+        let task = spawn_local(self.clone().control(sender.clone(), receiver));
+        if let Some((_, before)) = self.control.borrow_mut().replace((sender, task)) {
+            before.abort();
+        }
+        Ok(())
+    }
+
+    async fn control(self: Rc<Self>, sender: Sender<FromProxy>, mut receiver: Receiver<ToProxy>) {
+        let hello = FromProxy::Hello { version: env!("CARGO_PKG_VERSION").into(), seen: self.seen.get() };
+        let mut open = sender.send(&hello, &[]).await.is_ok();
+        while open {
+            let Ok((message, _)) = receiver.recv().await else { break };
+            open = match message {
+                ToProxy::Snapshot(signed) => {
+                    let answer = self.take(&signed).await;
+                    sender.send(&answer, &[]).await.is_ok()
+                }
+                ToProxy::Signed { request, outcome } => {
+                    self.certificate(request, outcome);
+                    true
+                }
+                ToProxy::Renew => {
+                    self.renewer.borrow_mut().renew_all();
+                    true
+                }
+            };
+        }
+        // The last good snapshot stays in force until its lease is over.
+        self.tell("control", LifecycleActivity::Stop, "control is gone", Severity::Medium);
+    }
+
+    /// Enforces what the disk remembers, until control says more.
+    async fn last_good(&self) {
+        let found = match self.disk.snapshot() {
+            Ok(Some(signed)) => signed.verify(&self.key, unix_now(), self.seen.get()).map_err(|e| e.to_string()),
+            Ok(None) => return,
+            Err(e) => Err(e.to_string()),
+        };
+        let applied = match found {
+            Ok(snapshot) => self.apply(snapshot).await,
+            Err(e) => Err(e),
+        };
+        if let Err(reason) = applied {
+            let message = format!("the last good snapshot is not used: {reason}");
+            self.entity("snapshot", "last-good", 2, false, &message);
+        }
+    }
+
+    async fn take(&self, signed: &SignedSnapshot) -> FromProxy {
+        let verified = signed.verify(&self.key, unix_now(), self.seen.get());
+        let claimed = |e: &SnapshotError| if let SnapshotError::Rollback { offered, .. } = e { *offered } else { 0 };
+        let (revision, outcome) = match verified {
+            Err(e) => (claimed(&e), Err(e.to_string())),
+            Ok(snapshot) => {
+                let (revision, seen) = (snapshot.revision, (snapshot.epoch, snapshot.revision));
+                let applied = self.apply(snapshot).await;
+                if applied.is_ok() {
+                    self.seen.set(seen);
+                    // A full disk must not keep a revocation from being enforced.
+                    if let Err(e) = self.disk.keep(signed, seen) {
+                        let message = format!("the snapshot could not be kept: {e}");
+                        self.tell("proxy", LifecycleActivity::Update, &message, Severity::High);
+                    }
+                }
+                (revision, applied)
+            }
+        };
+        let name = revision.to_string();
+        match outcome {
+            Ok(()) => {
+                self.entity("snapshot", &name, 3, true, "in force");
+                let _ = self.supervisor.send(&FromNode::Applied { revision }, &[]).await;
+                FromProxy::Ack { revision }
+            }
+            Err(reason) => {
+                self.entity("snapshot", &name, 3, false, &reason);
+                FromProxy::Nack { revision, reason }
+            }
+        }
+    }
+
+    /// Puts a verified snapshot in force on every thread.
+    async fn apply(&self, snapshot: VerifiedSnapshot) -> Result<(), String> {
+        let bundles = bundles(&snapshot)?;
+        let compiled =
+            self.shared.with_interner(|interner| Table::compile(snapshot, interner, &self.shared.shims));
+        let table = Arc::new(compiled.map_err(|e| e.to_string())?);
+        // Whom to believe first: nobody is let in by the new table whom the new bundle would refuse.
+        if self.shared.mesh.bundles().generation() != bundles.generation() || self.table.borrow().is_none() {
+            self.shared.mesh.set_bundles(bundles);
+        }
+        let mut answers = Vec::new();
+        for worker in &self.workers {
+            let (done, answer) = oneshot::channel();
+            let _ = worker.send(Command::Table(table.clone(), done)).await;
+            answers.push(answer);
+        }
+        for answer in answers {
+            let _ = answer.await;
+        }
+        for id in self.renewer.borrow_mut().follow(&table.snapshot) {
+            self.shared.mesh.remove_identity(&id);
+        }
+        *self.table.borrow_mut() = Some(table);
+        self.choose_certificate();
+        self.ask();
+        Ok(())
+    }
+
+    fn certificate(&self, request: u64, outcome: Result<ringfence_snapshot::node::Issued, String>) {
+        let Some((name, arrived)) = self.renewer.borrow_mut().answered(request, outcome) else { return };
+        match arrived {
+            Ok(Arrived::Identity(identity)) => {
+                self.shared.mesh.put_identity(identity);
+                self.shared.identities.notify_waiters();
+                self.entity("certificate", &name, 3, true, "in use");
+            }
+            Ok(Arrived::Serving(certificate)) => {
+                *self.serving.borrow_mut() = Some(certificate);
+                self.choose_certificate();
+                self.entity("certificate", &name, 3, true, "in use at the gateway");
+            }
+            Err(reason) => self.entity("certificate", &name, 1, false, &reason),
+        }
+    }
+
+    /// The gateway shows what the fence says: the certificate from files, or the one from the serving CA.
+    fn choose_certificate(&self) {
+        let from_files = self.table.borrow().as_ref().is_some_and(|t| {
+            t.snapshot.gateway.as_ref().is_some_and(|g| matches!(g.tls, GatewayTls::Files { .. }))
+        });
+        let chosen = if from_files { self.files.borrow() } else { self.serving.borrow() };
+        if let Some(certificate) = &*chosen {
+            self.shared.certificates.set(std::slice::from_ref(certificate));
+        }
+    }
+
+    fn ask(&self) {
+        let Some((sender, _)) = &*self.control.borrow() else { return };
+        let questions = self.renewer.borrow_mut().due();
+        if !questions.is_empty() {
+            let sender = sender.clone();
+            spawn_local(async move {
+                for question in questions {
+                    if sender.send(&question, &[]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    }
+
+    async fn renew(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(RENEW).await;
+            self.ask();
+        }
+    }
+
+    async fn report(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(STATS).await;
+            let sender = self.control.borrow().as_ref().map(|(sender, _)| sender.clone());
+            if let Some(sender) = sender {
+                let _ = sender.send(&FromProxy::Stats(self.stats()), &[]).await;
+            }
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let shards = self.shared.shards();
+        let (revision, stale) = match &*self.table.borrow() {
+            Some(table) => (table.snapshot.revision, unix_now() >= table.fresh_until),
+            None => (0, true),
+        };
+        let outside = self.shared.gateway_metrics.snapshot().groups;
+        let inside = self.shared.mesh.metrics().snapshot().groups;
+        let groups = inside.iter().zip(outside).map(|((group, a), (_, b))| (group.as_str().to_owned(), a + b));
+        Stats {
+            revision,
+            stale,
+            connections: shards.iter().map(|s| s.open_connections()).sum(),
+            events: (self.writer.stats().written(), self.writer.stats().dropped()),
+            groups: groups.filter(|(_, n)| *n > 0).collect(),
+            edges: self.shared.with_interner(|interner| stats::sum(&shards, interner)),
+            certificates: self.renewer.borrow().certificates(),
+        }
+    }
+
+    fn revision(&self) -> u64 {
+        self.table.borrow().as_ref().map_or(0, |t| t.snapshot.revision)
+    }
+
+    fn entity(&self, entity: &str, name: &str, activity: u8, granted: bool, message: &str) {
+        let kind = Kind::Entity(Entity { entity, name, uid: None, activity, granted, message });
+        self.events.emit(&Event::new(kind).revision(self.revision()));
+    }
+
+    fn tell(&self, name: &str, activity: LifecycleActivity, message: &str, severity: Severity) {
+        let kind = Kind::Lifecycle(Lifecycle { name, activity, message, severity });
+        self.events.emit(&Event::new(kind).revision(self.revision()));
+    }
+}
+
+fn channel(descriptors: Vec<OwnedFd>) -> Result<UnixStream, String> {
+    match <[OwnedFd; 1]>::try_from(descriptors) {
+        Ok([descriptor]) => Ok(descriptor.into()),
+        Err(other) => Err(format!("a channel comes with one descriptor, not {}", other.len())),
+    }
+}
+
+fn bundles(snapshot: &VerifiedSnapshot) -> Result<BundleSet, String> {
+    let trust_domain = TrustDomain::new(&snapshot.trust_domain).map_err(|e| e.to_string())?;
+    let roots = snapshot.bundle.x509.iter().map(|der| der.0.clone().into()).collect();
+    let generation = snapshot.bundle.generation;
+    let bundle = TrustBundle::new(trust_domain, roots, Vec::new(), generation, None).map_err(|e| e.to_string())?;
+    Ok(BundleSet::new(generation, [Arc::new(bundle)]))
+}

@@ -1,0 +1,71 @@
+//! What all threads of the node share. Nothing here is touched by a request on an open connection.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ringfence_event::Emitter;
+use ringfence_spiffe::BundleSet;
+use ringfence_tls::{Alpn, GatewayCertificates, GatewayError, HandshakeMetrics, Mesh, ServerConfig, gateway_server_config};
+use tokio::sync::Notify;
+
+use crate::shims::Shims;
+use crate::stats::Shard;
+use crate::table::{EdgeId, Interner};
+
+/// Shared by all threads.
+pub(crate) struct Shared {
+    pub(crate) mesh: Mesh,
+    pub(crate) mesh_config: Arc<ServerConfig>,
+    /// Where our own mesh listener is reached.
+    pub(crate) mesh_address: SocketAddr,
+    pub(crate) certificates: GatewayCertificates,
+    pub(crate) gateway_config: Arc<ServerConfig>,
+    pub(crate) gateway_metrics: HandshakeMetrics,
+    pub(crate) shims: Shims,
+    /// Tells that an identity arrived.
+    pub(crate) identities: Notify,
+    interner: Mutex<Interner>,
+    shards: Mutex<Vec<Arc<Shard>>>,
+    /// Each thread makes its own from it.
+    pub(crate) events: Emitter,
+    pub(crate) threads: usize,
+}
+
+impl Shared {
+    pub(crate) fn new(mesh_address: SocketAddr, events: Emitter, threads: usize) -> Result<Self, GatewayError> {
+        let mesh = Mesh::new(BundleSet::default());
+        let certificates = GatewayCertificates::default();
+        Ok(Self {
+            mesh_config: mesh.server_config(&[Alpn::H2, Alpn::Http1, Alpn::Tcp]),
+            mesh,
+            mesh_address,
+            gateway_config: gateway_server_config(&certificates, &[Alpn::H2, Alpn::Http1])?,
+            certificates,
+            gateway_metrics: HandshakeMetrics::default(),
+            shims: Shims::default(),
+            identities: Notify::new(),
+            interner: Mutex::default(),
+            shards: Mutex::default(),
+            events,
+            threads,
+        })
+    }
+
+    /// The numbers of edges; taken for a moment by tables, statistics and denied calls.
+    pub(crate) fn with_interner<R>(&self, work: impl FnOnce(&mut Interner) -> R) -> R {
+        work(&mut self.interner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The number of an edge that may not be declared.
+    pub(crate) fn edge_id(&self, caller: &Arc<str>, callee: &Arc<str>) -> EdgeId {
+        self.with_interner(|interner| interner.id(caller, callee))
+    }
+
+    pub(crate) fn add_shard(&self, shard: Arc<Shard>) {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner).push(shard);
+    }
+
+    pub(crate) fn shards(&self) -> Vec<Arc<Shard>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

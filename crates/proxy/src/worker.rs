@@ -1,0 +1,243 @@
+//! A data-plane thread: one current-thread runtime, its own listeners, pools, counters and events.
+//!
+//! Nothing that a request touches is shared with another thread, so nothing is locked and nothing bounces between caches.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ringfence_event::{Emitter, Event, Kind};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::live::{Registry, TICK};
+use crate::pipeline;
+use crate::pool::Pool;
+use crate::protocol::ListenerKind;
+use crate::shared::Shared;
+use crate::stats::Counters;
+use crate::table::{Table, TableRef};
+
+/// What the control thread tells a data-plane thread.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Enforce this table from now on.
+    Table(Arc<Table>, oneshot::Sender<()>),
+    /// Accept here, and of this kind nowhere else.
+    Listen(ListenerKind, Vec<std::net::TcpListener>, oneshot::Sender<()>),
+    /// Accept no more here.
+    Close(ListenerKind),
+    /// Let everything end; answer when the thread is idle or the time is over, with the number that was cut.
+    Drain(Duration, oneshot::Sender<u64>),
+    /// End now.
+    Stop,
+}
+
+/// The state of a data-plane thread.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) live: Rc<Registry>,
+    pub(crate) pool: Pool,
+    pub(crate) counters: Counters,
+    pub(crate) events: Emitter,
+    table: RefCell<Option<TableRef>>,
+    stale: Cell<bool>,
+    draining: Cell<bool>,
+    begun: Instant,
+    now_ms: Cell<u64>,
+    /// Connections open per kind of listener.
+    open: RefCell<HashMap<ListenerKind, Rc<Cell<usize>>>>,
+}
+
+impl Worker {
+    fn new(shared: Arc<Shared>) -> Self {
+        let counters = Counters::default();
+        shared.add_shard(counters.shard());
+        Self {
+            live: Rc::default(),
+            pool: Pool::default(),
+            counters,
+            events: shared.events.clone(),
+            table: RefCell::new(None),
+            stale: Cell::new(true),
+            draining: Cell::new(false),
+            begun: Instant::now(),
+            now_ms: Cell::new(0),
+            open: RefCell::default(),
+            shared,
+        }
+    }
+
+    /// The table in force.
+    pub(crate) fn table(&self) -> Option<TableRef> {
+        self.table.borrow().clone()
+    }
+
+    /// Revision of the snapshot in force.
+    pub(crate) fn revision(&self) -> u64 {
+        self.table.borrow().as_ref().map_or(0, |t| t.snapshot.revision)
+    }
+
+    /// Whether the lease of the snapshot has run out.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale.get()
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// The thread's clock in milliseconds: as coarse as the ticker, unless [`Self::touch`] was called.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_ms.get()
+    }
+
+    /// Reads the clock.
+    pub(crate) fn touch(&self) -> Instant {
+        let now = Instant::now();
+        self.now_ms.set(now.duration_since(self.begun).as_millis() as u64);
+        now
+    }
+
+    pub(crate) fn emit(&self, kind: Kind<'_>) {
+        self.events.emit(&Event::new(kind).revision(self.revision()));
+    }
+
+    fn set_table(&self, table: Arc<Table>) {
+        self.touch();
+        self.live.recheck(&table, self.now_ms());
+        self.pool.recheck(&table);
+        *self.table.borrow_mut() = Some(Rc::new(table));
+        self.tick();
+    }
+
+    fn tick(&self) {
+        self.touch();
+        let unix = unix_now();
+        self.stale.set(self.table.borrow().as_ref().is_none_or(|t| unix >= t.fresh_until));
+        self.live.tick(self.now_ms(), unix);
+        self.counters.connections(self.live.len());
+    }
+}
+
+pub(crate) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// Runs a data-plane thread until it is told to stop.
+pub(crate) fn run(shared: Arc<Shared>, commands: mpsc::Receiver<Command>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = tokio::task::LocalSet::new();
+    let worker = Rc::new(Worker::new(shared));
+    local.block_on(&runtime, serve(worker, commands));
+    Ok(())
+}
+
+async fn serve(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
+    let mut listeners: HashMap<ListenerKind, Vec<JoinHandle<()>>> = HashMap::new();
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut sweep = 0_u32;
+    loop {
+        let command = tokio::select! {
+            command = commands.recv() => command,
+            _ = ticks.tick() => {
+                worker.tick();
+                sweep += 1;
+                if sweep % 10 == 0 {
+                    worker.pool.sweep(worker.now_ms());
+                }
+                continue;
+            }
+        };
+        match command {
+            Some(Command::Table(table, done)) => {
+                worker.set_table(table);
+                let _ = done.send(());
+            }
+            Some(Command::Listen(kind, sockets, done)) => {
+                let opened: std::io::Result<Vec<TcpListener>> = sockets
+                    .into_iter()
+                    .map(|socket| socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket)))
+                    .collect();
+                // What is wrong is learnt from the dropped answer.
+                let Ok(opened) = opened else { continue };
+                let accepting = |listener| tokio::task::spawn_local(accept(worker.clone(), kind.clone(), listener));
+                let tasks: Vec<_> = opened.into_iter().map(accepting).collect();
+                listeners.insert(kind, tasks).into_iter().flatten().for_each(|before| before.abort());
+                let _ = done.send(());
+            }
+            Some(Command::Close(kind)) => {
+                listeners.remove(&kind).into_iter().flatten().for_each(|task| task.abort());
+            }
+            Some(Command::Drain(time, done)) => {
+                listeners.drain().flat_map(|(_, tasks)| tasks).for_each(|task| task.abort());
+                worker.draining.set(true);
+                worker.touch();
+                worker.live.drain(worker.now_ms());
+                worker.pool.clear();
+                tokio::task::spawn_local(drain(worker.clone(), time, done));
+            }
+            Some(Command::Stop) | None => {
+                listeners.drain().flat_map(|(_, tasks)| tasks).for_each(|task| task.abort());
+                worker.live.cut_all();
+                return;
+            }
+        }
+    }
+}
+
+async fn drain(worker: Rc<Worker>, time: Duration, done: oneshot::Sender<u64>) {
+    let end = Instant::now() + time;
+    while worker.live.len() > 0 && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let cut = worker.live.cut_all();
+    tokio::task::yield_now().await;
+    let _ = done.send(cut as u64);
+}
+
+async fn accept(worker: Rc<Worker>, kind: ListenerKind, listener: TcpListener) {
+    let open = worker.open.borrow_mut().entry(kind.clone()).or_default().clone();
+    let kind = Rc::new(kind);
+    loop {
+        let (stream, source) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(e) => {
+                // Out of descriptors, or the client is gone already: neither is cured by asking again at once.
+                if e.kind() != std::io::ErrorKind::ConnectionAborted {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                continue;
+            }
+        };
+        let limit = worker.table.borrow().as_ref().map_or(64, |t| t.limits.connections as usize);
+        if open.get() >= limit.div_ceil(worker.shared.threads).max(1) {
+            pipeline::refuse_connection(&worker, &kind, source);
+            continue;
+        }
+        let _ = stream.set_nodelay(true);
+        let guard = OpenGuard::new(&open);
+        tokio::task::spawn_local(pipeline::accepted(worker.clone(), kind.clone(), stream, source, guard));
+    }
+}
+
+/// Counts a connection of a listener while it is open.
+#[derive(Debug)]
+pub(crate) struct OpenGuard(Rc<Cell<usize>>);
+
+impl OpenGuard {
+    fn new(open: &Rc<Cell<usize>>) -> Self {
+        open.set(open.get() + 1);
+        Self(open.clone())
+    }
+}
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
