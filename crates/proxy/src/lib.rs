@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 
 use ringfence_channel::{BlockingChannel, ChannelError};
@@ -82,18 +83,18 @@ pub enum ProxyError {
 }
 
 /// Runs the node process: `channel` leads to the supervisor; `confine` gives up every right that is not needed any more,
-/// and is called before the first byte from a network is read and before any other thread exists.
+/// is told the data directory, and is called before the first byte from a network is read and before any other thread exists.
 ///
 /// # Errors
 /// [`ProxyError`], when the node cannot start or the supervisor's channel breaks. Its clean end is no error.
-pub fn run(channel: UnixStream, confine: impl FnOnce() -> std::io::Result<()>) -> Result<(), ProxyError> {
+pub fn run(channel: UnixStream, confine: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), ProxyError> {
     let io = |what| move |source| ProxyError::Io { what, source };
     let supervisor = BlockingChannel::<FromNode, ToNode>::new(channel);
     let (ToNode::Start(start), _) = supervisor.recv()? else { return Err(ProxyError::NotStarted) };
     let key = VerifyingKey::from_spki(&start.snapshot_key.0)?;
     let disk = Disk::open(&start.data_dir).map_err(io("cannot make the proxy's folder"))?;
     std::fs::create_dir_all(&start.events_dir).map_err(io("cannot make the folder for events"))?;
-    confine().map_err(io("cannot confine the node"))?;
+    confine(&start.data_dir).map_err(io("cannot confine the node"))?;
 
     let writer = Writer::open(&start.events_dir, "node", WriterOptions::default()).map_err(io("cannot open the event log"))?;
     let threads = start.threads.clamp(1, MAX_THREADS);

@@ -160,7 +160,10 @@ pub enum ProxyRequest {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ProxyReply {
     /// The sockets come with it, nonblocking.
-    Sockets,
+    Sockets {
+        /// How many.
+        count: u16,
+    },
     /// None came.
     Refused {
         /// Why.

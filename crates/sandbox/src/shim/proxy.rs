@@ -65,7 +65,7 @@ fn serve(socket: UnixStream, networks: Option<&Networks>) -> Result<(), SandboxE
         match sockets {
             Ok(sockets) => {
                 let fds: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-                channel.send(&ProxyReply::Sockets, &fds)?;
+                channel.send(&ProxyReply::Sockets { count: fds.len() as u16 }, &fds)?;
             }
             Err(e) => channel.send(&ProxyReply::Refused { reason: e.to_string() }, &[])?,
         }

@@ -214,9 +214,10 @@ print('done=yes')";
     let fence = Fence::new(script).up();
     assert_eq!(fence.said("done"), "yes");
     wait("the end", || (fence.state() == State::Exited(Exit::Code(0))).then_some(()));
+    let parent = format!("PPid:\t{}", fence.init_pid());
     let inside = std::fs::read_dir("/proc").unwrap().flatten().filter(|p| {
         std::fs::read_to_string(p.path().join("status"))
-            .is_ok_and(|s| s.lines().any(|l| l == format!("PPid:\t{}", fence.init_pid())))
+            .is_ok_and(|s| s.lines().any(|l| l == parent))
     });
     assert_eq!(inside.count(), 0);
 }

@@ -181,7 +181,7 @@ fn proxy_bounds() {
     let proxy = fence.proxy();
     proxy.send(&ProxyRequest::Sockets { count: 32 }, &[]).unwrap();
     let (reply, fds) = proxy.recv().unwrap();
-    assert!(matches!(reply, ProxyReply::Sockets) && fds.len() == 32);
+    assert!(matches!(reply, ProxyReply::Sockets { count: 32 }) && fds.len() == 32);
     assert!(fds.iter().all(|fd| inode(fd).starts_with("socket:")));
     for count in [0, 33, u16::MAX] {
         proxy.send(&ProxyRequest::Sockets { count }, &[]).unwrap();
