@@ -388,3 +388,17 @@ impl fmt::Display for Protocol {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_covers_whole_segments() {
+        let route =
+            |path: &str| Route { host: None, path: path.to_owned(), position: Position::whole("t".into()) };
+        assert!(route("/").covers("/") && route("/").covers("/a/b"));
+        assert!(route("/a").covers("/a") && route("/a").covers("/a/") && route("/a").covers("/a/b"));
+        assert!(!route("/a").covers("/ab") && !route("/a").covers("/") && !route("/a").covers("/b/a"));
+    }
+}

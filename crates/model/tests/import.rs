@@ -10,7 +10,7 @@ use ringfence_model::{Fence, Protocol};
 fn import(files: &[(&str, &str)]) -> (Fence, String) {
     let files: Vec<(String, String)> =
         files.iter().map(|(n, t)| ((*n).to_owned(), (*t).to_owned())).collect();
-    let imported = import::from_texts(&files, "shop").unwrap();
+    let imported = import::from_texts(&files, "shop").expect("the files describe services");
     let fence = Fence::parse(vec![("ringfence.yaml", imported.text.as_str())])
         .unwrap_or_else(|e| panic!("{e}\n{}", imported.text));
     (fence, imported.text)

@@ -129,3 +129,47 @@ pub(super) const fn kind(service: &Service) -> &'static str {
         Kind::Waits { .. } => "waits",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Fence;
+
+    fn fence(services: &str) -> Fence {
+        let head = "fence: t\ntrust_domain: t.example\ngateway: { listen: '127.0.0.1:1' }\nservices:\n";
+        Fence::parse(vec![("ringfence.yaml", format!("{head}{services}"))]).unwrap()
+    }
+
+    #[test]
+    fn pictures_hold_every_service_and_edge_and_their_own_signs_are_escaped() {
+        let fence = fence(
+            "  end: { listen: 1, routes: [{ path: / }], calls: [{ service: b, allow: [{ paths: ['/\"<x>'] }] }] }\n  b: { listen: 2 }\n",
+        );
+        let mermaid = fence.graph_mermaid();
+        for line in
+            ["out((\"outside\"))", "n0[\"end\"]", "out -->|\"/\"| n0", "n0 -->|\"/&quot;&lt;x&gt;\"| n1"]
+        {
+            assert!(mermaid.contains(line), "{line} is not in\n{mermaid}");
+        }
+        let dot = fence.graph_dot();
+        assert!(
+            dot.contains("\"end\" -> \"b\" [label=\"/\\\"<x>\"];") && dot.contains("outside -> \"end\""),
+            "{dot}"
+        );
+    }
+
+    #[test]
+    fn a_tree_shows_each_service_once_in_full_and_stays_small() {
+        let shared =
+            fence("  a: { listen: 1, calls: [c] }\n  b: { calls: [c] }\n  c: { listen: 2, calls: [a] }\n");
+        let tree = shared.graph_tree(false);
+        assert_eq!(tree.matches("see above").count(), 1, "{tree}");
+        let chain: String =
+            (0..3000).map(|n| format!("  s{n}: {{ listen: 1, calls: [s{}] }}\n", n + 1)).collect();
+        let long = fence(&format!("{chain}  s3000: {{ listen: 1 }}\n")).graph_tree(false);
+        assert!(
+            long.len() < 1 << 20 && (0..=3000).all(|n| long.contains(&format!("s{n} "))),
+            "{}",
+            long.len()
+        );
+    }
+}
