@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 use super::attest::{AttestError, Attested, Workload, attest};
+use super::authority::Filter;
 use super::digest::ProgramDigests;
 use super::{Events, WorkloadEvent, wait_for_end};
 
@@ -40,6 +41,10 @@ pub(crate) struct Peer {
 pub(crate) struct Connection {
     stream: UnixStream,
     peer: Peer,
+    filter: Filter,
+    /// Filtered and not yet read, from `read` on.
+    filtered: Vec<u8>,
+    read: usize,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -89,7 +94,7 @@ impl Accept {
                 Peer { workload: None, ended }
             }
         };
-        Connection { stream, peer, _permit: permit }
+        Connection { stream, peer, filter: Filter::new(), filtered: Vec::new(), read: 0, _permit: permit }
     }
 
     /// Reads /proc on a thread that may block.
@@ -131,7 +136,8 @@ impl Accept {
 
 /// Says so when the process ends; ends itself when nobody listens any more.
 async fn watch_process(pidfd: OwnedFd, sender: watch::Sender<bool>) {
-    let Ok(pidfd) = AsyncFd::register_with_interest(pidfd, Interest::READABLE) else {
+    #[expect(deprecated, reason = "its replacement is unsafe for types that may change descriptors; an OwnedFd does not")]
+    let Ok(pidfd) = AsyncFd::with_interest(pidfd, Interest::READABLE) else {
         // Cannot be watched, so cannot be trusted to still be there.
         sender.send_replace(true);
         return;
@@ -151,8 +157,24 @@ impl Connected for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        while this.read == this.filtered.len() {
+            this.filtered.clear();
+            this.read = 0;
+            let mut bytes = [0; 4096];
+            let mut raw = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut raw))?;
+            if raw.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            this.filter.push(raw.filled(), &mut this.filtered);
+        }
+        let waiting = &this.filtered[this.read..];
+        let now = waiting.len().min(buf.remaining());
+        buf.put_slice(&waiting[..now]);
+        this.read += now;
+        Poll::Ready(Ok(()))
     }
 }
 

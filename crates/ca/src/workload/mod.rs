@@ -4,6 +4,7 @@
 //! processes are in it. gRPC here, and not our own frames, because this is the one socket that other people's software speaks to.
 
 mod attest;
+mod authority;
 mod connection;
 mod digest;
 mod identity;

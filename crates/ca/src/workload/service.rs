@@ -30,7 +30,7 @@ const AUDIENCES: (usize, usize) = (16, 512);
 /// The header that a caller must send, so that no browser or proxy can be tricked into calling.
 const HEADER: &str = "workload.spiffe.io";
 
-#[expect(unreachable_pub, reason = "generated")]
+#[expect(unreachable_pub, unused_qualifications, reason = "generated")]
 pub(crate) mod generated {
     include!(concat!(env!("OUT_DIR"), "/.SpiffeWorkloadAPI.rs"));
 }
