@@ -48,8 +48,8 @@ pub(crate) fn chosen(names: &[String]) -> io::Result<Vec<Box<dyn Contender>>> {
         let known: Vec<_> = all.iter().map(|c| c.name()).collect();
         return Err(io::Error::other(format!("no contender {unknown:?}; there are {}", known.join(", "))));
     }
-    let wanted = |c: &Box<dyn Contender>| {
+    let wanted = |c: &dyn Contender| {
         names.is_empty() || c.name() == "nginx" || names.iter().any(|name| name == c.name())
     };
-    Ok(all.into_iter().filter(wanted).collect())
+    Ok(all.into_iter().filter(|c| wanted(c.as_ref())).collect())
 }

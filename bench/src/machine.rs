@@ -58,13 +58,15 @@ pub(crate) fn open_files() -> io::Result<()> {
 
 /// Asks a process to end, and ends it if it does not.
 pub(crate) fn stop(child: &mut Child) -> io::Result<()> {
-    // An error means that it is gone already.
-    let _gone = rustix::process::kill_process(Pid::from_child(child), Signal::TERM);
-    for _ in 0..300 {
-        if child.try_wait()?.is_some() {
-            return Ok(());
+    // Asked each second: nginx looks for signals after it waited for events, and may have been about to wait again.
+    for _ in 0..15 {
+        let _gone = rustix::process::kill_process(Pid::from_child(child), Signal::TERM);
+        for _ in 0..100 {
+            if child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
-        std::thread::sleep(Duration::from_millis(10));
     }
     child.kill()?;
     child.wait().map(drop)

@@ -123,8 +123,8 @@ pub(crate) fn compare(plan: &Plan) -> io::Result<Vec<Outcome>> {
 
 fn one(plan: &Plan, case: Case, place: (&Path, &Certs, &Upstream, Cores)) -> io::Result<Outcome> {
     eprintln!("bench: {}", case.title());
-    let start = |c: &Box<dyn Contender>| start(c.as_ref(), case, place, None);
-    let running: Vec<Running> = plan.contenders.iter().map(start).collect::<io::Result<_>>()?;
+    let running = plan.contenders.iter().map(|c| start(c.as_ref(), case, place, None));
+    let running: Vec<Running> = running.collect::<io::Result<_>>()?;
     let mut samples: Vec<Vec<(Sample, Sample)>> = running.iter().map(|_| Vec::new()).collect();
     for round in 0..plan.rounds {
         let mut order: Vec<usize> = (0..running.len()).collect();
