@@ -40,6 +40,7 @@ fn keeper() -> Result<(), String> {
 
 /// Unix sockets for the Workload API and the control socket, which it is handed; processes are looked at through `/proc`.
 fn control() -> Result<(), String> {
+    prepare_runtime()?;
     let channel = ringfence_channel::stdin_channel().map_err(|e| e.to_string())?;
     let confine = |folder: &Path| {
         let read = existing(SYSTEM.iter().chain(&["/proc"]));
@@ -51,6 +52,7 @@ fn control() -> Result<(), String> {
 
 /// TCP and UDP, no Unix sockets: nobody of this host can be reached but through channels that it was handed.
 fn node() -> Result<(), String> {
+    prepare_runtime()?;
     let channel = ringfence_channel::stdin_channel().map_err(|e| e.to_string())?;
     let confine = |data: &Path| {
         let read = existing(SYSTEM.iter());
@@ -58,6 +60,11 @@ fn node() -> Result<(), String> {
         enforce(Confinement { read, write, sockets: Sockets::Inet, exec: false })
     };
     ringfence_proxy::run(channel, confine).map_err(|e| e.to_string())
+}
+
+/// The runtime library makes one socket pair per process for signals, at its first start. Confined, it could not.
+fn prepare_runtime() -> Result<(), String> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map(drop).map_err(|e| e.to_string())
 }
 
 fn existing<'a>(paths: impl Iterator<Item = &'a &'a str>) -> Vec<PathBuf> {
