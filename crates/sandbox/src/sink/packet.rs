@@ -57,9 +57,9 @@ impl<'a> Packet<'a> {
     }
 
     /// The packet that this ICMP error answers.
-    pub fn refused(&self) -> Option<Packet<'a>> {
+    pub fn refused(&self) -> Option<Self> {
         match self.protocol {
-            ICMP | ICMP_V6 => Packet::from_ip(self.payload),
+            ICMP | ICMP_V6 => Self::from_ip(self.payload),
             _ => None,
         }
     }

@@ -143,7 +143,7 @@ impl Search {
     }
 
     fn tell(&mut self) -> Option<Tell> {
-        std::mem::take(&mut self.untold).then(|| Tell::Scan {
+        std::mem::take(&mut self.untold).then_some(Tell::Scan {
             ports: self.ports.len() as u64,
             addresses: self.addresses.len() as u64,
             packets: self.packets,

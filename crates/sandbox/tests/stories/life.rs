@@ -216,8 +216,7 @@ print('done=yes')";
     wait("the end", || (fence.state() == State::Exited(Exit::Code(0))).then_some(()));
     let parent = format!("PPid:\t{}", fence.init_pid());
     let inside = std::fs::read_dir("/proc").unwrap().flatten().filter(|p| {
-        std::fs::read_to_string(p.path().join("status"))
-            .is_ok_and(|s| s.lines().any(|l| l == parent))
+        std::fs::read_to_string(p.path().join("status")).is_ok_and(|s| s.lines().any(|l| l == parent))
     });
     assert_eq!(inside.count(), 0);
 }

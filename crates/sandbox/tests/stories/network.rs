@@ -117,7 +117,7 @@ print('hosts=' + socket.gethostbyname('patients'))
 time.sleep(60)";
     let fence = Fence::new(script).up();
     let answer = fence.said("answer");
-    assert!(answer.starts_with("none after") && answer < "none after 5".to_owned(), "{answer}");
+    assert!(answer.starts_with("none after") && answer.as_str() < "none after 5", "{answer}");
     assert_eq!(fence.said("hosts"), "198.18.1.1");
     fence.event(&["\"dial\"", "exfil.example.net", ":53"]);
 }
