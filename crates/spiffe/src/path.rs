@@ -301,7 +301,7 @@ fn check_path(
     extra: &impl Fn(&Certificate<'_>) -> Result<(), Violation>,
 ) -> Result<i64, Violation> {
     // webpki took these fields from the same bytes, so a parse error here means that ours is the stricter parser.
-    let unreadable = |_| Violation::UnknownCriticalExtension;
+    let unreadable = |_| Violation::Malformed;
     let leaf_der = path.end_entity().der();
     let mut earliest_end = Certificate::parse(&leaf_der).map_err(unreadable)?.not_after;
     let mut counted = 0;

@@ -14,6 +14,8 @@ const MAX_SERIAL_OCTETS: usize = 20;
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each message says what its variant means")]
 pub enum Violation {
+    #[error("the certificate is malformed")]
+    Malformed,
     #[error("the serial number is not a positive number of at most 20 octets")]
     SerialNumber,
     #[error("the issuer is empty")]

@@ -83,11 +83,22 @@ pub struct Mesh(Arc<State>);
 
 pub(crate) struct State {
     identities: ArcSwap<Identities>,
-    bundles: ArcSwap<BundleSet>,
-    peers: PeerCache,
+    trust: ArcSwap<Trust>,
     metrics: HandshakeMetrics,
     provider: Arc<CryptoProvider>,
     client_configs: RwLock<HashMap<(SpiffeId, SpiffeId, u8), Arc<ClientConfig>>>,
+}
+
+/// Bundles, and the peers that were verified with them: new bundles begin with none.
+struct Trust {
+    bundles: Arc<BundleSet>,
+    peers: PeerCache,
+}
+
+impl Trust {
+    fn new(bundles: BundleSet) -> Self {
+        Self { bundles: Arc::new(bundles), peers: PeerCache::default() }
+    }
 }
 
 impl Mesh {
@@ -95,8 +106,7 @@ impl Mesh {
     pub fn new(bundles: BundleSet) -> Self {
         Self(Arc::new(State {
             identities: ArcSwap::default(),
-            bundles: ArcSwap::from_pointee(bundles),
-            peers: PeerCache::default(),
+            trust: ArcSwap::from_pointee(Trust::new(bundles)),
             metrics: HandshakeMetrics::default(),
             provider: provider::mesh(),
             client_configs: RwLock::default(),
@@ -104,14 +114,13 @@ impl Mesh {
     }
 
     /// Replaces the bundles. Later handshakes, and later calls of [`Mesh::caller_of`], are judged by the new ones.
-    /// The generation must differ from the one before.
     pub fn set_bundles(&self, bundles: BundleSet) {
-        self.0.bundles.store(Arc::new(bundles));
+        self.0.trust.store(Arc::new(Trust::new(bundles)));
     }
 
     /// The bundles now in use.
     pub fn bundles(&self) -> Arc<BundleSet> {
-        self.0.bundles.load_full()
+        self.0.trust.load().bundles.clone()
     }
 
     /// Adds an identity or replaces the one with its ID.
@@ -239,7 +248,8 @@ impl State {
         role: Role,
         now: UnixTime,
     ) -> Result<VerifiedPeer, SvidError> {
-        self.peers.verify(chain, &self.bundles.load(), role, now)
+        let trust = self.trust.load();
+        trust.peers.verify(chain, &trust.bundles, role, now)
     }
 
     pub(crate) fn provider(&self) -> &CryptoProvider {
@@ -249,7 +259,9 @@ impl State {
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mesh").field("generation", &self.bundles.load().generation()).finish_non_exhaustive()
+        f.debug_struct("Mesh")
+            .field("generation", &self.trust.load().bundles.generation())
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,8 +1,8 @@
 //! Peers that were verified before.
 //!
 //! Verifying a chain costs two or more signature checks; a mesh sees the same few leaves again and again. A leaf
-//! that was accepted is accepted again, as long as bundles and role are the same and no certificate of its path has
-//! expired. That the peer holds the leaf's key is proved anew by every handshake.
+//! that was accepted is accepted again in the same role, as long as no certificate of its path has expired. The cache
+//! belongs to one set of bundles and is dropped with it. That the peer holds the leaf's key is proved anew by every handshake.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -36,7 +36,6 @@ impl PeerCache {
         let leaf = chain.first().ok_or(SvidError::Empty)?;
         let key = (fingerprint(leaf), role);
         if let Some(peer) = self.recall(&key)
-            && peer.bundle_generation() == bundles.generation()
             && now.as_secs() <= peer.not_after_unix()
         {
             return Ok(peer);
