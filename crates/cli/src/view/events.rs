@@ -120,6 +120,9 @@ fn lines(records: &[Record], json: bool, colour: bool) -> Result<String, Failure
             text.push_str(&serde_json::to_string(&with_producer(record))?);
         } else {
             text.push_str(&line(record, colour));
+            if let Some(point) = record.json["unmapped"]["point"].as_str() {
+                text.push_str(&Paint::Dim.on(&format!(" ({})", clean(point)), colour));
+            }
         }
         text.push('\n');
     }
@@ -160,7 +163,9 @@ pub(super) fn id(record: &Record) -> Option<&str> {
 /// An event's id as it is written in events; what a problem document calls `instance` may have `urn:uuid:` before it.
 pub(super) fn event_id(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix("urn:uuid:").unwrap_or(text);
-    EventId::parse(bare).map(|id| id.to_string()).ok_or_else(|| "an event id is a UUID".to_owned())
+    // Without its hyphens a UUID would look like a trace id.
+    let id = if bare.len() == 36 { EventId::parse(bare) } else { None };
+    id.map(|id| id.to_string()).ok_or_else(|| "an event id is a UUID".to_owned())
 }
 
 /// A trace id, or the `traceparent` that holds it.
@@ -192,6 +197,7 @@ mod tests {
         let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
         assert_eq!(trace_id(&format!("00-{trace}-00f067aa0ba902b7-01")).as_deref(), Ok(trace));
         assert!(trace_id("4bf92f").is_err());
+        assert!(event_id(trace).is_err(), "one word is never both");
     }
 
     #[test]

@@ -86,7 +86,9 @@ fn watch(args: &TopArgs, data: &Path, colour: bool) -> Done {
 
 /// Lines that fit on the terminal.
 fn height() -> usize {
-    rustix::termios::tcgetwinsize(std::io::stdout()).map_or(24, |size| usize::from(size.ws_row).max(4))
+    let rows = rustix::termios::tcgetwinsize(std::io::stdout()).map_or(0, |size| usize::from(size.ws_row));
+    // A terminal that does not tell has none.
+    if rows == 0 { 24 } else { rows.max(4) }
 }
 
 fn sample(before: &[NodeStats], after: &[NodeStats], elapsed: Duration) -> Sample {
