@@ -34,8 +34,13 @@ fn main() {
                 .build(),
         )
         .method(
-            method("validate_jwt_svid", "ValidateJWTSVID", "ValidateJwtSvidRequest", "ValidateJwtSvidResponse")
-                .build(),
+            method(
+                "validate_jwt_svid",
+                "ValidateJWTSVID",
+                "ValidateJwtSvidRequest",
+                "ValidateJwtSvidResponse",
+            )
+            .build(),
         )
         .build();
     Builder::new().build_client(false).compile(&[service]);

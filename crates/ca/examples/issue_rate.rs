@@ -36,7 +36,11 @@ fn main() -> Result<(), Failure> {
         return Ok(main_loop(ringfence_channel::stdin_channel()?, |_| Ok(()))?);
     }
     let seconds = argument.and_then(|text| text.parse().ok()).unwrap_or(10);
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(measure(seconds))
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(measure(seconds))
 }
 
 async fn measure(seconds: u64) -> Result<(), Failure> {

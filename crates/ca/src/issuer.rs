@@ -150,7 +150,12 @@ impl Ca {
     ///
     /// # Errors
     /// [`CaError`].
-    pub async fn issue_serving(&self, hosts: Vec<String>, spki: Der, proof: Der) -> Result<IssuedSvid, CaError> {
+    pub async fn issue_serving(
+        &self,
+        hosts: Vec<String>,
+        spki: Der,
+        proof: Der,
+    ) -> Result<IssuedSvid, CaError> {
         let subject = hosts.join(",");
         let key_digest = to_hex(&sha256(&spki.0));
         let ttl = self.0.options.serving_life;
@@ -251,8 +256,9 @@ impl Ca {
             self.rotate_issuing("calendar").await?;
         }
         let retire = Step::Retire { force: false };
-        let retiring =
-            |list: &[ringfence_keeper::protocol::AuthorityStatus]| list.iter().any(|a| a.stage == Stage::Retiring);
+        let retiring = |list: &[ringfence_keeper::protocol::AuthorityStatus]| {
+            list.iter().any(|a| a.stage == Stage::Retiring)
+        };
         if retiring(&status.roots) {
             unless_too_early(self.rotate_root("calendar", retire).await)?;
         }

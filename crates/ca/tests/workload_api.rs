@@ -59,7 +59,8 @@ async fn streams_push_the_next_svid_and_both_roots_of_a_rotation() {
     let client = world.client("portal").await;
     let mut contexts = client.stream_x509_contexts().await.unwrap();
     let mut next = async || {
-        let context = tokio::time::timeout(Duration::from_secs(10), contexts.next()).await.unwrap().unwrap().unwrap();
+        let context =
+            tokio::time::timeout(Duration::from_secs(10), contexts.next()).await.unwrap().unwrap().unwrap();
         let svid = context.default_svid().unwrap().clone();
         let domain = svid.spiffe_id().trust_domain().clone();
         (chain(&svid), context.bundle_set().get(&domain).unwrap().authorities().len())
@@ -92,7 +93,8 @@ async fn an_svid_is_renewed_at_half_of_its_life_while_a_stream_is_open() {
     let start = Instant::now();
     let mut seen = std::collections::BTreeSet::new();
     while seen.len() < 4 {
-        let svid = tokio::time::timeout(Duration::from_secs(5), stream.next()).await.unwrap().unwrap().unwrap();
+        let svid =
+            tokio::time::timeout(Duration::from_secs(5), stream.next()).await.unwrap().unwrap().unwrap();
         verify(&chain(&svid), &world.ca.bundle().borrow()).unwrap();
         seen.insert(chain(&svid).remove(0));
     }
@@ -121,8 +123,11 @@ async fn the_python_package_spiffe_gets_everything_it_asks_for() {
 async fn a_process_in_another_network_namespace_gets_nothing() {
     let mut world = default_world().await;
     let _serving = world.serve("portal");
-    let unshare: &[&str] =
-        if rustix::process::geteuid().is_root() { &["unshare", "--net"] } else { &["unshare", "--map-root-user", "--net"] };
+    let unshare: &[&str] = if rustix::process::geteuid().is_root() {
+        &["unshare", "--net"]
+    } else {
+        &["unshare", "--map-root-user", "--net"]
+    };
     let lines = run_python(&world, unshare).await;
     assert_eq!(lines.len(), 6);
     for line in &lines {
@@ -201,7 +206,10 @@ async fn a_socket_inherited_from_a_process_that_ended_is_worth_nothing() {
         let socket = socket.take();
         async move { socket.map(hyper_util::rt::TokioIo::new).ok_or_else(|| std::io::Error::other("used")) }
     });
-    let channel = tonic::transport::Endpoint::from_static("http://workload").connect_with_connector(connector).await.unwrap();
+    let channel = tonic::transport::Endpoint::from_static("http://workload")
+        .connect_with_connector(connector)
+        .await
+        .unwrap();
     let mut grpc = tonic::client::Grpc::new(channel);
     let mut call = async || {
         grpc.ready().await.unwrap();
@@ -237,7 +245,10 @@ async fn a_call_without_the_security_header_is_refused() {
         let path = path.clone();
         async move { tokio::net::UnixStream::connect(path).await.map(hyper_util::rt::TokioIo::new) }
     });
-    let channel = tonic::transport::Endpoint::from_static("http://workload").connect_with_connector(connector).await.unwrap();
+    let channel = tonic::transport::Endpoint::from_static("http://workload")
+        .connect_with_connector(connector)
+        .await
+        .unwrap();
     let mut grpc = tonic::client::Grpc::new(channel);
     for header in [None, Some("false")] {
         grpc.ready().await.unwrap();

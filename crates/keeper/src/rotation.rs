@@ -7,6 +7,8 @@ use crate::authority::{AuthorityError, Record, Role, Stored, active, new_issuing
 use crate::certificate::Signer;
 use crate::protocol::{Refusal, RefusalCode, Stage, Step};
 
+/// Most authorities of one kind at the same time: each is in every bundle.
+const MAX_OVERLAP: usize = 8;
 /// Clocks may differ by this much before something that was signed is surely over.
 const SKEW: u64 = 60;
 
@@ -26,6 +28,8 @@ pub(crate) fn rotate_issuing(
     let domain = trust_domain(stored)?;
     let issuing = new_issuing(keyring, &domain, active(&stored.roots)?, root_key, now)?;
     replace_issuing(stored, issuing, now);
+    // Those that retire are kept for the record only: nothing is looked up among them.
+    stored.issuing.truncate(MAX_OVERLAP);
     Ok(())
 }
 
@@ -151,6 +155,9 @@ fn prepared(records: &[Record]) -> Result<&Record, Refusal> {
 }
 
 fn none_prepared(records: &[Record]) -> Result<(), Refusal> {
+    if records.len() >= MAX_OVERLAP {
+        return Err(not_now(format!("{MAX_OVERLAP} are in the bundle already: retire the old ones first")));
+    }
     match records.iter().find(|r| r.stage == Stage::Prepared) {
         Some(record) => Err(not_now(format!("{} is prepared already: activate it", record.id))),
         None => Ok(()),

@@ -193,7 +193,7 @@ async fn a_root_can_be_kept_offline_and_brought_back_for_a_rotation() {
     assert!(refused.contains("offline"), "{refused}");
     first.stop();
 
-    let keeper = common::keeper(data.path());
+    let keeper = keeper(data.path());
     assert!(!keeper.client.status().await.unwrap().roots[0].online);
     assert!(keeper.client.rotate_issuing().await.is_err());
     let wrong = keeper.supervised.import_root(package.clone(), Secret::new("incorrect horse".into()));

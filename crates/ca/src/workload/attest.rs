@@ -79,7 +79,8 @@ pub(crate) fn attest(socket: BorrowedFd<'_>, netns: u64) -> Result<Attested, Att
     .map_err(|e| step("its /proc entry", e))?;
     // The process lives, so its number is still its own, so the directory is its.
     alive(pidfd.as_fd())?;
-    let found = statat(&proc, "ns/net", AtFlags::empty()).map_err(|e| step("its network namespace", e))?.st_ino;
+    let found =
+        statat(&proc, "ns/net", AtFlags::empty()).map_err(|e| step("its network namespace", e))?.st_ino;
     alive(pidfd.as_fd())?;
     if found != netns {
         return Err(AttestError::OtherNamespace { pid, found, expected: netns });

@@ -28,19 +28,21 @@ enum Place {
 
 /// Filters the bytes that a client sends.
 #[derive(Debug)]
-pub(crate) struct Filter {
+pub struct Filter {
     place: Place,
     /// Collected and not yet passed on: a frame header, or a HEADERS frame.
     held: Vec<u8>,
 }
 
 impl Filter {
-    pub(crate) const fn new() -> Self {
+    /// A filter at the start of a connection.
+    #[must_use]
+    pub const fn new() -> Self {
         Self { place: Place::Pass(PREFACE), held: Vec::new() }
     }
 
     /// Takes the next bytes and appends to `out` what may pass.
-    pub(crate) fn push(&mut self, mut input: &[u8], out: &mut Vec<u8>) {
+    pub fn push(&mut self, mut input: &[u8], out: &mut Vec<u8>) {
         while !input.is_empty() {
             match self.place {
                 Place::Pass(0) => self.place = Place::Header,
@@ -81,6 +83,12 @@ impl Filter {
         let (now, rest) = input.split_at((whole - self.held.len()).min(input.len()));
         self.held.extend_from_slice(now);
         rest
+    }
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -184,7 +192,13 @@ mod tests {
         let literal = b"\x83\x40\x0a:authority\x0etmp%2Fcap.sock\x86";
         let indexed = b"\x83\x41\x0d/tmp/cap.sock\x86";
         let padded = b"\x02\0\0\0\0\x10\x83\x41\x0d/tmp/cap.sock\x86\0\0";
-        let input = stream(&[(4, 0, b"\0\0\0\0\0\0"), (1, 4, literal), (0, 1, b"%2F"), (1, 4, indexed), (1, 0x2c, padded)]);
+        let input = stream(&[
+            (4, 0, b"\0\0\0\0\0\0"),
+            (1, 4, literal),
+            (0, 1, b"%2F"),
+            (1, 4, indexed),
+            (1, 0x2c, padded),
+        ]);
         let text = String::from_utf8_lossy(&run(&[&input])).into_owned();
         assert!(text.contains("tmp-2Fcap.sock") && text.contains("%2F"), "{text}");
         assert_eq!(text.matches("-tmp-cap.sock").count(), 2, "{text}");

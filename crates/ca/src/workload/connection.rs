@@ -99,7 +99,8 @@ impl Accept {
 
     /// Reads /proc on a thread that may block.
     async fn attest(&self, stream: &UnixStream) -> Result<Attested, AttestError> {
-        let socket: OwnedFd = stream.as_fd().try_clone_to_owned().map_err(|e| AttestError::Io("its socket", e))?;
+        let socket: OwnedFd =
+            stream.as_fd().try_clone_to_owned().map_err(|e| AttestError::Io("its socket", e))?;
         let netns = self.netns;
         tokio::task::spawn_blocking(move || attest(socket.as_fd(), netns))
             .await
@@ -136,7 +137,10 @@ impl Accept {
 
 /// Says so when the process ends; ends itself when nobody listens any more.
 async fn watch_process(pidfd: OwnedFd, sender: watch::Sender<bool>) {
-    #[expect(deprecated, reason = "its replacement is unsafe for types that may change descriptors; an OwnedFd does not")]
+    #[expect(
+        deprecated,
+        reason = "its replacement is unsafe for types that may change descriptors; an OwnedFd does not"
+    )]
     let Ok(pidfd) = AsyncFd::with_interest(pidfd, Interest::READABLE) else {
         // Cannot be watched, so cannot be trusted to still be there.
         sender.send_replace(true);

@@ -44,7 +44,8 @@ impl Limiter {
     pub(crate) fn call(&self, now: Instant) -> bool {
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
         let (tokens, last) = *bucket;
-        let refilled = tokens + now.saturating_duration_since(last).as_secs_f64() * f64::from(self.limits.rate);
+        let refilled =
+            tokens + now.saturating_duration_since(last).as_secs_f64() * f64::from(self.limits.rate);
         let tokens = refilled.min(f64::from(self.limits.burst));
         let allowed = tokens >= 1.0;
         *bucket = (if allowed { tokens - 1.0 } else { tokens }, now);

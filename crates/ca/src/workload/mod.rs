@@ -4,7 +4,7 @@
 //! processes are in it. gRPC here, and not our own frames, because this is the one socket that other people's software speaks to.
 
 mod attest;
-mod authority;
+pub mod authority;
 mod connection;
 mod digest;
 mod identity;
@@ -152,7 +152,8 @@ impl WorkloadApi {
         let listener = tokio::net::UnixListener::from_std(socket.listener)?;
         let (stop, stopped) = watch::channel(());
         let service: Arc<str> = socket.service.into();
-        let identity = Identity::start(self.ca.clone(), id, service.clone(), self.events.clone(), stopped.clone());
+        let identity =
+            Identity::start(self.ca.clone(), id, service.clone(), self.events.clone(), stopped.clone());
         let accept = Accept {
             service: service.clone(),
             netns: socket.netns_inode,

@@ -20,13 +20,12 @@ use super::identity::{Identity, State, Svid};
 use super::limits::{Limiter, Limits};
 use super::wire::{
     JwtBundlesRequest, JwtBundlesResponse, JwtSvid, JwtSvidRequest, JwtSvidResponse, ValidateJwtSvidRequest,
-    ValidateJwtSvidResponse, X509BundlesRequest, X509BundlesResponse, X509Svid, X509SvidRequest, X509SvidResponse,
+    ValidateJwtSvidResponse, X509BundlesRequest, X509BundlesResponse, X509Svid, X509SvidRequest,
+    X509SvidResponse,
 };
 use super::{Events, WorkloadEvent, now};
 use crate::issuer::{Ca, CaError};
 
-/// Most audiences and their longest.
-const AUDIENCES: (usize, usize) = (16, 512);
 /// The header that a caller must send, so that no browser or proxy can be tricked into calling.
 const HEADER: &str = "workload.spiffe.io";
 
@@ -53,13 +52,22 @@ struct Admitted {
 }
 
 impl Api {
-    pub(crate) fn new(ca: Ca, identity: Arc<Identity>, limits: Limits, events: Events, service: Arc<str>) -> Self {
+    pub(crate) fn new(
+        ca: Ca,
+        identity: Arc<Identity>,
+        limits: Limits,
+        events: Events,
+        service: Arc<str>,
+    ) -> Self {
         Self { ca, identity, limiter: Limiter::new(limits), events, service }
     }
 
     /// Lets a call in: attested, with the header, within the limits. An unattested caller learns nothing else.
     fn admit<T>(&self, request: &Request<T>) -> Result<Admitted, Status> {
-        let peer = request.extensions().get::<Peer>().filter(|peer| peer.workload.is_some() && !*peer.ended.borrow());
+        let peer = request
+            .extensions()
+            .get::<Peer>()
+            .filter(|peer| peer.workload.is_some() && !*peer.ended.borrow());
         let Some(peer) = peer else { return Err(Status::permission_denied("no identity issued")) };
         if request.metadata().get(HEADER).is_none_or(|value| value != "true") {
             return Err(Status::invalid_argument("security header missing from request"));
@@ -67,7 +75,8 @@ impl Api {
         if !self.limiter.call(Instant::now()) {
             return Err(Status::resource_exhausted("too many calls; ask less often"));
         }
-        let permit = self.limiter.stream().ok_or_else(|| Status::resource_exhausted("too many open streams"))?;
+        let permit =
+            self.limiter.stream().ok_or_else(|| Status::resource_exhausted("too many open streams"))?;
         Ok(Admitted { peer: peer.clone(), permit })
     }
 
@@ -139,10 +148,13 @@ impl generated::spiffe_workload_a_p_i_server::SpiffeWorkloadAPI for Api {
         })))
     }
 
-    async fn fetch_jwt_svid(&self, request: Request<JwtSvidRequest>) -> Result<Response<JwtSvidResponse>, Status> {
+    async fn fetch_jwt_svid(
+        &self,
+        request: Request<JwtSvidRequest>,
+    ) -> Result<Response<JwtSvidResponse>, Status> {
         let _admitted = self.admit(&request)?;
         let request = request.into_inner();
-        check_audiences(&request.audience)?;
+        request.check().map_err(Status::invalid_argument)?;
         let id = self.identity.id().as_str();
         if !request.spiffe_id.is_empty() && request.spiffe_id != id {
             return Err(Status::permission_denied("no identity issued"));
@@ -176,7 +188,7 @@ impl generated::spiffe_workload_a_p_i_server::SpiffeWorkloadAPI for Api {
     ) -> Result<Response<ValidateJwtSvidResponse>, Status> {
         let _admitted = self.admit(&request)?;
         let request = request.into_inner();
-        check_audiences(std::slice::from_ref(&request.audience))?;
+        request.check().map_err(Status::invalid_argument)?;
         let keys = key_set(&self.ca.bundle().borrow());
         let domain = self.identity.id().trust_domain();
         let token = ringfence_token::verify_svid(&request.svid, domain, &keys, &request.audience, now())
@@ -252,17 +264,6 @@ fn key_set(bundle: &Bundle) -> KeySet {
         VerifyingKey::from_spki(&key.spki.0).ok().map(|spki| (key.kid.clone(), spki))
     };
     KeySet::from_keys(bundle.jwt.iter().filter_map(key))
-}
-
-fn check_audiences(audiences: &[String]) -> Result<(), Status> {
-    let (most, longest) = AUDIENCES;
-    if audiences.is_empty() || audiences.len() > most {
-        return Err(Status::invalid_argument(format!("audience must be specified, at most {most}")));
-    }
-    match audiences.iter().find(|audience| audience.is_empty() || audience.len() > longest) {
-        Some(_) => Err(Status::invalid_argument(format!("an audience has 1 to {longest} bytes"))),
-        None => Ok(()),
-    }
 }
 
 fn explain(e: &CaError) -> Status {

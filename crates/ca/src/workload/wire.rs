@@ -4,6 +4,9 @@ use std::collections::HashMap;
 
 use prost::Message;
 
+/// Most audiences and their longest.
+const AUDIENCES: (usize, usize) = (16, 512);
+
 /// `X509SVIDRequest`
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct X509SvidRequest {}
@@ -122,4 +125,60 @@ pub struct ValidateJwtSvidResponse {
     /// Its claims.
     #[prost(message, optional, tag = "2")]
     pub claims: Option<prost_types::Struct>,
+}
+
+impl JwtSvidRequest {
+    /// Whether it asks for something that can be asked for.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        check_audiences(&self.audience)
+    }
+}
+
+impl ValidateJwtSvidRequest {
+    /// Whether it asks for something that can be asked for.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        check_audiences(std::slice::from_ref(&self.audience))
+    }
+}
+
+fn check_audiences(audiences: &[String]) -> Result<(), String> {
+    let (most, longest) = AUDIENCES;
+    if audiences.is_empty() || audiences.len() > most {
+        return Err(format!("audience must be specified, at most {most}"));
+    }
+    match audiences.iter().find(|audience| audience.is_empty() || audience.len() > longest) {
+        Some(_) => Err(format!("an audience has 1 to {longest} bytes")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_for_somebody_and_not_for_everybody() {
+        let request = |audience: Vec<String>| JwtSvidRequest { audience, spiffe_id: String::new() }.check();
+        assert!(request(vec!["billing".into()]).is_ok());
+        for bad in [vec![], vec![String::new()], vec!["x".repeat(513)], vec!["x".to_owned(); 17]] {
+            assert!(request(bad).is_err());
+        }
+        assert!(ValidateJwtSvidRequest { audience: String::new(), svid: String::new() }.check().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = JwtSvidRequest::decode(&*bytes).map(|request| request.check());
+            let _ = ValidateJwtSvidRequest::decode(&*bytes).map(|request| request.check());
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! A keeper, a store, a CA and a served Workload API socket, all real, in this process.
 
+#[expect(dead_code, reason = "tests of the keeper use the rest")]
 #[path = "../../../keeper/tests/common/mod.rs"]
 pub(crate) mod common;
 
@@ -45,7 +46,9 @@ impl World {
     }
 
     pub(crate) async fn client(&self, service: &str) -> spiffe::WorkloadApiClient {
-        spiffe::WorkloadApiClient::connect_to(format!("unix:{}", self.socket(service).display())).await.unwrap()
+        spiffe::WorkloadApiClient::connect_to(format!("unix:{}", self.socket(service).display()))
+            .await
+            .unwrap()
     }
 }
 

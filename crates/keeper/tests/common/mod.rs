@@ -1,5 +1,4 @@
 //! A keeper on a thread of this process, over the same channels as in its own, and a small fence for it.
-#![expect(dead_code, reason = "not every test uses all of it")]
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
