@@ -1,0 +1,12 @@
+//! The node as its neighbours see it: real sockets, real TLS, real namespaces; control, supervisor and shims are played.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    reason = "tests: a step that fails fails the test"
+)]
+
+mod gateway;
+mod net;
+mod rig;

@@ -1,0 +1,377 @@
+//! A node in this process, with a control, a supervisor and shims that the test plays.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    SanType, SubjectPublicKeyInfo,
+};
+use ringfence_channel::BlockingChannel;
+use ringfence_event::{Filter, Record, read_dir};
+use ringfence_keys::{Algorithm, SigningKey, VerifyingKey, possession};
+use ringfence_model::Fence;
+use ringfence_proxy::protocol::shim::{FromShim, ToShim};
+use ringfence_proxy::protocol::{FromNode, ListenerKind, Start, ToNode};
+use ringfence_snapshot::node::{FromProxy, Issued, Stats, Subject, ToProxy};
+use ringfence_snapshot::{Addresses, Bundle, Header, SignedSnapshot, compile};
+use ringfence_tls::pki_types::CertificateDer;
+
+use crate::net::Net;
+
+pub const THREADS: usize = 2;
+pub const TRUST_DOMAIN: &str = "clinic.example";
+
+pub fn unix() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// A root that signs SVIDs and serving certificates.
+pub struct Authority {
+    pub root: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new(trust_domain: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.subject_alt_names = vec![SanType::URI(format!("spiffe://{trust_domain}").try_into().unwrap())];
+        let key = KeyPair::generate().unwrap();
+        let root = params.self_signed(&key).unwrap().der().clone();
+        Self { root, issuer: Issuer::new(params, key) }
+    }
+
+    /// Certifies a public key for names that begin with `spiffe://`, or are hosts.
+    pub fn issue(&self, names: &[String], spki: &impl PublicKeyData, life: Duration) -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before = (SystemTime::now() - Duration::from_secs(60)).into();
+        params.not_after = (SystemTime::now() + life).into();
+        let san = |name: &String| match (name.starts_with("spiffe://"), name.parse()) {
+            (true, _) => SanType::URI(name.as_str().try_into().unwrap()),
+            (_, Ok(ip)) => SanType::IpAddress(ip),
+            _ => SanType::DnsName(name.as_str().try_into().unwrap()),
+        };
+        params.subject_alt_names = names.iter().map(san).collect();
+        params.signed_by(spki, &self.issuer).unwrap().der().clone()
+    }
+}
+
+/// What the played control holds.
+pub struct Control {
+    key: SigningKey,
+    pub authority: Mutex<Arc<Authority>>,
+    addresses: Mutex<Addresses>,
+    revision: AtomicU64,
+    pub life: Mutex<Duration>,
+    pub lease: AtomicU64,
+    pub generation: AtomicU64,
+    pub extra_roots: Mutex<Vec<CertificateDer<'static>>>,
+    /// Acks (revision, none) and nacks (revision, why).
+    pub answers: Mutex<Vec<(u64, Option<String>)>>,
+    pub stats: Mutex<Option<Stats>>,
+    pub issued: AtomicU64,
+}
+
+/// A running node.
+pub struct Rig {
+    pub dir: tempfile::TempDir,
+    pub control: Arc<Control>,
+    pub gateway: SocketAddr,
+    pub mesh: SocketAddr,
+    pub nets: HashMap<String, Arc<Net>>,
+    to_node: BlockingChannel<ToNode, FromNode>,
+    to_proxy: Mutex<BlockingChannel<ToProxy, FromProxy>>,
+    heard: Arc<Mutex<Vec<FromNode>>>,
+    node: Option<JoinHandle<()>>,
+}
+
+fn listeners(address: SocketAddr, count: usize) -> (SocketAddr, Vec<OwnedFd>) {
+    let mut address = address;
+    let mut fds = Vec::new();
+    for _ in 0..count {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&address.into()).unwrap();
+        socket.listen(1024).unwrap();
+        address = socket.local_addr().unwrap().as_socket().unwrap();
+        fds.push(OwnedFd::from(socket));
+    }
+    (address, fds)
+}
+
+pub fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+impl Rig {
+    /// A node that enforces `fence`, with a gateway and mesh listener.
+    pub fn start(fence: &str) -> Self {
+        let rig = Self::bare(tempfile::tempdir().unwrap());
+        rig.connect_control();
+        rig.apply(fence);
+        rig
+    }
+
+    /// A node before control has said anything.
+    pub fn bare(dir: tempfile::TempDir) -> Self {
+        let control = Arc::new(Control {
+            key: SigningKey::generate(Algorithm::Ed25519).unwrap(),
+            authority: Mutex::new(Arc::new(Authority::new(TRUST_DOMAIN))),
+            addresses: Mutex::default(),
+            revision: AtomicU64::new(0),
+            life: Mutex::new(Duration::from_secs(3600)),
+            lease: AtomicU64::new(3600),
+            generation: AtomicU64::new(1),
+            extra_roots: Mutex::default(),
+            answers: Mutex::default(),
+            stats: Mutex::default(),
+            issued: AtomicU64::new(0),
+        });
+        Self::with_control(dir, control)
+    }
+
+    /// A node that comes after another one.
+    pub fn with_control(dir: tempfile::TempDir, control: Arc<Control>) -> Self {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let node = std::thread::spawn(move || ringfence_proxy::run(theirs, |_| Ok(())).unwrap());
+        let to_node = BlockingChannel::<ToNode, FromNode>::new(ours);
+        let (mesh, mesh_fds) = listeners(loopback(0), THREADS);
+        let (gateway, gateway_fds) = listeners(loopback(0), THREADS);
+        let start = Start {
+            snapshot_key: control.key.verifying_key().to_spki().into(),
+            data_dir: dir.path().to_owned(),
+            events_dir: dir.path().join("events"),
+            threads: THREADS,
+            node: "test".into(),
+            mesh,
+        };
+        to_node.send(&ToNode::Start(start), &[]).unwrap();
+        let heard = Arc::<Mutex<Vec<FromNode>>>::default();
+        let (listening, news) = (to_node.try_clone().unwrap(), heard.clone());
+        std::thread::spawn(move || {
+            while let Ok((message, _)) = listening.recv() {
+                news.lock().unwrap().push(message);
+            }
+        });
+        let (a, _b) = UnixStream::pair().unwrap();
+        let to_proxy = Mutex::new(BlockingChannel::new(a));
+        let rig = Self { dir, control, gateway, mesh, nets: HashMap::new(), to_node, to_proxy, heard, node: Some(node) };
+        rig.listen(ListenerKind::Mesh, &mesh_fds);
+        rig.listen(ListenerKind::Gateway, &gateway_fds);
+        rig
+    }
+
+    pub fn tell(&self, message: &ToNode) {
+        self.to_node.send(message, &[]).unwrap();
+    }
+
+    fn listen(&self, kind: ListenerKind, fds: &[OwnedFd]) {
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        self.to_node.send(&ToNode::Listener { kind: kind.clone() }, &fds).unwrap();
+        self.wait_for(|m| *m == FromNode::Listening { kind: kind.clone() });
+    }
+
+    pub fn wait_for(&self, wanted: impl Fn(&FromNode) -> bool) -> FromNode {
+        eventually("a message of the node", || self.heard.lock().unwrap().iter().find(|m| wanted(m)).cloned())
+    }
+
+    /// A new control, as after a restart.
+    pub fn connect_control(&self) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        self.to_node.send(&ToNode::Control, &[theirs.as_fd()]).unwrap();
+        let channel = BlockingChannel::<ToProxy, FromProxy>::new(ours);
+        *self.to_proxy.lock().unwrap() = channel.try_clone().unwrap();
+        let control = self.control.clone();
+        std::thread::spawn(move || {
+            while let Ok((message, _)) = channel.recv() {
+                if let Some(answer) = control.take(message) {
+                    let _ = channel.send(&answer, &[]);
+                }
+            }
+        });
+    }
+
+    /// Control is gone.
+    pub fn disconnect_control(&self) {
+        let _ = self.to_proxy.lock().unwrap().socket().shutdown(std::net::Shutdown::Both);
+    }
+
+    pub fn renew(&self) {
+        self.to_proxy.lock().unwrap().send(&ToProxy::Renew, &[]).unwrap();
+    }
+
+    pub fn send(&self, snapshot: &SignedSnapshot) {
+        self.to_proxy.lock().unwrap().send(&ToProxy::Snapshot(snapshot.clone()), &[]).unwrap();
+    }
+
+    /// Has a fence enforced and waits until it is, with every certificate that it needs.
+    pub fn apply(&self, fence: &str) -> u64 {
+        let (revision, signed) = self.control.snapshot(fence);
+        self.send(&signed);
+        let answer = eventually("an answer to the snapshot", || {
+            self.control.answers.lock().unwrap().iter().find(|(r, _)| *r == revision).cloned()
+        });
+        assert_eq!(answer.1, None, "refused");
+        eventually("certificates", || {
+            let stats = self.control.stats.lock().unwrap().clone()?;
+            let all = stats.certificates.iter().all(|(_, ends)| *ends > unix());
+            (stats.revision == revision && all).then_some(())
+        });
+        revision
+    }
+
+    /// A service with a network and shim of its own, reachable there at `port`, serving what `serve` does.
+    pub fn shim(&mut self, service: &str, outbound: &[u16]) -> Arc<Net> {
+        let net = Arc::new(Net::new());
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        self.to_node.send(&ToNode::Shim { service: service.into() }, &[theirs.as_fd()]).unwrap();
+        let sockets = net.clone();
+        std::thread::spawn(move || {
+            let channel = BlockingChannel::<FromShim, ToShim>::new(ours);
+            while let Ok((ToShim::Sockets { count }, _)) = channel.recv() {
+                let made = sockets.sockets(count);
+                let fds: Vec<_> = made.iter().map(AsFd::as_fd).collect();
+                if channel.send(&FromShim::Sockets { count }, &fds).is_err() {
+                    return;
+                }
+            }
+        });
+        self.tell(&ToNode::ShimReady { service: service.into() });
+        for port in outbound {
+            let fds = net.listen(*port, THREADS);
+            self.listen(ListenerKind::Outbound { service: service.into(), port: *port }, &fds);
+        }
+        self.nets.insert(service.into(), net.clone());
+        net
+    }
+
+    /// Events so far that fit, once there is one.
+    pub fn event(&self, what: &str, wanted: impl Fn(&Record) -> bool) -> Record {
+        eventually(what, || self.events().into_iter().find(|r| wanted(r)))
+    }
+
+    pub fn events(&self) -> Vec<Record> {
+        read_dir(&self.dir.path().join("events"), &Filter::default()).unwrap()
+    }
+
+    /// Stops the node and leaves its folder.
+    pub fn stop(mut self) -> tempfile::TempDir {
+        self.shut_down();
+        std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
+    }
+
+    fn shut_down(&mut self) {
+        if let Some(node) = self.node.take() {
+            let _ = self.to_node.send(&ToNode::Shutdown, &[]);
+            node.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.shut_down();
+        }
+    }
+}
+
+impl Control {
+    /// Compiles and signs the next revision.
+    pub fn snapshot(&self, fence: &str) -> (u64, SignedSnapshot) {
+        let revision = self.revision.fetch_add(1, Ordering::Relaxed) + 1;
+        (revision, self.sign(fence, revision, unix()))
+    }
+
+    pub fn sign(&self, fence: &str, revision: u64, issued_at: u64) -> SignedSnapshot {
+        let fence = Fence::parse(vec![("ringfence.yaml", fence)]).unwrap_or_else(|e| panic!("{e}"));
+        let mut x509 = vec![self.authority.lock().unwrap().root.to_vec().into()];
+        x509.extend(self.extra_roots.lock().unwrap().iter().map(|root| root.to_vec().into()));
+        let header = Header {
+            epoch: 1,
+            revision,
+            issued_at,
+            expires_at: issued_at + 86_400,
+            lease: self.lease.load(Ordering::Relaxed),
+            bundle: Bundle { generation: self.generation.load(Ordering::Relaxed), x509, ..Bundle::default() },
+        };
+        let snapshot = compile(&fence, &mut self.addresses.lock().unwrap(), header).unwrap();
+        let bytes = serde_json::to_string(&snapshot).unwrap();
+        let signature = self.key.sign(&SignedSnapshot::message(&bytes)).unwrap().into();
+        SignedSnapshot { bytes, signature }
+    }
+
+    fn take(&self, message: FromProxy) -> Option<ToProxy> {
+        match message {
+            FromProxy::Ack { revision } => self.answers.lock().unwrap().push((revision, None)),
+            FromProxy::Nack { revision, reason } => self.answers.lock().unwrap().push((revision, Some(reason))),
+            FromProxy::Stats(stats) => *self.stats.lock().unwrap() = Some(stats),
+            FromProxy::Hello { .. } => {}
+            FromProxy::Sign { request, subject, spki, proof } => {
+                let (names, proved) = match subject {
+                    Subject::Svid(id) => (vec![id.clone()], id),
+                    Subject::Serving(hosts) => (hosts.clone(), format!("serving:{}", hosts.join(","))),
+                };
+                let key = VerifyingKey::from_spki(&spki.0).unwrap();
+                possession::check(&key, &proved, &proof.0).expect("the proof of possession holds");
+                let public = SubjectPublicKeyInfo::from_der(&spki.0).unwrap();
+                let life = *self.life.lock().unwrap();
+                let leaf = self.authority.lock().unwrap().issue(&names, &public, life);
+                self.issued.fetch_add(1, Ordering::Relaxed);
+                let issued = Issued { chain: vec![leaf.to_vec().into()], not_after: unix() + life.as_secs() };
+                return Some(ToProxy::Signed { request, outcome: Ok(issued) });
+            }
+        }
+        None
+    }
+}
+
+/// Asks until there is an answer, ten seconds at most.
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(found) = ask() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Sends raw bytes and reads until the other side closes.
+pub fn raw(mut stream: TcpStream, bytes: &[u8]) -> String {
+    stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// A GET that closes the connection after it.
+pub fn get(stream: TcpStream, host: &str, path: &str) -> String {
+    raw(stream, format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())
+}
+
+/// A listener on loopback.
+pub fn local() -> (TcpListener, u16) {
+    let listener = TcpListener::bind(loopback(0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+pub fn field<'a>(record: &'a Record, path: &str) -> &'a str {
+    record.json.pointer(path).and_then(|v| v.as_str()).unwrap_or_default()
+}
