@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use crate::case::Case;
 use crate::certs::Certs;
@@ -23,16 +23,15 @@ pub(crate) type Counts = BTreeMap<&'static str, BTreeMap<&'static str, f64>>;
 pub(crate) fn count(contenders: &[Box<dyn Contender>], folder: &Path) -> io::Result<Counts> {
     install::debian("valgrind", "valgrind")?;
     let cores = Cores::of_this_machine()?;
-    let certs = Certs::make(&folder.join("certs"))?;
+    let certs = Arc::new(Certs::make(&folder.join("certs"))?);
     let upstream = Upstream::start(&certs, cores.upstream)?;
     machine::pin(cores.load)?;
     let mut counts = Counts::new();
     for case in CASES {
-        for contender in contenders.iter().filter(|contender| contender.countable()) {
+        for contender in contenders.iter().filter(|c| c.countable() && c.takes(case)) {
             eprintln!("bench: {} under valgrind, {}", contender.name(), case.title());
             let total = |requests| {
-                let running =
-                    run::start(contender.as_ref(), case, (folder, &certs, &upstream, cores), Some(valgrind))?;
+                let running = run::start(contender.as_ref(), case, (folder, &certs, &upstream, cores), true)?;
                 load::exactly(&running.target, requests)?;
                 drop(running);
                 totals(&folder.join(format!("{}-{}/callgrind.out", contender.name(), case.name())))
@@ -42,17 +41,6 @@ pub(crate) fn count(contenders: &[Box<dyn Contender>], folder: &Path) -> io::Res
         }
     }
     Ok(counts)
-}
-
-fn valgrind(folder: &Path, inner: &Command) -> Command {
-    let mut command = Command::new("valgrind");
-    command
-        .args(["--tool=callgrind", "--quiet"])
-        .arg(format!("--callgrind-out-file={}", folder.join("callgrind.out").display()))
-        .arg(inner.get_program())
-        .args(inner.get_args())
-        .stderr(Stdio::null());
-    command
 }
 
 fn totals(file: &Path) -> io::Result<f64> {
@@ -77,7 +65,7 @@ pub(crate) fn table(counts: &Counts) -> String {
 
 pub(crate) fn markdown(counts: &Counts, facts: &Facts) -> String {
     format!(
-        "## Instructions per request\n\n    cargo xtask bench callgrind --write\n\nUser-space instructions by valgrind's callgrind, \
+        "## Instructions per request\n\n    cargo xtask bench -- callgrind --write\n\nUser-space instructions by valgrind's callgrind, \
          one connection: ({MANY} requests - {FEW} requests) / {}. haproxy and Envoy do not run under it.\n\n{}\n{}\n",
         MANY - FEW,
         table(counts),

@@ -4,10 +4,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType,
+    KeyUsagePurpose, SanType, SubjectPublicKeyInfo,
 };
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -16,16 +17,19 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-pub(crate) const GATEWAY: &str = "spiffe://bench.example/gateway/main";
+pub(crate) const GATEWAY: &str = "spiffe://bench.example/gateway/bench";
 pub(crate) const LOAD: &str = "spiffe://bench.example/service/load";
 pub(crate) const UPSTREAM: &str = "spiffe://bench.example/service/upstream";
 /// The DNS name beside the SPIFFE ID, for those who can check nothing else.
 pub(crate) const NAME: &str = "localhost";
 
-/// Where the files are.
-#[derive(Clone, Debug)]
+/// How long every leaf is valid.
+pub(crate) const LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// The authority, and where the files are.
 pub(crate) struct Certs {
     folder: PathBuf,
+    authority: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Certs {
@@ -34,17 +38,14 @@ impl Certs {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "Benchmark authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.subject_alt_names = vec![uri("spiffe://bench.example")?];
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let authority = CertifiedIssuer::self_signed(params, key).map_err(io::Error::other)?;
         fs::write(folder.join("ca.pem"), authority.pem())?;
         for (file, id) in [("gateway", GATEWAY), ("load", LOAD), ("upstream", UPSTREAM)] {
-            let mut params = CertificateParams::new([NAME.to_owned()]).map_err(io::Error::other)?;
-            params.subject_alt_names.push(SanType::URI(id.try_into().map_err(io::Error::other)?));
-            params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-            params.extended_key_usages =
-                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-            params.use_authority_key_identifier_extension = true;
+            let names = vec![uri(id)?, SanType::DnsName(NAME.try_into().map_err(io::Error::other)?)];
+            let params = leaf(names);
             let key = KeyPair::generate().map_err(io::Error::other)?;
             let leaf = params.signed_by(&key, &authority).map_err(io::Error::other)?;
             fs::write(folder.join(format!("{file}.pem")), leaf.pem())?;
@@ -52,12 +53,28 @@ impl Certs {
             // haproxy wants both in one file.
             fs::write(folder.join(format!("{file}.both.pem")), leaf.pem() + &key.serialize_pem())?;
         }
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self { folder: folder.to_owned(), authority })
     }
 
     /// `ca.pem`, `gateway.pem`, `gateway.key`, `gateway.both.pem` and so on.
     pub(crate) fn file(&self, name: &str) -> String {
         self.folder.join(name).display().to_string()
+    }
+
+    /// Certifies a key that somebody else holds: for a SPIFFE ID, or for hosts.
+    pub(crate) fn issue(&self, names: &[String], spki: &[u8]) -> io::Result<CertificateDer<'static>> {
+        let name = |name: &String| match name.parse() {
+            _ if name.starts_with("spiffe://") => uri(name),
+            Ok(address) => Ok(SanType::IpAddress(address)),
+            Err(_) => Ok(SanType::DnsName(name.as_str().try_into().map_err(io::Error::other)?)),
+        };
+        let params = leaf(names.iter().map(name).collect::<io::Result<_>>()?);
+        let key = SubjectPublicKeyInfo::from_der(spki).map_err(io::Error::other)?;
+        Ok(params.signed_by(&key, &self.authority).map_err(io::Error::other)?.der().clone())
+    }
+
+    pub(crate) fn authority(&self) -> &[u8] {
+        self.authority.der()
     }
 
     fn pair(&self, name: &str) -> io::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
@@ -105,6 +122,24 @@ impl Certs {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }
+}
+
+fn leaf(names: Vec<SanType>) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.subject_alt_names = names;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    let now = SystemTime::now();
+    params.not_before = (now - Duration::from_secs(60)).into();
+    params.not_after = (now + LIFE).into();
+    params
+}
+
+fn uri(id: &str) -> io::Result<SanType> {
+    Ok(SanType::URI(id.try_into().map_err(io::Error::other)?))
 }
 
 fn provider() -> Arc<CryptoProvider> {

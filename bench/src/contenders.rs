@@ -3,11 +3,14 @@
 mod envoy;
 mod haproxy;
 mod nginx;
+mod ringfence;
 
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use crate::case::Case;
 use crate::certs::Certs;
@@ -19,9 +22,39 @@ pub(crate) struct Setup<'a> {
     pub(crate) folder: PathBuf,
     pub(crate) listen: SocketAddr,
     pub(crate) upstream: SocketAddr,
-    pub(crate) certs: &'a Certs,
-    /// One process without workers, for valgrind.
-    pub(crate) alone: bool,
+    pub(crate) certs: &'a Arc<Certs>,
+    /// Under valgrind, which leaves its counts in this file; then one process without workers.
+    pub(crate) counted_in: Option<PathBuf>,
+}
+
+impl Setup<'_> {
+    /// The proxy's program, or valgrind around it.
+    pub(crate) fn program(&self, program: &Path) -> Command {
+        let Some(file) = &self.counted_in else { return Command::new(program) };
+        let mut command = Command::new("valgrind");
+        command
+            .args(["--tool=callgrind", "--quiet"])
+            .arg(format!("--callgrind-out-file={}", file.display()))
+            .arg(program)
+            .stderr(Stdio::null());
+        command
+    }
+}
+
+/// What a contender keeps while its proxy runs.
+pub(crate) type Held = Box<dyn Any>;
+
+/// How a proxy is started.
+pub(crate) struct Launch {
+    pub(crate) command: Command,
+    /// What has to be said to it once it runs.
+    pub(crate) then: Box<dyn FnOnce() -> io::Result<Held>>,
+}
+
+impl From<Command> for Launch {
+    fn from(command: Command) -> Self {
+        Self { command, then: Box::new(|| Ok(Box::new(()))) }
+    }
 }
 
 /// A proxy that can be measured.
@@ -31,7 +64,11 @@ pub(crate) trait Contender {
     fn version(&self) -> io::Result<String>;
 
     /// Writes the configuration and says how to start the proxy, in the foreground, with one working thread.
-    fn command(&self, setup: &Setup<'_>) -> io::Result<Command>;
+    fn launch(&self, setup: &Setup<'_>) -> io::Result<Launch>;
+
+    fn takes(&self, _case: Case) -> bool {
+        true
+    }
 
     /// Whether it runs under valgrind.
     fn countable(&self) -> bool {
@@ -41,9 +78,13 @@ pub(crate) trait Contender {
 
 /// Those of these names, or all; nginx first, as what the others are compared with.
 pub(crate) fn chosen(names: &[String]) -> io::Result<Vec<Box<dyn Contender>>> {
-    let all: [fn() -> Box<dyn Contender>; 3] =
-        [|| Box::new(nginx::Nginx), || Box::new(haproxy::Haproxy), || Box::new(envoy::Envoy)];
-    let all: Vec<_> = all.into_iter().map(|make| make()).collect();
+    let all: Vec<Box<dyn Contender>> = vec![
+        Box::new(nginx::Nginx),
+        Box::new(haproxy::Haproxy),
+        Box::new(envoy::Envoy),
+        Box::new(ringfence::Gateway),
+        Box::new(ringfence::Mesh),
+    ];
     if let Some(unknown) = names.iter().find(|name| all.iter().all(|c| c.name() != name.as_str())) {
         let known: Vec<_> = all.iter().map(|c| c.name()).collect();
         return Err(io::Error::other(format!("no contender {unknown:?}; there are {}", known.join(", "))));

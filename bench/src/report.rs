@@ -59,14 +59,17 @@ fn summary(outcomes: &[Outcome]) -> String {
         text += &format!(" | {}", outcome.case.name());
     }
     text += &format!(" |\n|---{}|\n", "|---:".repeat(outcomes.len()));
-    let names =
-        outcomes.first().map(|outcome| outcome.rows.iter().map(|row| &row.name)).into_iter().flatten();
+    let mut names: Vec<&String> = Vec::new();
+    for row in outcomes.iter().flat_map(|outcome| &outcome.rows) {
+        if !names.contains(&&row.name) {
+            names.push(&row.name);
+        }
+    }
     for name in names {
         text += &format!("| {name}");
         for outcome in outcomes {
-            let ratio =
-                outcome.rows.iter().find(|row| row.name == *name).map_or(f64::NAN, |row| row.cpu_ratio);
-            text += &format!(" | {ratio:.2}");
+            let row = outcome.rows.iter().find(|row| row.name == *name);
+            text += &row.map_or_else(|| " | –".to_owned(), |row| format!(" | {:.2}", row.cpu_ratio));
         }
         text += " |\n";
     }
@@ -75,13 +78,15 @@ fn summary(outcomes: &[Outcome]) -> String {
 
 pub(crate) fn markdown(outcomes: &[Outcome], facts: &Facts, rounds: u32, seconds: f64) -> String {
     format!(
-        "## The proxy beside its peers\n\n    cargo xtask bench --rounds {rounds} --seconds {seconds} --write\n\n\
+        "## The proxy beside its peers\n\n    cargo xtask bench -- --rounds {rounds} --seconds {seconds} --write\n\n\
          CPU time of the proxy per request, as a ratio to nginx: the median over the rounds of the ratio within each round.\n\n{}\n\
          {}\n\nOne worker each, on a core of its own; load and upstream on others. All contenders of a case are up at once and \
          take turns, the order reversed every other round. 32 connections (handshake 16; h2 and grpc 8 with 16 streams \
          each), 1 KiB answers, no resumption, X25519, P-256. Contenders do what they can of the identity check in `mtls`: \
-         Envoy and Ringfence check the SPIFFE ID on both hops; nginx and haproxy cannot and check the authority, and behind also a \
-         DNS name. Where `core used` is well below 100 %, the load or \
+         Envoy checks the SPIFFE ID on both hops; nginx and haproxy cannot and check the authority, and behind also a DNS name; Ringfence's \
+         gateway asks clients for no certificate (its front hop is TLS with the server's alone, which is the same work per request) and checks the \
+         SPIFFE ID behind. Ringfence runs as in the product: routes, limits, framing guard, events and metrics on. \
+         `ringfence-mesh` is the whole way of the product in one process, gateway to sidecar to service: one TLS hop more than the others do. Where `core used` is well below 100 %, the load or \
          other work on the machine was the bottleneck, and requests/s and latency at saturation are not the proxy's; CPU per request is \
          not affected.\n\n{}",
         summary(outcomes),

@@ -3,14 +3,15 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Child;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::case::Case;
 use crate::certs::Certs;
-use crate::contenders::{Contender, Setup};
+use crate::contenders::{Contender, Held, Setup};
 use crate::load::{self, Pace, Sample, Target};
 use crate::machine::{self, Cores, Family};
 use crate::stats::{median, percentile};
@@ -59,6 +60,7 @@ pub(crate) struct Row {
 /// A contender that runs.
 pub(crate) struct Running {
     child: Child,
+    _held: Held,
     pub(crate) family: Family,
     pub(crate) target: Target,
 }
@@ -75,20 +77,27 @@ impl Drop for Running {
 pub(crate) fn start(
     contender: &dyn Contender,
     case: Case,
-    place: (&Path, &Certs, &Upstream, Cores),
-    wrap: Option<fn(&Path, &Command) -> Command>,
+    place: (&Path, &Arc<Certs>, &Upstream, Cores),
+    counted: bool,
 ) -> io::Result<Running> {
     let (folder, certs, upstream, cores) = place;
     let folder = folder.join(format!("{}-{}", contender.name(), case.name()));
     std::fs::create_dir_all(&folder)?;
     let listen = free()?;
     let upstream = upstream.address(case);
-    let setup = Setup { case, folder: folder.clone(), listen, upstream, certs, alone: wrap.is_some() };
-    let mut command = contender.command(&setup)?;
-    if let Some(wrap) = wrap {
-        command = wrap(&folder, &command);
-    }
-    let mut child = machine::start_on(cores.proxy, &mut command)?;
+    let counted_in = counted.then(|| folder.join("callgrind.out"));
+    let setup = Setup { case, folder: folder.clone(), listen, upstream, certs, counted_in };
+    let mut launch = contender.launch(&setup)?;
+    let mut child = machine::start_on(cores.proxy, &mut launch.command)?;
+    // Its copy of what the child was given must not keep a channel open.
+    drop(launch.command);
+    let held = match (launch.then)() {
+        Ok(held) => held,
+        Err(error) => {
+            machine::stop(&mut child)?;
+            return Err(io::Error::other(format!("{} did not follow: {error}", contender.name())));
+        }
+    };
     let until = Instant::now() + Duration::from_secs(30);
     while TcpStream::connect(listen).is_err() {
         if let Some(status) = child.try_wait()? {
@@ -104,7 +113,7 @@ pub(crate) fn start(
     // Workers may come after the socket.
     std::thread::sleep(Duration::from_millis(200));
     let family = Family::of(child.id())?;
-    Ok(Running { child, family, target: Target::new(case, listen, certs)? })
+    Ok(Running { child, _held: held, family, target: Target::new(case, listen, certs)? })
 }
 
 /// An address that nobody listens on; whoever takes it in between makes the start fail, which is said.
@@ -115,15 +124,16 @@ fn free() -> io::Result<SocketAddr> {
 pub(crate) fn compare(plan: &Plan) -> io::Result<Vec<Outcome>> {
     let cores = Cores::of_this_machine()?;
     machine::open_files()?;
-    let certs = Certs::make(&plan.folder.join("certs"))?;
+    let certs = Arc::new(Certs::make(&plan.folder.join("certs"))?);
     let upstream = Upstream::start(&certs, cores.upstream)?;
     machine::pin(cores.load)?;
     plan.cases.iter().map(|&case| one(plan, case, (&plan.folder, &certs, &upstream, cores))).collect()
 }
 
-fn one(plan: &Plan, case: Case, place: (&Path, &Certs, &Upstream, Cores)) -> io::Result<Outcome> {
+fn one(plan: &Plan, case: Case, place: (&Path, &Arc<Certs>, &Upstream, Cores)) -> io::Result<Outcome> {
     eprintln!("bench: {}", case.title());
-    let running = plan.contenders.iter().map(|c| start(c.as_ref(), case, place, None));
+    let takers: Vec<_> = plan.contenders.iter().filter(|c| c.takes(case)).collect();
+    let running = takers.iter().map(|c| start(c.as_ref(), case, place, false));
     let running: Vec<Running> = running.collect::<io::Result<_>>()?;
     let mut samples: Vec<Vec<(Sample, Sample)>> = running.iter().map(|_| Vec::new()).collect();
     for round in 0..plan.rounds {
@@ -139,7 +149,7 @@ fn one(plan: &Plan, case: Case, place: (&Path, &Certs, &Upstream, Cores)) -> io:
         }
     }
     let base: Vec<f64> = samples[0].iter().map(|(saturated, _)| per_request(saturated)).collect();
-    let rows = plan.contenders.iter().zip(&running).zip(samples);
+    let rows = takers.iter().zip(&running).zip(samples);
     let rows = rows.map(|((contender, running), samples)| row(contender.name(), running, samples, &base));
     Ok(Outcome { case, rows: rows.collect::<io::Result<_>>()? })
 }

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use super::{Contender, Setup};
+use super::{Contender, Launch, Setup};
 use crate::case::Case;
 use crate::certs::{LOAD, NAME, UPSTREAM};
 use crate::install;
@@ -28,16 +28,16 @@ impl Contender for Envoy {
             .to_owned())
     }
 
-    fn command(&self, setup: &Setup<'_>) -> io::Result<Command> {
+    fn launch(&self, setup: &Setup<'_>) -> io::Result<Launch> {
         let file = setup.folder.join("envoy.json");
         std::fs::write(&file, configuration(setup).to_string())?;
         let home: PathBuf = setup.folder.parent().map(Path::to_owned).unwrap_or_default();
-        let mut command = Command::new(install::envoy(&home)?);
+        let mut command = setup.program(&install::envoy(&home)?);
         command
             .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"])
             .arg(file)
             .stderr(Stdio::from(std::fs::File::create(setup.folder.join("error.log"))?));
-        Ok(command)
+        Ok(command.into())
     }
 }
 

@@ -1,9 +1,8 @@
 //! haproxy, one thread. As with nginx there is no check of a URI SAN: authority and DNS name behind, authority before.
 
 use std::io;
-use std::process::Command;
 
-use super::{Contender, Setup};
+use super::{Contender, Launch, Setup};
 use crate::case::Case;
 use crate::certs::NAME;
 use crate::install;
@@ -20,12 +19,12 @@ impl Contender for Haproxy {
         Ok(said.split_whitespace().nth(2).unwrap_or_default().to_owned())
     }
 
-    fn command(&self, setup: &Setup<'_>) -> io::Result<Command> {
+    fn launch(&self, setup: &Setup<'_>) -> io::Result<Launch> {
         let file = setup.folder.join("haproxy.cfg");
         std::fs::write(&file, configuration(setup))?;
-        let mut command = Command::new(install::debian("haproxy", "haproxy")?);
+        let mut command = setup.program(&install::debian("haproxy", "haproxy")?);
         command.arg("-db").arg("-q").arg("-f").arg(file);
-        Ok(command)
+        Ok(command.into())
     }
 }
 

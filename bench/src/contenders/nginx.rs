@@ -3,9 +3,8 @@
 
 use std::fmt::Write;
 use std::io;
-use std::process::Command;
 
-use super::{Contender, Setup};
+use super::{Contender, Launch, Setup};
 use crate::case::Case;
 use crate::certs::NAME;
 use crate::install;
@@ -22,10 +21,10 @@ impl Contender for Nginx {
         Ok(said.trim().rsplit('/').next().unwrap_or_default().to_owned())
     }
 
-    fn command(&self, setup: &Setup<'_>) -> io::Result<Command> {
+    fn launch(&self, setup: &Setup<'_>) -> io::Result<Launch> {
         let file = setup.folder.join("nginx.conf");
         std::fs::write(&file, configuration(setup))?;
-        let mut command = Command::new(install::debian("nginx", "nginx-light")?);
+        let mut command = setup.program(&install::debian("nginx", "nginx-light")?);
         command
             .arg("-p")
             .arg(&setup.folder)
@@ -33,7 +32,7 @@ impl Contender for Nginx {
             .arg(file)
             .arg("-e")
             .arg(setup.folder.join("error.log"));
-        Ok(command)
+        Ok(command.into())
     }
 
     fn countable(&self) -> bool {
@@ -76,7 +75,7 @@ fn configuration(setup: &Setup<'_>) -> String {
     for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
         writeln!(temporary, "{kind}_temp_path {folder}/{kind};").expect("invariant: strings take all");
     }
-    let master = if setup.alone { "master_process off;\n" } else { "" };
+    let master = if setup.counted_in.is_some() { "master_process off;\n" } else { "" };
     format!(
         "worker_processes 1;\ndaemon off;\n{master}pid {folder}/pid;\n\
          events {{ worker_connections 8192; }}\n\

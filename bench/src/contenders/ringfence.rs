@@ -1,0 +1,244 @@
+//! Ringfence: the product's own binary in its role `node`, one data-plane thread, started and fed as `up` and control do it.
+//! The harness plays the supervisor, control and keeper; the node cannot tell.
+
+use std::fmt::Display;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ringfence_channel::{BlockingChannel, cloexec_pair};
+use ringfence_keys::{Algorithm, SigningKey};
+use ringfence_model::Fence;
+use ringfence_proxy::protocol::shim::{FromShim, ToShim};
+use ringfence_proxy::protocol::{FromNode, ListenerKind, Start, ToNode};
+use ringfence_snapshot::node::{FromProxy, Issued, Subject, ToProxy};
+use ringfence_snapshot::{Addresses, Bundle, Der, Header, SignedSnapshot, compile};
+use socket2::{Domain, Socket, Type};
+
+use super::{Contender, Held, Launch, Setup};
+use crate::case::Case;
+use crate::certs::{Certs, LIFE};
+use crate::install;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const BACKLOG: i32 = 1024;
+
+/// The gateway before an external service: one hop, as the others.
+pub(super) struct Gateway;
+
+/// Gateway, mesh and sidecar before a fenced service: mTLS between the two, in one process.
+pub(super) struct Mesh;
+
+impl Contender for Gateway {
+    fn name(&self) -> &'static str {
+        "ringfence"
+    }
+
+    fn version(&self) -> io::Result<String> {
+        version()
+    }
+
+    fn launch(&self, setup: &Setup<'_>) -> io::Result<Launch> {
+        let tls = if setup.case.mutual() { "spiffe" } else { "off" };
+        let upstream = setup.upstream;
+        let service = format!("external:\n  upstream:\n    address: {upstream}\n    tls: {tls}\n");
+        launch(setup, &service)
+    }
+
+    fn countable(&self) -> bool {
+        true
+    }
+}
+
+impl Contender for Mesh {
+    fn name(&self) -> &'static str {
+        "ringfence-mesh"
+    }
+
+    fn version(&self) -> io::Result<String> {
+        version()
+    }
+
+    fn launch(&self, setup: &Setup<'_>) -> io::Result<Launch> {
+        let port = setup.upstream.port();
+        launch(setup, &format!("services:\n  upstream:\n    run: [upstream]\n    listen: {port}\n"))
+    }
+
+    fn takes(&self, case: Case) -> bool {
+        matches!(case, Case::Tls | Case::H2 | Case::Grpc)
+    }
+}
+
+fn version() -> io::Result<String> {
+    let said = install::version(&binary()?, "--version")?;
+    Ok(said.trim().rsplit(' ').next().unwrap_or_default().to_owned())
+}
+
+/// Beside the harness, of the same build.
+fn binary() -> io::Result<PathBuf> {
+    let binary = std::env::current_exe()?.with_file_name("ringfence");
+    if binary.is_file() {
+        return Ok(binary);
+    }
+    Err(io::Error::other("no ringfence beside this program: `cargo xtask bench` builds both"))
+}
+
+fn launch(setup: &Setup<'_>, service: &str) -> io::Result<Launch> {
+    let protocol = if setup.case == Case::Grpc { "grpc" } else { "http" };
+    let tls = if setup.case.tls() { "" } else { "\n  tls: off" };
+    let fence = format!(
+        "fence: bench\ntrust_domain: bench.example\ngateway:\n  listen: {}{tls}\n{service}    protocol: {protocol}\n    \
+         routes: [{{ path: / }}]\n",
+        setup.listen
+    );
+    let data = setup.folder.join("data");
+    // What the node of an earlier run had seen was signed by another key.
+    match fs::remove_dir_all(&data) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => fs::create_dir_all(&data)?,
+    }
+    let (ours, theirs) = cloexec_pair()?;
+    let mut command = setup.program(&binary()?);
+    command.arg("node").stdin(Stdio::from(OwnedFd::from(theirs)));
+    let supervisor = Supervisor {
+        channel: BlockingChannel::new(ours),
+        key: SigningKey::generate(Algorithm::Ed25519).map_err(other)?,
+        gateway: setup.listen,
+        certs: setup.certs.clone(),
+        data,
+    };
+    Ok(Launch { command, then: Box::new(move || supervisor.bring_up(&fence)) })
+}
+
+struct Supervisor {
+    channel: BlockingChannel<ToNode, FromNode>,
+    key: SigningKey,
+    gateway: SocketAddr,
+    certs: Arc<Certs>,
+    data: PathBuf,
+}
+
+impl Supervisor {
+    /// Leads the node to where it serves the fence; it ends with the channel that is kept.
+    fn bring_up(self, fence: &str) -> io::Result<Held> {
+        self.channel.set_timeout(Some(PATIENCE)).map_err(other)?;
+        let (mesh, mesh_socket) = listening(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        let (_, gateway_socket) = listening(self.gateway)?;
+        self.say(
+            &ToNode::Start(Start {
+                snapshot_key: Der(self.key.verifying_key().to_spki()),
+                data_dir: self.data.clone(),
+                events_dir: self.data.join("events"),
+                threads: 1,
+                node: "bench".to_owned(),
+                mesh,
+            }),
+            None,
+        )?;
+        self.hear(|message| matches!(message, FromNode::Ready))?;
+        let signed = self.signed(fence)?;
+        let (control, theirs) = cloexec_pair()?;
+        self.say(&ToNode::Control, Some(theirs.into()))?;
+        let (answers, certs) = (BlockingChannel::new(control), self.certs.clone());
+        answers.send(&ToProxy::Snapshot(signed), &[]).map_err(other)?;
+        spawn("control", move || sign(&answers, &certs))?;
+        self.hear(|message| matches!(message, FromNode::Applied { .. }))?;
+        let (shim, theirs) = cloexec_pair()?;
+        self.say(&ToNode::Shim { service: "upstream".to_owned() }, Some(theirs.into()))?;
+        spawn("shim", move || supply(shim))?;
+        self.say(&ToNode::ShimReady { service: "upstream".to_owned() }, None)?;
+        for (kind, socket) in [(ListenerKind::Mesh, mesh_socket), (ListenerKind::Gateway, gateway_socket)] {
+            self.say(&ToNode::Listener { kind: kind.clone() }, Some(socket))?;
+            self.hear(|message| *message == FromNode::Listening { kind: kind.clone() })?;
+        }
+        // Certificates are asked for beside all this; a first request would wait for them.
+        std::thread::sleep(Duration::from_millis(500));
+        Ok(Box::new(self.channel))
+    }
+
+    fn say(&self, message: &ToNode, socket: Option<OwnedFd>) -> io::Result<()> {
+        let sockets: Vec<_> = socket.iter().map(AsFd::as_fd).collect();
+        self.channel.send(message, &sockets).map_err(other)
+    }
+
+    fn hear(&self, wanted: impl Fn(&FromNode) -> bool) -> io::Result<()> {
+        loop {
+            match self.channel.recv().map_err(other)? {
+                (FromNode::Refused { reason }, _) => return Err(io::Error::other(reason)),
+                (message, _) if wanted(&message) => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+
+    fn signed(&self, fence: &str) -> io::Result<SignedSnapshot> {
+        let fence = Fence::parse(vec![("ringfence.yaml", fence)]).map_err(other)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(other)?.as_secs();
+        let root = Der(self.certs.authority().to_vec());
+        let bundle = Bundle { generation: 1, x509: vec![root], ..Bundle::default() };
+        let life = LIFE.as_secs();
+        let header =
+            Header { epoch: 1, revision: 1, issued_at: now, expires_at: now + life, lease: life, bundle };
+        let snapshot = compile(&fence, &mut Addresses::default(), header).map_err(other)?;
+        let bytes = serde_json::to_string(&snapshot)?;
+        let signature = Der(self.key.sign(&SignedSnapshot::message(&bytes)).map_err(other)?);
+        Ok(SignedSnapshot { bytes, signature })
+    }
+}
+
+/// Control's part: certificates for whatever the node asks for, until it is gone.
+fn sign(channel: &BlockingChannel<ToProxy, FromProxy>, certs: &Certs) -> io::Result<()> {
+    loop {
+        match channel.recv().map_err(other)?.0 {
+            FromProxy::Sign { request, subject, spki, .. } => {
+                let names = match subject {
+                    Subject::Svid(id) => vec![id],
+                    Subject::Serving(hosts) => hosts,
+                };
+                let leaf = certs.issue(&names, &spki.0)?;
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(other)?;
+                let not_after = (now + LIFE).as_secs();
+                let outcome = Ok(Issued { chain: vec![Der(leaf.to_vec())], not_after });
+                channel.send(&ToProxy::Signed { request, outcome }, &[]).map_err(other)?;
+            }
+            FromProxy::Nack { reason, .. } => eprintln!("bench: ringfence refuses its snapshot: {reason}"),
+            FromProxy::Hello { .. } | FromProxy::Ack { .. } | FromProxy::Stats(_) => {}
+        }
+    }
+}
+
+/// The shim's part: sockets, here of this network.
+fn supply(socket: UnixStream) -> io::Result<()> {
+    let channel = BlockingChannel::<FromShim, ToShim>::new(socket);
+    loop {
+        let (ToShim::Sockets { count }, _) = channel.recv().map_err(other)?;
+        let made = (0..count).map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).map(OwnedFd::from));
+        let made: Vec<OwnedFd> = made.collect::<io::Result<_>>()?;
+        let sockets: Vec<_> = made.iter().map(AsFd::as_fd).collect();
+        channel.send(&FromShim::Sockets { count }, &sockets).map_err(other)?;
+    }
+}
+
+/// A thread that ends with its channel, which is no failure.
+fn spawn(name: &str, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || drop(work())).map(drop)
+}
+
+fn listening(address: SocketAddr) -> io::Result<(SocketAddr, OwnedFd)> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    let address = socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an IP address"))?;
+    Ok((address, socket.into()))
+}
+
+fn other(error: impl Display) -> io::Error {
+    io::Error::other(error.to_string())
+}
