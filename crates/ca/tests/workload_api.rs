@@ -1,4 +1,5 @@
 //! The Workload API as its clients see it: the crate `spiffe`, the Python package `spiffe`, and who must get nothing.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 

@@ -89,7 +89,7 @@ impl Log {
         let file =
             OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(at)?;
         if !existed {
-            file::sync_directory(path.parent().unwrap_or(Path::new("."))).map_err(at)?;
+            file::sync_directory(path.parent().unwrap_or_else(|| Path::new("."))).map_err(at)?;
         }
         let start = match newest_kept(path) {
             Some(previous) => verify_log(&previous)?.0,
@@ -145,7 +145,7 @@ impl Log {
         std::fs::rename(&self.path, kept(&self.path, 1))?;
         self.file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&self.path)?;
         self.bytes = 0;
-        file::sync_directory(self.path.parent().unwrap_or(Path::new(".")))
+        file::sync_directory(self.path.parent().unwrap_or_else(|| Path::new(".")))
     }
 }
 

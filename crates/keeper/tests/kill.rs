@@ -1,6 +1,7 @@
 //! A keeper in a process of its own is killed at arbitrary instants; what it had acknowledged holds.
 //!
 //! This test is its own keeper: started with the argument `keeper`, it serves on its standard input.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[expect(dead_code, reason = "other tests use the rest")]
 mod common;

@@ -10,14 +10,8 @@ use rustix::fs::OFlags;
 /// Replaces `path` by `content` (mode 0600) so that after a crash at any instant it holds either the old or the new
 /// content, and after a return the new one is on disk.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let (directory, name) = match (path.parent(), path.file_name()) {
-        (Some(directory), Some(name)) => (directory, name),
-        _ => {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{} names no file", path.display()),
-            ));
-        }
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} names no file", path.display())));
     };
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     let mut temporary = name.to_owned();

@@ -1,4 +1,5 @@
 //! The keyring's promises, on real files.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

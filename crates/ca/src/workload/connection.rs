@@ -57,13 +57,10 @@ pub(crate) fn incoming(listener: UnixListener, accept: Accept) -> ReceiverStream
         let permits = Arc::new(Semaphore::new(accept.connections));
         let accepting = async {
             loop {
-                let stream = match listener.accept().await {
-                    Ok((stream, _)) => stream,
-                    Err(_) => {
-                        // Out of descriptors, most likely: others must close some first.
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                        continue;
-                    }
+                let Ok((stream, _)) = listener.accept().await else {
+                    // Out of descriptors, most likely: others must close some first.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
                 };
                 let Ok(permit) = permits.clone().try_acquire_owned() else {
                     accept.refused(&stream, "too many connections".into());

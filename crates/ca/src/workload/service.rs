@@ -29,7 +29,13 @@ use crate::issuer::{Ca, CaError};
 /// The header that a caller must send, so that no browser or proxy can be tricked into calling.
 const HEADER: &str = "workload.spiffe.io";
 
-#[expect(unreachable_pub, unused_qualifications, reason = "generated")]
+#[expect(
+    unreachable_pub,
+    unused_qualifications,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated"
+)]
 pub(crate) mod generated {
     include!(concat!(env!("OUT_DIR"), "/.SpiffeWorkloadAPI.rs"));
 }

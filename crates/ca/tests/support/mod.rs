@@ -1,4 +1,5 @@
 //! A keeper, a store, a CA and a served Workload API socket, all real, in this process.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[expect(dead_code, reason = "tests of the keeper use the rest")]
 #[path = "../../../keeper/tests/common/mod.rs"]

@@ -1,4 +1,5 @@
 //! A keeper on a thread of this process, over the same channels as in its own, and a small fence for it.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
