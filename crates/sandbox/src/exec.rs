@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use ringfence_channel::{BlockingChannel, stdin_channel};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use rustix::thread::{
     CapabilitySet, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
@@ -48,6 +48,11 @@ pub(crate) fn main() -> Result<(), SandboxError> {
             take_ids(id)?;
         }
         capability::keep_only_nothing()?;
+    }
+    if !what.isolated {
+        // No PID namespace ends us with PID 1 then. After the change of uid, which forgets it.
+        set_parent_process_death_signal(Some(Signal::KILL))
+            .step(|| "follow the one that started us".into())?;
     }
     set_no_new_privs(true).step(|| "give up gaining privileges".into())?;
     std::env::set_current_dir(&what.view.folder).step(|| format!("enter {}", what.view.folder.display()))?;

@@ -27,6 +27,14 @@ pub(crate) struct Places {
 impl Places {
     pub(crate) fn open(spec: &Spec) -> Result<Self, SandboxError> {
         private_dir(&spec.data)?;
+        let mode = fs::metadata(&spec.data)
+            .step(|| format!("look at {}", spec.data.display()))?
+            .permissions()
+            .mode();
+        if mode & 0o077 != 0 {
+            fs::set_permissions(&spec.data, fs::Permissions::from_mode(0o700))
+                .step(|| format!("close {} to others", spec.data.display()))?;
+        }
         private_dir(&spec.data.join("run"))?;
         let root = rustix::process::geteuid().is_root();
         let folder = |name: &str| {

@@ -8,7 +8,7 @@ mod table;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ringfence_event::{Dial, Emitter, Event, Kind as EventKind, Scan, Writer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -27,6 +27,10 @@ const ETH_P_ALL: u16 = 3;
 const DNS: u16 = 53;
 /// Room for bursts: a search by thousands of packets must not push out what it hides.
 const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// Frames read without a look at the clock.
+const BATCH: u32 = 4096;
+const FLOOD_PAUSE: Duration = Duration::from_millis(10);
 
 /// Both sinks, opened before the service exists, so that nothing is missed, and while we still may.
 pub(crate) struct Opened {
@@ -121,11 +125,17 @@ impl Sink {
             // An interrupted or failed wait reads nothing below and comes back here.
             let _ = poll(&mut [PollFd::new(socket, PollFlags::IN)], timeout.as_ref());
             // Bounded, so that a flood does not keep the counts from being told.
-            for _ in 0..4096 {
+            let mut left = BATCH;
+            while left > 0 {
+                left -= 1;
                 match rustix::net::recv(socket, &mut frame, rustix::net::RecvFlags::TRUNC) {
                     Ok((read, _)) => self.see(&frame[..read.min(frame.len())]),
                     Err(_) => break,
                 }
+            }
+            if left == 0 {
+                // A flood: what it costs us is bounded, and what is lost of it are repetitions.
+                std::thread::sleep(FLOOD_PAUSE);
             }
             for tell in self.table.tick(Instant::now()) {
                 self.tell(&tell);

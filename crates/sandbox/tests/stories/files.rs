@@ -12,6 +12,7 @@ pub(crate) const STORIES: &[Story] = &[
     Story("declared_files_are_there_and_everything_else_is_not", declared),
     Story("private_folders_are_writable_empty_and_gone_with_the_service", private),
     Story("a_hidden_file_of_the_folder_reads_as_empty", hidden),
+    Story("without_isolation_kill_9_of_the_shim_still_ends_the_service", off_and_killed),
     Story("without_isolation_a_service_is_still_supervised_and_filtered", isolation_off),
 ];
 
@@ -100,6 +101,19 @@ print('dir=' + repr(os.listdir('secrets'))); time.sleep(60)";
     assert_eq!(fence.said("key"), "0");
     assert_eq!(fence.said("open"), "fence");
     assert_eq!(fence.said("dir"), "[]");
+}
+
+fn off_and_killed() {
+    let mut fence =
+        Fence::new("import os, time; print('pid=%d' % os.getpid()); time.sleep(600)").change(|s| {
+            s.isolation = Isolation::Off;
+        });
+    std::fs::set_permissions(fence.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    fence = fence.up();
+    let pid = fence.said("pid").parse().unwrap();
+    assert!(crate::fence::alive(pid));
+    fence.kill_shim();
+    wait("the end of the service", || (!crate::fence::alive(pid)).then_some(()));
 }
 
 fn isolation_off() {

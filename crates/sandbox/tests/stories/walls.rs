@@ -52,12 +52,15 @@ print('mounts=' + ' '.join(l.split()[1] for l in open('/proc/self/mounts')))
 time.sleep(60)";
     let fence = Fence::new(script);
     std::fs::create_dir(&fence.spec.data).unwrap();
+    std::fs::set_permissions(&fence.spec.data, std::fs::Permissions::from_mode(0o755)).unwrap();
     std::fs::write(fence.spec.data.join("master.key"), "secret").unwrap();
     let fence = fence.up();
     assert_eq!(fence.said("data"), "[]");
     assert!(["13", "30"].contains(&fence.said("write").as_str()));
     assert!(["13", "30"].contains(&fence.said("folder").as_str()));
     assert!(!fence.log().contains("found"));
+    let mode = std::fs::metadata(&fence.spec.data).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "closed to others, whatever it was");
     assert!(!fence.said("mounts").contains("/home"));
 }
 
