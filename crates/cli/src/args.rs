@@ -109,6 +109,9 @@ struct Up {
     /// The master key file [default: master.key in the data directory]
     #[arg(long, value_name = "FILE")]
     master_file: Option<PathBuf>,
+    /// How long SVIDs live; each is renewed at half of it
+    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+    svid_life: std::time::Duration,
     /// Do not show what the services print
     #[arg(long, short)]
     quiet: bool,
@@ -185,6 +188,7 @@ impl Up {
                 Master::Passphrase => MasterChoice::Passphrase,
                 Master::Credential => MasterChoice::Credential,
             },
+            svid_life: self.svid_life,
             quiet: self.quiet,
         }
     }

@@ -51,7 +51,8 @@ impl DataDir {
             if metadata.uid() != rustix::process::geteuid().as_raw() {
                 return Err(DataError::Owner { path, owner: metadata.uid() });
             }
-            if metadata.permissions().mode() & 0o077 != 0 {
+            // Shims of running services, each under a uid of its own, write to the other folders, which lie behind this one.
+            if folder.is_empty() && metadata.permissions().mode() & 0o077 != 0 {
                 std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).map_err(make)?;
             }
         }

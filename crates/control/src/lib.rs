@@ -69,7 +69,7 @@ pub enum ControlError {
 /// [`ControlError`]: the supervisor starts it again.
 pub fn run(channel: UnixStream, confine: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), ControlError> {
     let channel = BlockingChannel::<FromControl, ToControl>::new(channel);
-    let (ToControl::Start { data }, mut fds) = channel.recv()? else {
+    let (ToControl::Start { data, svid_life }, mut fds) = channel.recv()? else {
         return Err(ControlError::Protocol("the first message is not Start"));
     };
     let socket = fds.pop().ok_or(ControlError::Protocol("Start came without the control socket"))?;
@@ -77,13 +77,14 @@ pub fn run(channel: UnixStream, confine: impl FnOnce(&Path) -> io::Result<()>) -
     std::fs::create_dir_all(&folder)?;
     confine(&folder).map_err(ControlError::Confine)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(work(channel, socket.into(), &data))
+    runtime.block_on(work(channel, socket.into(), &data, Options { svid_life, ..Options::default() }))
 }
 
 async fn work(
     channel: BlockingChannel<FromControl, ToControl>,
     socket: std::os::unix::net::UnixListener,
     data: &Path,
+    lives: Options,
 ) -> Result<(), ControlError> {
     let (supervisor, mut inbox) = channel.into_async()?.split();
     let writer = Writer::open(&data.join("events"), "control", WriterOptions::default())?;
@@ -99,7 +100,7 @@ async fn work(
         news: happening,
         nodes: Nodes::new(news),
         emitter: writer.emitter(),
-        lives: Options::default(),
+        lives,
         fence: None,
         current: None,
         report: Report::default(),

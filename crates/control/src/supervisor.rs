@@ -12,6 +12,8 @@ pub enum ToControl {
     Start {
         /// The data directory.
         data: PathBuf,
+        /// Life of SVIDs in seconds.
+        svid_life: u64,
     },
     /// With one descriptor: a channel to the keeper. Comes again when the keeper was restarted.
     Keeper,

@@ -26,7 +26,7 @@ use ringfence_event::{Emitter, Event, Kind, Lifecycle, LifecycleActivity, Severi
 use ringfence_keeper::protocol::ToSupervisor;
 use ringfence_keys::{MasterSource, Secret};
 use ringfence_model::Fence;
-use ringfence_proxy::protocol::{FromNode, ListenerKind};
+use ringfence_proxy::protocol::FromNode;
 use ringfence_sandbox::spec::Isolation;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -51,6 +51,7 @@ pub(crate) struct Options {
     pub(crate) threads: usize,
     pub(crate) mesh: SocketAddr,
     pub(crate) master: MasterChoice,
+    pub(crate) svid_life: Duration,
     pub(crate) quiet: bool,
 }
 
@@ -208,6 +209,7 @@ impl Supervisor {
                 _ = look.tick() => {
                     if let Some(texts) = self.watch.look() { self.offer(texts).await }
                     self.services.discover().await;
+                    if let Err(e) = self.peers.reload_certificate(&self.fence).await { self.say(&e.to_string()) }
                 }
                 _ = tick.tick() => {
                     self.peers.start_due(&self.texts).await?;
@@ -251,7 +253,8 @@ impl Supervisor {
             }
             News::Node(FromNode::Refused { reason }) => self.say(&format!("node: {reason}")),
             News::Node(FromNode::Listening { .. } | FromNode::Applied { .. } | FromNode::Drained { .. }) => {}
-            News::Closed(_) => {}
+            // Its exit follows, and is dealt with there.
+            News::Closed => {}
             News::Shim(news) => self.shim(news).await,
             News::ShimUp { service, link, hello, adopted } => {
                 if adopted {
@@ -322,7 +325,8 @@ impl Supervisor {
         if let Err(e) = self.peers.serve_gateway(&self.fence).await {
             self.say(&e.to_string());
         }
-        let wanted = self.services.reconcile(&self.fence, applied).await;
+        let (wanted, removed) = self.services.reconcile(&self.fence, applied).await;
+        removed.iter().for_each(|name| self.order.forget(name));
         for problem in self.services.problems() {
             self.say(&problem);
         }
@@ -400,6 +404,3 @@ fn master(choice: &MasterChoice, data: &DataDir, env: &Env) -> Result<MasterSour
         },
     }
 }
-
-/// Listener kinds are compared when a node is introduced anew.
-pub(crate) type Listeners = Vec<(ListenerKind, Vec<std::os::fd::OwnedFd>)>;

@@ -9,7 +9,6 @@ use ringfence_sandbox::protocol::Hello;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::mpsc;
 
-use super::child::Role;
 use super::shim::{ShimLink, ShimNews};
 
 /// Something happened.
@@ -19,7 +18,7 @@ pub(crate) enum News {
     Node(FromNode),
     Keeper(ringfence_keeper::protocol::ToSupervisor),
     /// A channel to one of our processes ended; its exit follows.
-    Closed(Role),
+    Closed,
     Shim(ShimNews),
     /// A shim was started or found, and answers.
     ShimUp { service: String, link: ShimLink, hello: Hello, adopted: bool },
@@ -43,7 +42,6 @@ pub(crate) struct Sockets {
 /// Opens a channel whose messages arrive as news; returns the sending half.
 pub(crate) fn listen<Out, In>(
     socket: std::os::unix::net::UnixStream,
-    role: Role,
     news: mpsc::Sender<News>,
     wrap: fn(In) -> News,
 ) -> Result<Sender<Out>, ChannelError>
@@ -58,7 +56,7 @@ where
                 return;
             }
         }
-        let _ = news.send(News::Closed(role)).await;
+        let _ = news.send(News::Closed).await;
     });
     Ok(sender)
 }

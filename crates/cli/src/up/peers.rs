@@ -35,6 +35,7 @@ pub(crate) struct Peers {
     data: DataDir,
     folder: std::path::PathBuf,
     threads: usize,
+    svid_life: u64,
     master: MasterSource,
     fence: String,
     trust_domain: String,
@@ -64,6 +65,7 @@ impl Peers {
             data: data.clone(),
             folder: fence_folder(&options.fence),
             threads: options.threads,
+            svid_life: options.svid_life.as_secs(),
             master,
             fence: fence.name.clone(),
             trust_domain: fence.trust_domain.clone(),
@@ -96,7 +98,7 @@ impl Peers {
                 .map_err(|source| UpError::Io { what: "cannot start one of ringfence's processes", source })?;
             match role {
                 Role::Keeper => {
-                    let sender = listen(socket, role, self.news.clone(), News::Keeper)?;
+                    let sender = listen(socket, self.news.clone(), News::Keeper)?;
                     let start = KeeperStart {
                         data: self.data.root().to_owned(),
                         master: self.master.clone(),
@@ -108,8 +110,8 @@ impl Peers {
                     self.pair_keeper_control().await?;
                 }
                 Role::Control => {
-                    let sender = listen(socket, role, self.news.clone(), News::Control)?;
-                    let start = ToControl::Start { data: self.data.root().to_owned() };
+                    let sender = listen(socket, self.news.clone(), News::Control)?;
+                    let start = ToControl::Start { data: self.data.root().to_owned(), svid_life: self.svid_life };
                     tell(&sender, &start, &[self.socket.as_fd()]).await;
                     self.control = Some(sender);
                     self.pair_keeper_control().await?;
@@ -117,7 +119,7 @@ impl Peers {
                     self.tell_control(&ToControl::Fence { files: texts.clone() }).await;
                 }
                 Role::Node => {
-                    self.node = Some(listen(socket, role, self.news.clone(), News::Node)?);
+                    self.node = Some(listen(socket, self.news.clone(), News::Node)?);
                     self.node_is_ready = false;
                     self.start_node().await;
                 }

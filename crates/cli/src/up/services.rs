@@ -107,8 +107,8 @@ impl Services {
         true
     }
 
-    /// Brings specs in line with a fence in force. Returns the services that are to be started.
-    pub(crate) async fn reconcile(&mut self, fence: &Fence, applied: Applied) -> Vec<String> {
+    /// Brings specs in line with a fence in force. Returns the services that are to be started, and those that are gone.
+    pub(crate) async fn reconcile(&mut self, fence: &Fence, applied: Applied) -> (Vec<String>, Vec<String>) {
         let (folder, data) = (self.folder.clone(), self.data.root().to_owned());
         let (binaries, path) = (self.binaries.clone(), self.path.clone());
         let ground = Ground {
@@ -121,8 +121,8 @@ impl Services {
         };
         let removed: Vec<String> =
             self.map.keys().filter(|n| fence.service(n).is_none_or(|s| s.is_external())).cloned().collect();
-        for name in removed {
-            if let Some(Service { link: Some(link), .. }) = self.map.remove(&name) {
+        for name in &removed {
+            if let Some(Service { link: Some(link), .. }) = self.map.remove(name) {
                 let _ = link.command(Request::Stop).await;
             }
         }
@@ -163,7 +163,7 @@ impl Services {
             }
         }
         self.attach_all();
-        start
+        (start, removed)
     }
 
     /// Starts the shim of a service.

@@ -114,7 +114,7 @@ impl Clinic {
         // The namespaces of the service itself, whose parent is its init.
         let pid = children(init as u32).into_iter().next().expect("the service runs");
         let output = Command::new("nsenter")
-            .args(["--target", &pid.to_string(), "--all", "--wd=/", "--", "python3", "-c", python])
+            .args(["--target", &pid.to_string(), "--all", "--preserve-credentials", "--wd=/", "--", "python3", "-c", python])
             .output()
             .unwrap();
         text(&output.stdout) + &text(&output.stderr)
