@@ -8,5 +8,9 @@
 )]
 
 mod gateway;
+mod grpc;
+mod mesh;
 mod net;
 mod rig;
+mod state;
+mod walls;

@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
 use ringfence_channel::BlockingChannel;
 
@@ -49,7 +50,8 @@ while True:
 /// A namespace of its own, as long as this lives.
 pub struct Net {
     factory: Child,
-    channel: BlockingChannel<serde_json::Value, serde_json::Value>,
+    /// One question at a time: the shim and the test both ask.
+    channel: Mutex<BlockingChannel<serde_json::Value, serde_json::Value>>,
 }
 
 impl Net {
@@ -62,12 +64,13 @@ impl Net {
             .expect("unshare and python3 are needed for these tests");
         let channel = BlockingChannel::new(ours);
         assert_eq!(channel.recv().expect("a user namespace is needed for these tests").0, "ready");
-        Self { factory, channel }
+        Self { factory, channel: Mutex::new(channel) }
     }
 
     fn ask(&self, what: serde_json::Value) -> Vec<OwnedFd> {
-        self.channel.send(&what, &[]).unwrap();
-        self.channel.recv().unwrap().1
+        let channel = self.channel.lock().unwrap();
+        channel.send(&what, &[]).unwrap();
+        channel.recv().unwrap().1
     }
 
     /// Listening sockets on a port of every address in there.

@@ -217,19 +217,35 @@ impl Rig {
         self.to_proxy.lock().unwrap().send(&ToProxy::Snapshot(snapshot.clone()), &[]).unwrap();
     }
 
-    /// Has a fence enforced and waits until it is, with every certificate that it needs.
+    /// The address at which services find `service`.
+    pub fn address(&self, service: &str) -> String {
+        ringfence_snapshot::service_ip(self.control.addresses.lock().unwrap().service(service).unwrap()).to_string()
+    }
+
+    /// The address at which services find an egress host.
+    pub fn egress(&self, host: &str) -> String {
+        ringfence_snapshot::egress_ip(self.control.addresses.lock().unwrap().egress(host).unwrap()).to_string()
+    }
+
+    /// Has a fence enforced, with every certificate that it needs.
     pub fn apply(&self, fence: &str) -> u64 {
+        let revision = self.apply_policy(fence);
+        eventually("certificates", || {
+            let stats = self.control.stats.lock().unwrap().clone()?;
+            let all = stats.certificates.iter().all(|(_, ends)| *ends > unix());
+            (stats.revision == revision && all).then_some(())
+        });
+        revision
+    }
+
+    /// Has a fence enforced and waits until it is.
+    pub fn apply_policy(&self, fence: &str) -> u64 {
         let (revision, signed) = self.control.snapshot(fence);
         self.send(&signed);
         let answer = eventually("an answer to the snapshot", || {
             self.control.answers.lock().unwrap().iter().find(|(r, _)| *r == revision).cloned()
         });
         assert_eq!(answer.1, None, "refused");
-        eventually("certificates", || {
-            let stats = self.control.stats.lock().unwrap().clone()?;
-            let all = stats.certificates.iter().all(|(_, ends)| *ends > unix());
-            (stats.revision == revision && all).then_some(())
-        });
         revision
     }
 
@@ -261,6 +277,13 @@ impl Rig {
     /// Events so far that fit, once there is one.
     pub fn event(&self, what: &str, wanted: impl Fn(&Record) -> bool) -> Record {
         eventually(what, || self.events().into_iter().find(|r| wanted(r)))
+    }
+
+    /// What went wrong, for the message of a test that fails.
+    pub fn troubles(&self) -> Vec<String> {
+        let bad = |r: &Record| r.json["severity_id"].as_u64() > Some(1);
+        let text = |r: Record| format!("{} {} {}", field(&r, "/unmapped/point"), field(&r, "/firewall_rule/uid"), field(&r, "/status_detail"));
+        self.events().into_iter().filter(bad).map(text).collect()
     }
 
     pub fn events(&self) -> Vec<Record> {
@@ -310,6 +333,8 @@ impl Control {
         };
         let snapshot = compile(&fence, &mut self.addresses.lock().unwrap(), header).unwrap();
         let bytes = serde_json::to_string(&snapshot).unwrap();
+        // Names that somebody's DNS points at loopback; the fence itself does not take `localhost`.
+        let bytes = bytes.replace("loopback.test", "localhost").replace("rebound.test", "localhost");
         let signature = self.key.sign(&SignedSnapshot::message(&bytes)).unwrap().into();
         SignedSnapshot { bytes, signature }
     }
