@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use ringfence_ca::workload::{Limits, WorkloadEvent, wire};
 use ringfence_ca::{CaError, Options};
 use ringfence_keeper::protocol::Step;
-use support::common::{FENCE, snapshot, verify};
+use support::common::{FENCE, sign, snapshot, verify};
 use support::{World, python_with_spiffe, world};
 use tokio_stream::StreamExt;
 
@@ -71,6 +71,7 @@ async fn streams_push_the_next_svid_and_both_roots_of_a_rotation() {
     world.ca.rotate_root("test", Step::Prepare).await.unwrap();
     let (same, roots) = next().await;
     assert_eq!((same == first, roots), (true, 2));
+    sign(&world.keeper.client, 2).await.unwrap();
     world.ca.rotate_root("test", Step::Activate).await.unwrap();
     // The bundle's generation and the SVID change; they may arrive in two messages.
     let mut now = next().await;

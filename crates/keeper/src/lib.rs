@@ -10,6 +10,8 @@ mod authority;
 mod certificate;
 mod client;
 mod clock;
+mod folder;
+mod issue;
 mod log;
 mod oracle;
 mod policy;

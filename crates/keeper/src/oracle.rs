@@ -5,25 +5,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use ringfence_keys::{
-    Keyring, KeyringError, MasterSource, Secret, SigningKey, VerifyingKey, digest, export, file, possession,
-    to_hex,
+    Keyring, KeyringError, MasterSource, Secret, SigningKey, VerifyingKey, digest, export, file, to_hex,
 };
-use ringfence_snapshot::{Der, SignedSnapshot};
-use ringfence_spiffe::{SpiffeId, TrustDomain};
+use ringfence_snapshot::{Bundle, Der, SignedSnapshot};
+use ringfence_spiffe::TrustDomain;
 use ringfence_token::Spec;
 
 use crate::authority::{AuthorityError, Role, Signers, Stored, active};
-use crate::certificate::{Signer, Validity, serving, svid};
+use crate::certificate::Signer;
 use crate::clock::now;
+use crate::folder::{lock, make_folder, read_current};
+use crate::issue::{self, Done, life};
 use crate::log::{Entry, Log, LogError};
 use crate::policy::{Allowed, check_snapshot};
 use crate::protocol::{
-    Answer, Call, Counts, JwtRequest, Leaf, MAX_BATCH, MAX_JWT_LIFE, MAX_SERVING_LIFE, MAX_SVID_LIFE,
-    Refusal, RefusalCode, Reply, Request, ServingRequest, Status, X509Request, serving_subject,
+    Answer, Call, Counts, JwtRequest, MAX_BATCH, MAX_JWT_LIFE, MAX_SERVING_LIFE, MAX_SVID_LIFE, Refusal,
+    RefusalCode, Reply, Request, ServingRequest, Status, X509Request,
 };
 use crate::rotation;
-
-const SNAPSHOT_LIMIT: u64 = 32 * 1024 * 1024;
 
 /// Why the keeper does not start. Nothing on disk was changed by any of these.
 #[derive(Debug, thiserror::Error)]
@@ -83,22 +82,12 @@ pub struct Oracle {
     _lock: std::fs::File,
 }
 
-struct State {
+pub(crate) struct State {
     stored: Stored,
-    signers: Arc<Signers>,
+    pub(crate) signers: Arc<Signers>,
     trust_domain: TrustDomain,
     current: Option<Arc<Allowed>>,
     signed: (u64, u64),
-}
-
-/// What one answer did, for the log.
-struct Done {
-    what: &'static str,
-    subject: String,
-    serial: String,
-    key: String,
-    until: u64,
-    revision: (u64, u64),
 }
 
 impl Oracle {
@@ -259,14 +248,15 @@ impl Oracle {
                 let key = Signer(self.root_key(stored)?);
                 rotation::rotate_issuing(stored, &self.keyring, key, now())
             }),
-            Request::RotateRoot(step) => {
-                self.rotate("root", done, |stored| rotation::rotate_root(stored, &self.keyring, step, now()))
-            }
-            Request::RotateServing(step) => self.rotate("serving", done, |stored| {
-                rotation::rotate_serving(stored, &self.keyring, step, now())
+            Request::RotateRoot(step) => self.rotate("root", done, |stored| {
+                rotation::rotate_root(stored, &self.keyring, step, &self.announced(), now())
             }),
-            Request::RotateToken(step) => self
-                .rotate("token", done, |stored| rotation::rotate_token(stored, &self.keyring, step, now())),
+            Request::RotateServing(step) => self.rotate("serving", done, |stored| {
+                rotation::rotate_serving(stored, &self.keyring, step, &self.announced(), now())
+            }),
+            Request::RotateToken(step) => self.rotate("token", done, |stored| {
+                rotation::rotate_token(stored, &self.keyring, step, &self.announced(), now())
+            }),
         }
     }
 
@@ -316,7 +306,7 @@ impl Oracle {
         let now = now();
         let mut results = Vec::with_capacity(requests.len());
         for request in requests {
-            let result = issue_one(&state, request, now).map(|(leaf, entry)| {
+            let result = issue::issue_x509(&state, request, now).map(|(leaf, entry)| {
                 done.push(entry);
                 leaf
             });
@@ -330,17 +320,9 @@ impl Oracle {
 
     fn issue_serving(&self, request: &ServingRequest, done: &mut Vec<Done>) -> Result<Reply, Refusal> {
         let state = self.remember_life(request.ttl.min(MAX_SERVING_LIFE), |lives| &mut lives.serving)?;
-        let now = now();
-        let current = state.current()?;
-        current.hosts(&request.hosts, now)?;
-        let subject = serving_subject(&request.hosts);
-        let key = proven(&request.spki, &subject, &request.proof)?;
-        let validity =
-            Validity::starting(now, life(request.ttl, MAX_SERVING_LIFE)?, state.signers.serving_until);
-        let (certificate, serial) =
-            serving(&state.signers.serving, &request.hosts, &key, validity).map_err(Refusal::internal)?;
-        done.push(Done::certificate("serving", subject, &serial, &key, validity, current.revision));
-        Ok(Reply::Serving(leaf(certificate, serial, validity)))
+        let (leaf, entry) = issue::issue_serving(&state, request, now())?;
+        done.push(entry);
+        Ok(Reply::Serving(leaf))
     }
 
     fn sign_jwt(&self, request: &JwtRequest, done: &mut Vec<Done>) -> Result<Reply, Refusal> {
@@ -423,6 +405,11 @@ impl Oracle {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
     }
 
+    /// The bundle of the snapshot in force.
+    fn announced(&self) -> Bundle {
+        self.state().current.as_ref().map(|current| current.bundle.clone()).unwrap_or_default()
+    }
+
     fn root_key(&self, stored: &Stored) -> Result<SigningKey, Refusal> {
         let root = active(&stored.roots)?;
         if root.key.is_some() {
@@ -487,106 +474,8 @@ impl std::fmt::Debug for Oracle {
 }
 
 impl State {
-    fn current(&self) -> Result<&Allowed, Refusal> {
+    pub(crate) fn current(&self) -> Result<&Allowed, Refusal> {
         let missing = || Refusal::new(RefusalCode::NoSnapshot, "no snapshot was signed yet");
         self.current.as_deref().ok_or_else(missing)
     }
-}
-
-impl Done {
-    fn certificate(
-        what: &'static str,
-        subject: String,
-        serial: &str,
-        key: &VerifyingKey,
-        validity: Validity,
-        revision: (u64, u64),
-    ) -> Self {
-        let key = to_hex(&digest::sha256(&key.to_spki()));
-        Self { what, subject, serial: serial.to_owned(), key, until: validity.not_after, revision }
-    }
-
-    fn entry(&self) -> Entry<'_> {
-        Entry {
-            what: self.what,
-            subject: &self.subject,
-            serial: &self.serial,
-            key: self.key.clone(),
-            until: self.until,
-            revision: self.revision,
-        }
-    }
-}
-
-fn issue_one(state: &State, request: &X509Request, now: u64) -> Result<(Leaf, Done), Refusal> {
-    let current = state.current()?;
-    let id: SpiffeId = current.identity(&request.id, now)?;
-    let key = proven(&request.spki, &request.id, &request.proof)?;
-    let validity = Validity::starting(now, life(request.ttl, MAX_SVID_LIFE)?, state.signers.issuing_until);
-    let name = id.path().rsplit('/').next().unwrap_or_default();
-    let (certificate, serial) =
-        svid(&state.signers.issuing, id.as_str(), name, &key, validity).map_err(Refusal::internal)?;
-    let done = Done::certificate("x509", request.id.clone(), &serial, &key, validity, current.revision);
-    Ok((leaf(certificate, serial, validity), done))
-}
-
-fn leaf(certificate: Vec<u8>, serial: String, validity: Validity) -> Leaf {
-    Leaf {
-        certificate: Der(certificate),
-        serial,
-        not_before: validity.not_before,
-        not_after: validity.not_after,
-    }
-}
-
-/// The key of a request, once its possession is proven.
-fn proven(spki: &Der, subject: &str, proof: &Der) -> Result<VerifyingKey, Refusal> {
-    let malformed = |e: &dyn std::fmt::Display| Refusal::new(RefusalCode::Malformed, e.to_string());
-    let key = VerifyingKey::from_spki(&spki.0).map_err(|e| malformed(&e))?;
-    possession::check(&key, subject, &proof.0)
-        .map_err(|_| malformed(&"the proof of possession does not hold"))?;
-    Ok(key)
-}
-
-fn life(ttl: u64, most: u64) -> Result<u64, Refusal> {
-    if (1..=most).contains(&ttl) {
-        return Ok(ttl);
-    }
-    Err(Refusal::new(RefusalCode::Malformed, format!("a life of {ttl} s is not within 1 to {most} s")))
-}
-
-fn make_folder(folder: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-fn lock(folder: &Path) -> Result<std::fs::File, OpenError> {
-    let path = folder.join("lock");
-    let at = |e: std::io::Error| OpenError::Io(path.clone(), e);
-    let file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(at)?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Busy(folder.to_owned())),
-        Err(e) => Err(at(e.into())),
-    }
-}
-
-/// The snapshot that was signed last: what it allows, and its (epoch, revision).
-fn read_current(
-    path: &Path,
-    key: &SigningKey,
-    trust_domain: &TrustDomain,
-) -> Result<(Option<Allowed>, (u64, u64)), OpenError> {
-    let damaged = || OpenError::Snapshot(path.to_owned());
-    let text =
-        file::read_bounded(path, SNAPSHOT_LIMIT, 0o077).map_err(|e| OpenError::Io(path.to_owned(), e))?;
-    let Some(text) = text else { return Ok((None, (0, 0))) };
-    let signed: SignedSnapshot = serde_json::from_slice(&text).map_err(|_| damaged())?;
-    let message = SignedSnapshot::message(&signed.bytes);
-    key.verifying_key().verify(&message, &signed.signature.0).map_err(|_| damaged())?;
-    let snapshot = SignedSnapshot::parse_unverified(&signed.bytes).map_err(|_| damaged())?;
-    let allowed = Allowed::of(&snapshot, trust_domain);
-    let revision = allowed.revision;
-    Ok((Some(allowed), revision))
 }

@@ -29,6 +29,8 @@ pub(crate) struct Allowed {
     services: BTreeSet<String>,
     pub(crate) revision: (u64, u64),
     pub(crate) expires_at: u64,
+    /// Whom everybody who has this snapshot believes.
+    pub(crate) bundle: Bundle,
 }
 
 impl Allowed {
@@ -54,6 +56,7 @@ impl Allowed {
             services: snapshot.services.iter().map(|s| s.name.clone()).collect(),
             revision: (snapshot.epoch, snapshot.revision),
             expires_at: snapshot.expires_at,
+            bundle: snapshot.bundle.clone(),
         }
     }
 

@@ -140,7 +140,7 @@ pub enum Request {
 pub enum Step {
     /// Makes the new one and puts it into the bundle; nothing is signed with it yet.
     Prepare,
-    /// Signs with the new one; the old one stays in the bundle.
+    /// Signs with the new one; the old one stays in the bundle. Refused before a snapshot with the new one was signed.
     Activate,
     /// Drops the old ones from the bundle. Refused while something that they signed may still be valid, unless `force`.
     Retire {

@@ -1,6 +1,7 @@
 //! Rotation as pure steps from one stored state to the next.
 
 use ringfence_keys::{Algorithm, Keyring};
+use ringfence_snapshot::Bundle;
 use ringfence_spiffe::TrustDomain;
 
 use crate::authority::{AuthorityError, Record, Role, Stored, active, new_issuing, new_key, new_root};
@@ -38,6 +39,7 @@ pub(crate) fn rotate_root(
     stored: &mut Stored,
     keyring: &Keyring,
     step: Step,
+    announced: &Bundle,
     now: u64,
 ) -> Result<(), Refusal> {
     let domain = trust_domain(stored)?;
@@ -47,7 +49,9 @@ pub(crate) fn rotate_root(
             stored.roots.push(new_root(keyring, Role::Root, &domain, Stage::Prepared, now)?.0);
         }
         Step::Activate => {
-            let key = Signer(prepared(&stored.roots)?.unseal(keyring, Role::Root)?);
+            let next = prepared(&stored.roots)?;
+            known(next.certificate.as_ref().is_some_and(|root| announced.x509.contains(root)))?;
+            let key = Signer(next.unseal(keyring, Role::Root)?);
             activate(&mut stored.roots, now, stored.lives.x509);
             let issuing = new_issuing(keyring, &domain, active(&stored.roots)?, key, now)?;
             replace_issuing(stored, issuing, now);
@@ -67,12 +71,15 @@ pub(crate) fn rotate_serving(
     stored: &mut Stored,
     keyring: &Keyring,
     step: Step,
+    announced: &Bundle,
     now: u64,
 ) -> Result<(), Refusal> {
     let domain = trust_domain(stored)?;
     let life = stored.lives.serving;
     let new = || Ok(new_root(keyring, Role::Serving, &domain, Stage::Prepared, now)?.0);
-    change(&mut stored.serving, step, life, now, new)?;
+    change(&mut stored.serving, step, life, now, new, |next| {
+        next.certificate.as_ref().is_some_and(|root| announced.serving.contains(root))
+    })?;
     stored.generation += 1;
     Ok(())
 }
@@ -82,11 +89,14 @@ pub(crate) fn rotate_token(
     stored: &mut Stored,
     keyring: &Keyring,
     step: Step,
+    announced: &Bundle,
     now: u64,
 ) -> Result<(), Refusal> {
     let life = stored.lives.jwt;
     let new = || Ok(new_key(keyring, Role::Token, Algorithm::P256, Stage::Prepared, now)?);
-    change(&mut stored.tokens, step, life, now, new)?;
+    change(&mut stored.tokens, step, life, now, new, |next| {
+        announced.jwt.iter().any(|key| key.kid == next.id)
+    })?;
     stored.generation += 1;
     Ok(())
 }
@@ -97,6 +107,7 @@ fn change(
     life: u64,
     now: u64,
     new: impl FnOnce() -> Result<Record, Refusal>,
+    is_known: impl FnOnce(&Record) -> bool,
 ) -> Result<(), Refusal> {
     match step {
         Step::Prepare => {
@@ -104,7 +115,7 @@ fn change(
             records.push(new()?);
         }
         Step::Activate => {
-            prepared(records)?;
+            known(is_known(prepared(records)?))?;
             activate(records, now, life);
         }
         Step::Retire { force } => retire(records, force, now)?,
@@ -162,6 +173,16 @@ fn none_prepared(records: &[Record]) -> Result<(), Refusal> {
         Some(record) => Err(not_now(format!("{} is prepared already: activate it", record.id))),
         None => Ok(()),
     }
+}
+
+/// What signs next must be in the snapshot that is in force: else who verifies would not know it.
+fn known(is_known: bool) -> Result<(), Refusal> {
+    if is_known {
+        return Ok(());
+    }
+    Err(not_now(
+        "the prepared one is not in a signed snapshot yet: have one signed with the new bundle first".into(),
+    ))
 }
 
 fn trust_domain(stored: &Stored) -> Result<TrustDomain, Refusal> {

@@ -149,6 +149,9 @@ async fn a_root_is_changed_with_overlap_and_not_dropped_too_early() {
     let (prepared, _) = svid(client, Algorithm::P256, PORTAL, 3600).await.unwrap();
     verify(&prepared, &first).unwrap();
 
+    let unknown = client.rotate_root(Step::Activate).await.unwrap_err().to_string();
+    assert!(unknown.contains("not in a signed snapshot"), "{unknown}");
+    sign(client, 2).await.unwrap();
     client.rotate_root(Step::Activate).await.unwrap();
     let (after, _) = svid(client, Algorithm::P256, PORTAL, 3600).await.unwrap();
     assert!(verify(&after, &first).is_err(), "signed under the new root");
@@ -233,6 +236,8 @@ async fn a_jwt_svid_verifies_with_the_bundle_also_after_its_key_was_changed() {
     let (old, until) = client.sign_jwt(ask(PORTAL)).await.unwrap();
     assert!(until.abs_diff(now() + 300) < 5);
     client.rotate_token(Step::Prepare).await.unwrap();
+    assert!(client.rotate_token(Step::Activate).await.is_err());
+    sign(client, 2).await.unwrap();
     client.rotate_token(Step::Activate).await.unwrap();
     let (new, _) = client.sign_jwt(ask(PORTAL)).await.unwrap();
     let bundle = client.bundle().await.unwrap();
