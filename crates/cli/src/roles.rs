@@ -6,11 +6,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ringfence_sandbox::confine::{Confinement, Sockets};
+use ringfence_sandbox::confine::{CapabilitySet, Confinement, Sockets};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 /// What programs and libraries are read from.
-const SYSTEM: [&str; 6] = ["/usr", "/bin", "/lib", "/lib64", "/etc", "/opt"];
+const PROGRAMS: [&str; 5] = ["/usr", "/bin", "/lib", "/lib64", "/opt"];
+/// What it takes to resolve a name and to trust a public certificate.
+const NAMES: [&str; 8] = [
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+    "/etc/ld.so.cache",
+    "/etc/ssl/certs",
+];
 
 /// Runs the role that the first argument names, if it names one.
 pub(crate) fn dispatch(first: Option<&OsStr>) -> Option<ExitCode> {
@@ -33,7 +44,7 @@ pub(crate) fn dispatch(first: Option<&OsStr>) -> Option<ExitCode> {
 fn keeper() -> Result<(), String> {
     let channel = ringfence_channel::stdin_channel().map_err(|e| e.to_string())?;
     let confine = |folder: &Path| {
-        enforce(Confinement { read: vec![], write: vec![folder.to_owned()], sockets: Sockets::None, exec: false })
+        enforce(Confinement { write: vec![folder.to_owned()], ..Confinement::default() })
     };
     ringfence_keeper::main_loop(channel, confine).map_err(|e| e.to_string())
 }
@@ -43,9 +54,11 @@ fn control() -> Result<(), String> {
     prepare_runtime()?;
     let channel = ringfence_channel::stdin_channel().map_err(|e| e.to_string())?;
     let confine = |folder: &Path| {
-        let read = existing(SYSTEM.iter().chain(&["/proc"]));
+        let read = existing(PROGRAMS.iter().chain(&["/proc"]));
         let events = folder.with_file_name("events");
-        enforce(Confinement { read, write: vec![folder.to_owned(), events], sockets: Sockets::None, exec: false })
+        // As root, callers have uids of their own, and to look at their `/proc` takes this.
+        let keep = Some(CapabilitySet::SYS_PTRACE);
+        enforce(Confinement { read, write: vec![folder.to_owned(), events], keep, ..Confinement::default() })
     };
     ringfence_control::run(channel, confine).map_err(|e| e.to_string())
 }
@@ -55,9 +68,9 @@ fn node() -> Result<(), String> {
     prepare_runtime()?;
     let channel = ringfence_channel::stdin_channel().map_err(|e| e.to_string())?;
     let confine = |data: &Path| {
-        let read = existing(SYSTEM.iter());
+        let read = existing(PROGRAMS.iter().chain(&NAMES));
         let write = vec![data.join("proxy"), data.join("events")];
-        enforce(Confinement { read, write, sockets: Sockets::Inet, exec: false })
+        enforce(Confinement { read, write, sockets: Sockets::Inet, ..Confinement::default() })
     };
     ringfence_proxy::run(channel, confine).map_err(|e| e.to_string())
 }

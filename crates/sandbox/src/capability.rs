@@ -38,6 +38,12 @@ pub(crate) fn keep_only(keep: CapabilitySet) -> Result<(), SandboxError> {
     set_capabilities(None, sets).step(|| "drop capabilities".into())
 }
 
+/// Keeps what the calling thread has of `keep`; where it may, it empties the bounding set too.
+pub(crate) fn keep_of_own(keep: CapabilitySet) -> Result<(), SandboxError> {
+    let own = rustix::thread::capabilities(None).step(|| "read the capabilities".into())?;
+    if own.effective.contains(CapabilitySet::SETPCAP) { keep_only(keep & own.permitted) } else { drop_all() }
+}
+
 /// Drops every capability of the calling thread, needing none for it; the bounding set stays.
 pub(crate) fn drop_all() -> Result<(), SandboxError> {
     let none = CapabilitySet::empty();

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use ringfence_channel::sys;
+pub use rustix::thread::CapabilitySet;
 
-use crate::SandboxError;
+use crate::{SandboxError, capability};
 use crate::error::Context as _;
 use crate::landlock_rules::Rules;
 use crate::seccomp::Filter;
@@ -20,6 +21,8 @@ pub struct Confinement {
     pub sockets: Sockets,
     /// Whether it may execute programs.
     pub exec: bool,
+    /// Capabilities that it keeps, if it has them: as root, everything else goes.
+    pub keep: Option<CapabilitySet>,
 }
 
 /// Families of sockets.
@@ -60,6 +63,7 @@ impl Confinement {
             rules = rules.write(path)?;
         }
         let landlock = rules.enforce()?;
+        capability::keep_of_own(self.keep.unwrap_or(CapabilitySet::empty()))?;
         self.filter()?.enforce()?;
         Ok(Confined { landlock })
     }
