@@ -177,9 +177,14 @@ impl Spec {
     }
 
     /// Identifies a spec, so that a supervisor sees whether a running shim has this one or an older one (FNV-1a; not a
-    /// protection).
+    /// protection). Leaves out what changes live, and the addresses of callees in the environment, which are conveniences that
+    /// the next start brings up to date: a new edge must not restart its caller.
     pub fn digest(&self) -> String {
-        let json = serde_json::to_vec(self).unwrap_or_default();
+        let mut lasting = self.clone();
+        lasting.hosts.clear();
+        lasting.ports.clear();
+        lasting.env.retain(|name, _| !name.starts_with("RINGFENCE_"));
+        let json = serde_json::to_vec(&lasting).unwrap_or_default();
         let hash = json
             .iter()
             .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
@@ -271,6 +276,11 @@ mod tests {
         let mut other = spec();
         other.listen = Some(81);
         assert_ne!(spec().digest(), other.digest());
+        let mut live = spec();
+        live.ports.insert(9001);
+        live.hosts.clear();
+        live.env.insert("RINGFENCE_PATIENTS_URL".into(), "http://patients".into());
+        assert_eq!(spec().digest(), live.digest(), "what changes live needs no restart");
         let again: Spec = serde_json::from_str(&serde_json::to_string(&spec()).unwrap()).unwrap();
         assert_eq!(again.digest(), spec().digest());
     }

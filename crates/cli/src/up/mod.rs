@@ -288,9 +288,9 @@ impl Supervisor {
                 self.peers.ready(&service, ready).await;
             }
             shim::ShimNews::Gone(service) => {
-                if self.services.gone(&service) {
-                    self.say(&format!("{service}: its shim ended, the service with it; starting it again"));
-                    self.event(&service, LifecycleActivity::Stop, "its shim ended", Severity::High);
+                if let Some(why) = self.services.gone(&service) {
+                    self.say(&format!("{service}: {why}"));
+                    self.event(&service, LifecycleActivity::Stop, why, Severity::Medium);
                     self.order.want(&self.fence, [service.clone()]);
                 }
                 self.peers.forget(&service).await;

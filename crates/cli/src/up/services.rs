@@ -224,14 +224,18 @@ impl Services {
         news
     }
 
-    /// A shim ended; `true` if the service is to be started again.
-    pub(crate) fn gone(&mut self, name: &str) -> bool {
-        let Some(entry) = self.map.get_mut(name) else { return false };
+    /// A shim ended. If the service is to be started again, says why it ended.
+    pub(crate) fn gone(&mut self, name: &str) -> Option<&'static str> {
+        let entry = self.map.get_mut(name)?;
         entry.link = None;
         entry.hello = None;
         entry.status = None;
-        entry.replaced = false;
-        entry.spec.is_some()
+        let why = if std::mem::take(&mut entry.replaced) {
+            "its declaration changed; it is started again with the new one"
+        } else {
+            "its shim ended and the service with it; it is started again"
+        };
+        entry.spec.as_ref().map(|_| why)
     }
 
     pub(crate) async fn restart(&self, name: &str) {
