@@ -31,6 +31,8 @@ pub enum Kind<'a> {
     Dial(Dial<'a>),
     /// Detection Finding (2004): many dials that look like one search.
     Scan(Scan<'a>),
+    /// Detection Finding (2004): a service reached for what is not its own.
+    Tamper(Tamper<'a>),
     /// Application Lifecycle (6002).
     Lifecycle(Lifecycle<'a>),
     /// Entity Management (3004): a certificate, key or snapshot made, renewed or retired.
@@ -54,6 +56,13 @@ pub enum Verdict<'a> {
         reason: &'a str,
         /// The line of the fence that would allow it.
         missing: Option<&'a str>,
+    },
+    /// It passed without what it must not carry.
+    Corrected {
+        /// Stable name of the rule, such as `header.spoofed`.
+        rule: &'a str,
+        /// For the operator: what was taken out.
+        reason: &'a str,
     },
     /// It was allowed, but failed further on (upstream gone, timeout).
     Failed {
@@ -138,6 +147,19 @@ pub struct Scan<'a> {
     pub addresses: u64,
     /// Packets seen.
     pub packets: u64,
+}
+
+/// A service reached for what is not its own: Ringfence's processes or files.
+#[derive(Clone, Copy, Debug)]
+pub struct Tamper<'a> {
+    /// The service it came from.
+    pub service: &'a str,
+    /// `decoy` (the place where the data directory would be), `signal` or `trace` (a process that is not its own).
+    pub what: &'a str,
+    /// Details for the operator: the system call, the path.
+    pub message: &'a str,
+    /// How many alike since the last such event.
+    pub count: u64,
 }
 
 /// A process or the fence started, stopped, changed.
@@ -252,14 +274,14 @@ impl Kind<'_> {
             Self::Connection(c) => {
                 let activity = match (c.cut, &c.verdict) {
                     (true, _) => 3,
-                    (_, Verdict::Allowed) => 1,
+                    (_, Verdict::Allowed | Verdict::Corrected { .. }) => 1,
                     (_, Verdict::Denied { .. }) => 5,
                     (_, Verdict::Failed { .. }) => 4,
                 };
                 (4, 4001, activity, c.verdict.severity())
             }
             Self::Dial(_) => (4, 4001, 5, Severity::Medium),
-            Self::Scan(_) => (2, 2004, 1, Severity::High),
+            Self::Scan(_) | Self::Tamper(_) => (2, 2004, 1, Severity::High),
             Self::Lifecycle(l) => (6, 6002, l.activity as u64, l.severity),
             Self::Entity(e) => {
                 let severity = if e.granted { Severity::Informational } else { Severity::High };
@@ -334,6 +356,16 @@ impl Kind<'_> {
                     u.number("ports", s.ports).number("addresses", s.addresses).number("revision", revision);
                 });
             }
+            Self::Tamper(t) => {
+                event.object("finding_info", |f| {
+                    f.text("uid", t.what).text("title", "a service reaches for what is not its own");
+                });
+                event.text("message", t.message);
+                event.number("count", t.count).number("action_id", 2).number("disposition_id", 2);
+                event.object("unmapped", |u| {
+                    u.text("event", "tamper").text("service", t.service).number("revision", revision);
+                });
+            }
             Self::Lifecycle(l) => {
                 event.object("app", |a| {
                     a.text("name", l.name).text("vendor_name", "Ringfence");
@@ -362,6 +394,7 @@ impl Verdict<'_> {
         match self {
             Self::Allowed => Severity::Informational,
             Self::Denied { .. } => Severity::Medium,
+            Self::Corrected { .. } => Severity::Low,
             Self::Failed { .. } => Severity::Low,
         }
     }
@@ -372,6 +405,13 @@ impl Verdict<'_> {
             Self::Denied { rule, reason, .. } => event
                 .number("action_id", 2)
                 .number("disposition_id", 2)
+                .object("firewall_rule", |r| {
+                    r.text("uid", rule);
+                })
+                .text("status_detail", reason),
+            Self::Corrected { rule, reason } => event
+                .number("action_id", 1)
+                .number("disposition_id", 11)
                 .object("firewall_rule", |r| {
                     r.text("uid", rule);
                 })

@@ -26,7 +26,7 @@ pub struct Record {
 pub struct Filter {
     /// Caller, callee or name of a service.
     pub service: Option<String>,
-    /// `call`, `connection`, `dial`, `scan`, `lifecycle`, `entity`.
+    /// `call`, `connection`, `dial`, `scan`, `tamper`, `lifecycle`, `entity`.
     pub kind: Option<String>,
     /// Only what was denied.
     pub denied: bool,
@@ -50,6 +50,7 @@ impl Record {
             (Some(4002), _) => "call",
             (Some(4001), Some("dial")) => "dial",
             (Some(4001), _) => "connection",
+            (Some(2004), Some("tamper")) => "tamper",
             (Some(2004), _) => "scan",
             (Some(6002), _) => "lifecycle",
             (Some(3004), _) => "entity",
@@ -127,6 +128,7 @@ impl Record {
                 json["unmapped"]["addresses"],
                 json["count"]
             ),
+            "tamper" => format!("{} reached for what is not its own ({}×)", self.caller(), json["count"]),
             "entity" => format!("{} {}", text(&json["entity"]["type"]), text(&json["entity"]["name"])),
             _ => self.caller().to_owned(),
         };

@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use ringfence_event::{
-    Call, Connection, Dial, Entity, Event, Kind, Lifecycle, LifecycleActivity, Scan, Severity, TraceContext, Verdict,
+    Call, Connection, Dial, Entity, Event, Kind, Lifecycle, LifecycleActivity, Scan, Severity, Tamper, TraceContext,
+    Verdict,
 };
 use serde_json::{Map, Value};
 
@@ -33,7 +34,12 @@ fn resolve(root: &Path, folder: &str, file: &str) -> Map<String, Value> {
     }
     for include in includes {
         if let Some(more) = load(root, &include)["attributes"].as_object() {
-            attributes.extend(more.clone());
+            // What a profile requires it requires of its users only.
+            attributes.extend(more.iter().map(|(name, attribute)| {
+                let mut attribute = attribute.clone();
+                attribute.as_object_mut().unwrap().remove("requirement");
+                (name.clone(), attribute)
+            }));
         }
     }
     for (name, attribute) in own.iter().filter(|(name, _)| !name.starts_with('$')) {
@@ -72,11 +78,7 @@ fn check(root: &Path, dictionary: &Value, attributes: &Map<String, Value>, value
         }
     }
     for (name, attribute) in attributes {
-        let included = attribute["profile"].is_string();
-        assert!(
-            attribute["requirement"] != "required" || included || object.contains_key(name),
-            "{at}.{name} is required"
-        );
+        assert!(attribute["requirement"] != "required" || object.contains_key(name), "{at}.{name} is required");
     }
 }
 
@@ -148,6 +150,16 @@ fn every_event_is_valid_ocsf() {
             "events/findings",
             "detection_finding",
             Kind::Scan(Scan { service: "mailer", ports: 1000, addresses: 1, packets: 1000 }),
+        ),
+        (
+            "events/findings",
+            "detection_finding",
+            Kind::Tamper(Tamper { service: "mailer", what: "trace", message: "ptrace of process 1", count: 2 }),
+        ),
+        (
+            "events/network",
+            "http_activity",
+            Kind::Call(Call { verdict: Verdict::Corrected { rule: "header.spoofed", reason: "forwarded" }, ..call }),
         ),
         (
             "events/application",
