@@ -37,7 +37,9 @@ pub(crate) async fn accepted(worker: Rc<Worker>, kind: Rc<ListenerKind>, stream:
         match &*kind {
             ListenerKind::Gateway => gateway(&worker, entry.live(), stream, source, &who).await,
             ListenerKind::Mesh => mesh(&worker, entry.live(), stream, source, &who).await,
-            ListenerKind::Outbound { service, .. } => outbound(&worker, entry.live(), stream, source, service, &who).await,
+            ListenerKind::Outbound { service, port } => {
+                outbound(&worker, entry.live(), stream, source, (service, *port), &who).await;
+            }
         }
     };
     if let (Err(cut), Some(peer)) = (entry.run(serving).await, who.get()) {
@@ -76,9 +78,18 @@ async fn gateway(worker: &Rc<Worker>, live: &Live, stream: TcpStream, source: So
 }
 
 /// A service, from its own network: the address that it dialled says whom it wants.
-async fn outbound(worker: &Rc<Worker>, live: &Live, stream: TcpStream, source: SocketAddr, service: &str, who: &Who) {
+///
+/// The port is the one that the listener stands for: without isolation it is bound to another, since the callee has that one.
+async fn outbound(
+    worker: &Rc<Worker>,
+    live: &Live,
+    stream: TcpStream,
+    source: SocketAddr,
+    (service, port): (&str, u16),
+    who: &Who,
+) {
     let Ok(local) = stream.local_addr() else { return };
-    let (address, port) = (local.ip().to_canonical(), local.port());
+    let address = local.ip().to_canonical();
     let table = worker.table();
     let caller_id = table.as_ref().and_then(|t| SpiffeId::service(&t.trust_domain, service).ok());
     let way = Way::Outbound { address, port };

@@ -4,13 +4,14 @@
 //! from one snapshot to the next, so that pools, counters and live connections can be indexed by them.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use ringfence_model::{Allow, ExternalTls, HostPort, Limits, Protocol};
-use ringfence_snapshot::{EGRESS_BASE, SERVICE_BASE, Target, VerifiedSnapshot};
+pub(crate) use ringfence_snapshot::Place;
+use ringfence_snapshot::{Target, VerifiedSnapshot};
 use ringfence_spiffe::{SpiffeId, TrustDomain};
 
 use crate::h1;
@@ -152,14 +153,6 @@ struct GatewayTable {
 struct RouteEntry {
     route: ringfence_model::Route,
     edge: EdgeAt,
-}
-
-/// What an address inside a service's network stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    Service(u16),
-    Egress(u16),
-    Unknown,
 }
 
 /// What a caller reaches at an address and port.
@@ -477,17 +470,8 @@ fn http1_limits(limits: &Limits) -> h1::Limits {
 
 /// What an address inside a service's network stands for.
 pub(crate) fn place(address: IpAddr) -> Place {
-    let v4 = match address {
-        IpAddr::V4(v4) => v4,
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => v4,
-            None => return Place::Unknown,
-        },
-    };
-    let offset = |base: Ipv4Addr| v4.to_bits().checked_sub(base.to_bits()).and_then(|n| u16::try_from(n).ok());
-    match (offset(SERVICE_BASE), offset(EGRESS_BASE)) {
-        (_, Some(n)) if n > 0 => Place::Egress(n),
-        (Some(n), _) if n > 0 && n <= 0xfe00 => Place::Service(n),
-        _ => Place::Unknown,
+    match address {
+        IpAddr::V4(v4) => ringfence_snapshot::place(v4),
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(Place::Unknown, ringfence_snapshot::place),
     }
 }

@@ -21,6 +21,52 @@ pub fn egress_ip(number: u16) -> Ipv4Addr {
     Ipv4Addr::from_bits(EGRESS_BASE.to_bits() + u32::from(number))
 }
 
+/// Without isolation there is one loopback for all: callers are told apart by the block of 127.0.0.0/8 that they dial in,
+/// which is a convention and no protection. `None` for numbers beyond what fits.
+pub fn loopback_service_ip(caller: u16, callee: u16) -> Option<Ipv4Addr> {
+    loopback(caller, callee, 0)
+}
+
+/// The same for an egress host.
+pub fn loopback_egress_ip(caller: u16, host: u16) -> Option<Ipv4Addr> {
+    loopback(caller, host, 0x80)
+}
+
+fn loopback(caller: u16, number: u16, kind: u8) -> Option<Ipv4Addr> {
+    let caller = u8::try_from(caller).ok()?.checked_add(1).filter(|c| *c > 1)?;
+    let [high, low] = number.to_be_bytes();
+    (high < 0x80 && number > 0).then(|| Ipv4Addr::new(127, caller, high | kind, low))
+}
+
+/// What an address that a service dialled stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The service with this number.
+    Service(u16),
+    /// The egress host with this number.
+    Egress(u16),
+    /// Nothing.
+    Unknown,
+}
+
+/// The inverse of all of the above.
+pub fn place(address: Ipv4Addr) -> Place {
+    let offset = |base: Ipv4Addr| address.to_bits().checked_sub(base.to_bits()).and_then(|n| u16::try_from(n).ok());
+    match (address.octets(), offset(SERVICE_BASE), offset(EGRESS_BASE)) {
+        ([127, 2..=255, high, low], ..) => match (high & 0x80, u16::from_be_bytes([high & 0x7f, low])) {
+            (_, 0) => Place::Unknown,
+            (0, n) => Place::Service(n),
+            (_, n) => Place::Egress(n),
+        },
+        (_, _, Some(n)) if n > 0 => Place::Egress(n),
+        (_, Some(n), _) if n > 0 && n <= LAST => Place::Service(n),
+        _ => Place::Unknown,
+    }
+}
+
+/// Service addresses end where 198.18.0.0/16 does.
+const LAST: u16 = 0xfe00;
+
 /// The numbers given out so far; kept in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
@@ -49,8 +95,6 @@ impl Addresses {
     }
 
     fn number(map: &mut BTreeMap<String, u16>, name: &str) -> bool {
-        // Service addresses end where 198.18.0.0/16 does.
-        const LAST: u16 = 0xfe00;
         if map.contains_key(name) {
             return true;
         }
@@ -60,5 +104,30 @@ impl Addresses {
         }
         map.insert(name.to_owned(), next);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_address_stands_for_what_it_was_given_to(caller in 1..=200_u16, number in 1..0x8000_u16) {
+            prop_assert_eq!(place(service_ip(number)), Place::Service(number));
+            prop_assert_eq!(place(egress_ip(number)), Place::Egress(number));
+            prop_assert_eq!(place(loopback_service_ip(caller, number).unwrap()), Place::Service(number));
+            prop_assert_eq!(place(loopback_egress_ip(caller, number).unwrap()), Place::Egress(number));
+        }
+    }
+
+    #[test]
+    fn what_was_given_to_nobody_stands_for_nothing() {
+        for address in ["127.0.0.1", "127.1.0.1", "198.18.0.1", "198.18.1.0", "198.19.0.0", "10.0.0.1", "127.9.0.0"] {
+            assert_eq!(place(address.parse().unwrap()), Place::Unknown, "{address}");
+        }
+        assert_eq!(loopback_service_ip(300, 1), None);
     }
 }

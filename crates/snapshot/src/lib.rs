@@ -12,7 +12,9 @@ pub mod node;
 mod signed;
 mod types;
 
-pub use address::{Addresses, EGRESS_BASE, SERVICE_BASE, egress_ip, service_ip};
+pub use address::{
+    Addresses, EGRESS_BASE, Place, SERVICE_BASE, egress_ip, loopback_egress_ip, loopback_service_ip, place, service_ip,
+};
 pub use compile::{CompileError, Header, compile};
 pub use der::Der;
 pub use signed::{SignedSnapshot, SnapshotError, VerifiedSnapshot};

@@ -361,6 +361,7 @@ impl Supervisor {
             fence: self.fence.name.clone(),
             path: self.options.fence.clone(),
             gateway: self.fence.gateway.iter().flat_map(|g| g.listen.iter().map(ToString::to_string)).collect(),
+            mesh: self.peers.mesh().to_string(),
             isolation: if self.options.isolation == Isolation::On { "on".into() } else { "off".into() },
             warnings: self.warnings.clone(),
             rejected: self.rejected.clone(),

@@ -257,6 +257,11 @@ impl Peers {
         self.processes.iter().map(Process::report).collect()
     }
 
+    /// Where the mesh listener is.
+    pub(crate) fn mesh(&self) -> SocketAddr {
+        self.mesh.0
+    }
+
     /// Whether requests can be answered.
     pub(crate) fn serving(&self) -> bool {
         self.node_is_ready && self.processes.iter().all(Process::running)

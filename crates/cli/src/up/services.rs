@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::Options;
 use super::news::{News, Sockets};
 use super::shim::{ShimError, ShimLink, ShimNews};
-use super::spec::{self, Ground};
+use super::spec::{self, Ground, Listen};
 use crate::data::{DataDir, fence_folder};
 use crate::env::Env;
 
@@ -36,7 +36,8 @@ pub(crate) struct Services {
 struct Service {
     /// What the fence wants; `None` for a service that waits for `ringfence run`.
     spec: Option<Spec>,
-    ports: Vec<u16>,
+    /// Where callees are found.
+    listeners: Vec<Listen>,
     link: Option<ShimLink>,
     hello: Option<Hello>,
     status: Option<Status>,
@@ -128,13 +129,13 @@ impl Services {
         }
         let mut start = Vec::new();
         for service in fence.services.iter().filter(|s| !s.is_external()) {
-            let hosts = spec::hosts(&applied, service);
-            let ports = spec::ports(fence, service);
+            let hosts = spec::hosts(self.isolation, &applied, service);
+            let ports = spec::ports(self.isolation, fence, service);
             let wanted = spec::command(service)
                 .map(|command| spec::spec(&ground, fence, &applied, service, command))
                 .transpose();
             let entry = self.map.entry(service.name.clone()).or_default();
-            entry.ports = ports.iter().copied().collect();
+            entry.listeners = spec::listeners(self.isolation, fence, &applied, service);
             match wanted {
                 Err(e) => {
                     self.problems.push(e.to_string());
@@ -250,11 +251,11 @@ impl Services {
     }
 
     fn attach(&self, name: &str) {
-        let Some(Service { link: Some(link), ports, .. }) = self.map.get(name) else { return };
-        let (link, ports, name) = (link.clone(), ports.clone(), name.to_owned());
+        let Some(Service { link: Some(link), listeners, .. }) = self.map.get(name) else { return };
+        let (link, wanted, name) = (link.clone(), listeners.clone(), name.to_owned());
         let (news, threads) = (self.news.clone(), self.threads);
         tokio::spawn(async move {
-            if let Ok(sockets) = sockets(&link, &ports, threads).await {
+            if let Ok(sockets) = sockets(&link, &wanted, threads).await {
                 let _ = news.send(News::Attached { service: name, sockets }).await;
             }
         });
@@ -345,11 +346,21 @@ impl Services {
     }
 }
 
-async fn sockets(link: &ShimLink, ports: &[u16], threads: u16) -> Result<Sockets, ShimError> {
-    let mut listeners = Vec::with_capacity(ports.len());
-    for port in ports {
-        let request = Request::Listeners { port: *port, count: threads, address: None };
-        listeners.push((*port, link.descriptors(request).await?));
+async fn sockets(link: &ShimLink, wanted: &[Listen], threads: u16) -> Result<Sockets, ShimError> {
+    let mut listeners = Vec::with_capacity(wanted.len());
+    for Listen { port, bound, addresses } in wanted {
+        let mut sockets = Vec::new();
+        if addresses.is_empty() {
+            let request = Request::Listeners { port: *bound, count: threads, address: None };
+            sockets = link.descriptors(request).await?;
+        }
+        for address in addresses {
+            let request = Request::Listeners { port: *bound, count: threads, address: Some(*address) };
+            sockets.extend(link.descriptors(request).await?);
+        }
+        if !sockets.is_empty() {
+            listeners.push((*port, sockets));
+        }
     }
     let mut proxy = link.descriptors(Request::ProxyChannel).await?;
     let proxy = proxy.pop().ok_or(ShimError::Confused)?;
