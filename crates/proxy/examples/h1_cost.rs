@@ -5,8 +5,8 @@
 
 use bytes::BytesMut;
 use ringfence_proxy::h1::{
-    Asked, ClientConnection, DropList, Framing, Limits, Outbound, Parsed, Reply, RequestWriter, ResponseWriter,
-    Scratch, parse_request, parse_response,
+    Asked, ClientConnection, DropList, Framing, Limits, Outbound, Parsed, Reply, RequestWriter,
+    ResponseWriter, Scratch, parse_request, parse_response,
 };
 use ringfence_proxy::view::{HeadView, ResponseView};
 
@@ -47,7 +47,13 @@ fn main() {
                     panic!("the request is refused");
                 };
                 if what == "request" {
-                    let how = Outbound { framing: Framing::None, host: None, upgrade: false, expect: false, drop: &drop };
+                    let how = Outbound {
+                        framing: Framing::None,
+                        host: None,
+                        upgrade: false,
+                        expect: false,
+                        drop: &drop,
+                    };
                     let mut writer = RequestWriter::new(&mut out, HeadView::H1(&head), &how);
                     writer.field("X-Forwarded-For", b"192.0.2.1");
                     writer.field("X-Forwarded-Proto", b"https");
@@ -60,7 +66,8 @@ fn main() {
                 let Ok(Some(head)) = parse_response(&mut buf, &limits, &mut scratch, Asked::default()) else {
                     panic!("the response is refused");
                 };
-                let how = Reply { framing: head.framing(), connection: ClientConnection::KeepAlive, drop: &drop };
+                let how =
+                    Reply { framing: head.framing(), connection: ClientConnection::KeepAlive, drop: &drop };
                 ResponseWriter::new(&mut out, ResponseView::H1(&head), &how).finish();
                 scratch.recycle_response(head);
             }

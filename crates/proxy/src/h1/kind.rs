@@ -27,7 +27,7 @@ pub enum Kind {
     /// A field by which a proxy tells who called or what was asked: `Forwarded`, `X-Forwarded-*`, `X-Real-IP`,
     /// `X-Original-URL`, `X-Rewrite-URL`.
     Forwarding,
-    /// `Ringfence-*`.
+    /// `Ringfence-*`, and `Txn-Token`, by which services pass on for whom they act.
     Ringfence,
     /// A field of the above kinds spelt with underscores.
     Alias,
@@ -194,6 +194,7 @@ pub(crate) fn classify(name: &[u8]) -> Kind {
         (7, b't') => (is(name, b"trailer"), Kind::Trailer),
         (8, b'l') => (is(name, b"location"), Kind::Location),
         (9, b'f') => (is(name, b"forwarded"), Kind::Forwarding),
+        (9, b't') => (is(name, b"txn-token"), Kind::Ringfence),
         (9, b'x') => (is(name, b"x-real-ip"), Kind::Forwarding),
         (10, b'c') => (is(name, b"connection"), Kind::Connection),
         (10, b'k') => (is(name, b"keep-alive"), Kind::KeepAlive),

@@ -32,7 +32,7 @@ pub use write::{ClientConnection, DropList, Outbound, Reply, RequestWriter, Resp
 pub(crate) use authority::check_authority;
 pub(crate) use field::Summary as Seen;
 pub(crate) use framing::content_length;
-pub(crate) use kind::classify;
+pub(crate) use kind::{SPOOFABLE, classify};
 pub(crate) use target::check_method;
 
 use crate::normalize::Oddities;

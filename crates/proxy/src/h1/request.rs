@@ -58,14 +58,11 @@ pub fn parse_request(buf: &mut BytesMut, limits: &Limits, scratch: &mut Scratch)
         Start::Line => {}
     }
     // The usual head is complete at first sight. One that is not is only parsed again when its end has come.
-    if scratch.tried {
-        match find_head_end(buf, scratch.scanned) {
-            Ok(_) => {}
-            Err(scanned) => {
-                scratch.scanned = scanned;
-                return incomplete(buf, limits);
-            }
-        }
+    if scratch.tried
+        && let Err(scanned) = find_head_end(buf, scratch.scanned)
+    {
+        scratch.scanned = scanned;
+        return incomplete(buf, limits);
     }
     let mut headers = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parser = httparse::Request::new(&mut []);
@@ -276,20 +273,28 @@ fn span(start: usize, end: usize) -> Result<(u32, u32), Refusal> {
     }
 }
 
+/// What the first line of a request says, and to whom.
+pub(super) struct Line<'a> {
+    pub(super) method: &'a [u8],
+    pub(super) path: &'a [u8],
+    pub(super) query: Option<&'a [u8]>,
+    pub(super) authority: &'a [u8],
+}
+
 impl RequestHead {
     fn text(&self, (start, end): (u32, u32)) -> &str {
         std::str::from_utf8(&self.bytes[start as usize..end as usize]).unwrap_or_default()
     }
 
     /// Method, path, query and authority, without a look at whether they are text: they were checked.
-    pub(super) fn line(&self) -> (&[u8], &[u8], Option<&[u8]>, &[u8]) {
+    pub(super) fn line(&self) -> Line<'_> {
         let bytes = |(start, end): (u32, u32)| &self.bytes[start as usize..end as usize];
         let path = match (&self.normal, self.path) {
             (None, Some(span)) => bytes(span),
             _ => self.path().as_bytes(),
         };
         let query = self.query_span().map(bytes);
-        (bytes((0, u32::from(self.method_len))), path, query, bytes(self.host))
+        Line { method: bytes((0, u32::from(self.method_len))), path, query, authority: bytes(self.host) }
     }
 
     fn query_span(&self) -> Option<(u32, u32)> {

@@ -48,11 +48,11 @@ pub fn parse_response(
         Some(_) => return Err(Refusal::StartLine),
     }
     let incomplete = |len: usize| if len > limits.head { Err(Refusal::HeadTooLarge) } else { Ok(None) };
-    if scratch.tried {
-        if let Err(scanned) = find_head_end(buf, scratch.scanned) {
-            scratch.scanned = scanned;
-            return incomplete(buf.len());
-        }
+    if scratch.tried
+        && let Err(scanned) = find_head_end(buf, scratch.scanned)
+    {
+        scratch.scanned = scanned;
+        return incomplete(buf.len());
     }
     let mut headers = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parser = httparse::Response::new(&mut []);
@@ -124,10 +124,8 @@ fn check(
     }
     let switched = list.first_of(Kind::Upgrade).is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
     let options = framing::connection(head, fields, summary)?;
-    if status == 101 {
-        if !(asked.upgrade && options.upgrade && switched && version == Version::Http11) {
-            return Err(Refusal::ResponseStatus);
-        }
+    if status == 101 && !(asked.upgrade && options.upgrade && switched && version == Version::Http11) {
+        return Err(Refusal::ResponseStatus);
     }
     let declared = match said {
         Some(Framing::Length(length)) => Some(length),

@@ -9,6 +9,7 @@ use super::convert::KeptFields;
 use super::field::Fields;
 use super::framing::Framing;
 use super::kind::{self, Kind};
+use super::request::Line;
 use super::{MAX_FIELDS, Version};
 use crate::view::{HeadView, ResponseView};
 
@@ -80,14 +81,14 @@ pub struct RequestWriter<'b> {
 impl<'b> RequestWriter<'b> {
     /// Appends the head as far as it comes from the request.
     pub fn new(out: &'b mut BytesMut, view: HeadView<'_>, how: &Outbound<'_>) -> Self {
-        let (method, path, query, authority) = match view {
+        let Line { method, path, query, authority } = match view {
             HeadView::H1(head) => head.line(),
-            HeadView::H2(_) => (
-                view.method().as_bytes(),
-                view.path().as_bytes(),
-                view.query().map(str::as_bytes),
-                view.authority().as_bytes(),
-            ),
+            HeadView::H2(_) => Line {
+                method: view.method().as_bytes(),
+                path: view.path().as_bytes(),
+                query: view.query().map(str::as_bytes),
+                authority: view.authority().as_bytes(),
+            },
         };
         let host = how.host.map_or(authority, str::as_bytes);
         out.reserve(method.len() + path.len() + query.map_or(0, <[u8]>::len) + host.len() + 256);

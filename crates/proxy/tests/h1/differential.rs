@@ -84,8 +84,9 @@ async fn hyper_sees(bytes: &[u8]) -> Vec<Seen> {
     });
     client.write_all(bytes).await.unwrap();
     client.shutdown().await.unwrap();
-    let connection =
-        hyper::server::conn::http1::Builder::new().half_close(true).serve_connection(TokioIo::new(server), service);
+    let connection = hyper::server::conn::http1::Builder::new()
+        .half_close(true)
+        .serve_connection(TokioIo::new(server), service);
     // An error here is a refusal; what was seen before it is what counts.
     let _ = tokio::time::timeout(Duration::from_secs(10), connection).await.expect("hyper does not hang");
     drop(client);
