@@ -94,6 +94,72 @@ pub fn close_on_exec() -> io::Result<()> {
     }
 }
 
+/// Installs a seccomp program on this thread and returns the listener that its `SECCOMP_RET_USER_NOTIF` answers go to
+/// (Linux 5.0). The thread must have given up gaining privileges.
+pub fn seccomp_listener(program: &[libc::sock_filter]) -> io::Result<OwnedFd> {
+    let length = u16::try_from(program.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    // SAFETY: `program` and the instructions that it points to live across the call, and the kernel only reads them.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+            &raw const program,
+        )
+    };
+    let fd = i32::try_from(result).map_err(io::Error::other)?;
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: on success the kernel installed a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A system call that waits for an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Notification {
+    /// What to answer to.
+    pub id: u64,
+    /// The caller, as our PID namespace numbers it.
+    pub pid: u32,
+    /// Number of the call.
+    pub call: i64,
+    /// Its arguments.
+    pub args: [u64; 6],
+}
+
+/// The next system call that waits at a seccomp listener; waits for one itself.
+pub fn seccomp_receive(listener: impl AsFd) -> io::Result<Notification> {
+    // SAFETY: a structure of integers, for which zero is a value; the kernel insists on it.
+    let mut asked: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the request's number carries the size of `asked`, which lives across the call.
+    let result =
+        unsafe { libc::ioctl(listener.as_fd().as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut asked) };
+    match result {
+        0 => Ok(Notification {
+            id: asked.id,
+            pid: asked.pid,
+            call: i64::from(asked.data.nr),
+            args: asked.data.args,
+        }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Lets a system call go on to the kernel, as if nobody had asked (Linux 5.5).
+pub fn seccomp_continue(listener: impl AsFd, id: u64) -> io::Result<()> {
+    let flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32;
+    let mut answer = libc::seccomp_notif_resp { id, val: 0, error: 0, flags };
+    // SAFETY: the request's number carries the size of `answer`, which lives across the call.
+    let result =
+        unsafe { libc::ioctl(listener.as_fd().as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixStream;

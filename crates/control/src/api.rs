@@ -51,7 +51,8 @@ pub enum RotateWhat {
     Root,
 }
 
-/// Body of `POST /v1/svid`: an X.509-SVID for a service that speaks SPIFFE itself, for a limited time.
+/// Body of `POST /v1/svid`: an X.509-SVID for a service that speaks SPIFFE itself, for a limited time; for a fenced one, for
+/// the seconds that a drill needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mint {

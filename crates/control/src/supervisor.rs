@@ -92,6 +92,9 @@ pub struct Report {
     pub path: PathBuf,
     /// Where the gateway listens.
     pub gateway: Vec<String>,
+    /// Where this host's mesh listener is.
+    #[serde(default)]
+    pub mesh: String,
     /// `on`, or `off` and why.
     pub isolation: String,
     /// What the operator should know at all times.

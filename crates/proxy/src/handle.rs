@@ -13,7 +13,7 @@ use crate::deny::{Deny, PROBLEM_TYPE, problem};
 use crate::exchange::{Bounds, Exchange, Flow, Outcome};
 use crate::front::Front;
 use crate::h1::{Asked as AskedH1, Framing, Kind, Limits, Outbound, RequestWriter, Version, forward_to_h2};
-use crate::headers::{Forwarding, not_copied, trace_of};
+use crate::headers::{Forwarding, not_copied, spoofed, trace_of};
 use crate::live::Live;
 use crate::peer::{Asked, Authorized, Peer, Way};
 use crate::pool::{self, Upstream};
@@ -197,7 +197,12 @@ struct Report<'a> {
 impl Report<'_> {
     fn served(&self, authorized: &Authorized, status: u16) {
         let duration_us = self.duration();
-        self.emit(&authorized.edge.callee, status, duration_us, Verdict::Allowed, None);
+        let spoofed = if self.ctx.peer.counts() { spoofed(self.view) } else { None };
+        let verdict = match &spoofed {
+            None => Verdict::Allowed,
+            Some(reason) => Verdict::Corrected { rule: "header.spoofed", reason },
+        };
+        self.emit(&authorized.edge.callee, status, duration_us, verdict, None);
         if self.ctx.peer.counts() {
             let ended = if status >= 500 { Ended::Failed { duration_us } } else { Ended::Served { duration_us } };
             self.ctx.worker.counters.count(authorized.edge.id, ended);

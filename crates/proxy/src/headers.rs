@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use ringfence_event::TraceContext;
 use ringfence_spiffe::Kind as IdKind;
 
-use crate::h1::{DropList, Kind};
+use crate::h1::{DropList, Kind, SPOOFABLE, classify};
 use crate::peer::{Peer, Way};
 use crate::table::Edge;
 use crate::view::HeadView;
@@ -29,6 +29,19 @@ pub(crate) struct Forwarding {
 pub(crate) fn not_copied() -> &'static DropList {
     static LIST: std::sync::LazyLock<DropList> = std::sync::LazyLock::new(|| DropList::new(["traceparent"]));
     &LIST
+}
+
+/// Names that an event lists at most.
+const MAX_TOLD: usize = 16;
+
+/// For the operator: which fields a client sent that only we may set. They are not copied.
+pub(crate) fn spoofed(view: HeadView<'_>) -> Option<String> {
+    if view.present() & SPOOFABLE == 0 {
+        return None;
+    }
+    let ours = view.fields().filter(|(name, _)| SPOOFABLE & classify(name).bit() != 0);
+    let names: Vec<String> = ours.map(|(name, _)| String::from_utf8_lossy(name).to_ascii_lowercase()).take(MAX_TOLD).collect();
+    Some(format!("dropped, because only Ringfence sets it: {}", names.join(", ")))
 }
 
 /// The trace that a request belongs to, with a span of our own.

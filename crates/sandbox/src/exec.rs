@@ -16,7 +16,11 @@ use serde::{Deserialize, Serialize};
 use crate::landlock_rules::Rules;
 use crate::mounts::{PRIVATE, SYSTEM, View};
 use crate::seccomp::Filter;
+use crate::sense::{self, FromExec};
 use crate::{SandboxError, capability, error::Context as _};
+
+/// This binary, wherever it lies.
+pub(crate) const OURSELVES: &str = "/proc/self/exe";
 
 /// What to become.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -30,13 +34,15 @@ pub(crate) struct Become {
     pub(crate) isolated: bool,
     /// Whether there are capabilities to give up.
     pub(crate) privileged: bool,
+    /// Whether it is this binary that is executed, which a service does not see.
+    #[serde(default)]
+    pub(crate) ourselves: bool,
 }
 
 pub(crate) fn main() -> Result<(), SandboxError> {
-    let channel: BlockingChannel<(), Become> =
+    let channel: BlockingChannel<FromExec, Become> =
         BlockingChannel::new(stdin_channel().step(|| "find the channel".into())?);
     let (what, _) = channel.recv()?;
-    drop(channel);
     // A session of its own: its group can be signalled as a whole, and it has no terminal.
     setsid().step(|| "start a session".into())?;
     rustix::process::umask(Mode::from_bits_truncate(0o027));
@@ -62,6 +68,10 @@ pub(crate) fn main() -> Result<(), SandboxError> {
     };
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(&what.env).stdin(Stdio::null());
+    if what.isolated {
+        sense::hand_over(&channel)?;
+    }
+    drop(channel);
     Filter::service()?.enforce()?;
     let error = command.exec();
     Err(SandboxError::Step { step: format!("start {program}"), source: error })
@@ -108,6 +118,9 @@ fn landlock(what: &Become) -> Result<(), SandboxError> {
     rules = rules.read(&view.folder)?;
     if let Some(command) = &view.command {
         rules = rules.read(command)?;
+    }
+    if what.ourselves {
+        rules = rules.read(Path::new(OURSELVES))?;
     }
     for rule in &view.files {
         rules = if rule.write { rules.write(&rule.path)? } else { rules.read(&rule.path)? };

@@ -14,15 +14,21 @@ use std::time::{Duration, Instant};
 
 use ringfence_channel::{BlockingChannel, ChannelError, cloexec_pair, stdin_channel, sys};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, pidfd_send_signal, wait,
+};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::exec::Become;
 use crate::mounts::{self, View};
 use crate::protocol::Exit;
+use crate::sense::{self, FromExec, Sensed};
 use crate::spec::hosts_file;
 use crate::{SandboxError, capability, error::Context as _, role};
+
+/// Longest that a process beside the service may run.
+const INSIDE_TIME: Duration = Duration::from_secs(20);
 
 /// Shim to init.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,6 +37,8 @@ pub(crate) enum ToInit {
     Arrange(Arrange),
     /// Start the service; where its output goes comes along.
     Start(Become),
+    /// Start this binary as the service would run: its output goes where the descriptor leads, and its time is bounded.
+    Inside(Become),
     /// Stop the service.
     Stop { grace_ms: u64 },
     /// Replace the hosts file.
@@ -61,9 +69,11 @@ pub(crate) enum FromInit {
     Started,
     /// The service ended, and so did everything that it had started.
     Ended(Exit),
+    /// The service did something against us.
+    Sensed(Sensed),
 }
 
-type ShimChannel = BlockingChannel<FromInit, ToInit>;
+pub(crate) type ShimChannel = BlockingChannel<FromInit, ToInit>;
 
 #[derive(Default)]
 struct Children {
@@ -85,6 +95,12 @@ pub(crate) fn main() -> Result<(), SandboxError> {
             let fds: Vec<_> = workload.iter().map(AsFd::as_fd).collect();
             channel.send(&FromInit::Ready, &fds)?;
             drop(workload);
+            if arrange.isolated
+                && let Err(e) = sense::watch(&arrange.view.hide, channel.try_clone()?)
+            {
+                // A service without this sensor is as fenced as with it.
+                eprintln!("ringfence: looks at the data directory are not told here: {e}");
+            }
             run(channel, &arrange.service, hosts)
         }
         Err(e) => Ok(channel.send(&FromInit::Failed(e.to_string()), &[])?),
@@ -139,11 +155,17 @@ fn run(channel: ShimChannel, service: &str, mut hosts: Option<File>) -> Result<(
         }
         match channel.recv() {
             Ok((ToInit::Start(what), fds)) => {
-                if let Err(e) = start(&children, &what, fds) {
+                if let Err(e) = start(&children, &channel, &what, fds) {
                     channel.send(&FromInit::Failed(e.to_string()), &[])?;
                 } else {
                     channel.send(&FromInit::Started, &[])?;
                     children.started.notify_one();
+                }
+            }
+            Ok((ToInit::Inside(what), fds)) => {
+                // Whoever waits at the other end of the descriptor sees it closed.
+                if let Err(e) = inside(&children, &channel, &what, fds) {
+                    eprintln!("ringfence: {e}");
                 }
             }
             Ok((ToInit::Stop { grace_ms }, _)) => {
@@ -168,16 +190,53 @@ fn run(channel: ShimChannel, service: &str, mut hosts: Option<File>) -> Result<(
     }
 }
 
-fn start(children: &Children, what: &Become, fds: Vec<OwnedFd>) -> Result<(), SandboxError> {
+fn start(
+    children: &Children,
+    reports: &ShimChannel,
+    what: &Become,
+    fds: Vec<OwnedFd>,
+) -> Result<(), SandboxError> {
+    // The reaper waits for the lock, so it cannot take the exit of this child from the standard library.
     let mut main = locked(&children.main);
     if main.is_some() {
         return Err(SandboxError::Refused("the service runs already".into()));
     }
+    *main = Some(execute(reports, what, fds)?);
+    Ok(())
+}
+
+/// A second process beside the service; the reaper is at work then and takes it too.
+fn inside(
+    children: &Children,
+    reports: &ShimChannel,
+    what: &Become,
+    fds: Vec<OwnedFd>,
+) -> Result<(), SandboxError> {
+    if locked(&children.main).is_none() {
+        return Err(SandboxError::Refused("the service does not run".into()));
+    }
+    let pid = execute(reports, what, fds)?;
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
+    let bound = std::thread::Builder::new().name("bound".into()).spawn({
+        let process = process.try_clone().step(|| "copy a descriptor".into())?;
+        move || {
+            let timeout = Timespec { tv_sec: INSIDE_TIME.as_secs() as i64, tv_nsec: 0 };
+            if matches!(poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&timeout)), Ok(0)) {
+                let _ = pidfd_send_signal(&process, Signal::KILL);
+            }
+        }
+    });
+    if bound.is_err() {
+        let _ = pidfd_send_signal(&process, Signal::KILL);
+    }
+    Ok(())
+}
+
+fn execute(reports: &ShimChannel, what: &Become, fds: Vec<OwnedFd>) -> Result<Pid, SandboxError> {
     let Ok([out]) = <[OwnedFd; 1]>::try_from(fds) else { return Err(ChannelError::Descriptors.into()) };
     let error = out.try_clone().step(|| "copy the log's descriptor".into())?;
     let (ours, theirs) = cloexec_pair().step(|| "make a channel".into())?;
     sys::close_on_exec().step(|| "close inherited descriptors".into())?;
-    // The reaper waits for the lock, so it cannot take the exit of this child from the standard library.
     let child = std::process::Command::new("/proc/self/exe")
         .arg(role::EXEC)
         .env_clear()
@@ -186,9 +245,10 @@ fn start(children: &Children, what: &Become, fds: Vec<OwnedFd>) -> Result<(), Sa
         .stderr(error)
         .spawn()
         .step(|| "start a process".into())?;
-    BlockingChannel::<Become, ()>::new(ours).send(what, &[])?;
-    *main = Pid::from_raw(child.id() as i32);
-    Ok(())
+    let process = BlockingChannel::<Become, FromExec>::new(ours);
+    process.send(what, &[])?;
+    sense::listen(process, reports.try_clone()?)?;
+    Pid::from_raw(child.id() as i32).ok_or_else(|| SandboxError::Refused("a process without a number".into()))
 }
 
 /// Reaps all there is. When the service itself ends, so does all that it left behind, and then the shim hears of it.

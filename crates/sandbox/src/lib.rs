@@ -23,6 +23,7 @@ mod probe;
 pub mod protocol;
 mod role;
 mod seccomp;
+mod sense;
 mod shim;
 pub mod sink;
 pub mod spec;

@@ -15,6 +15,9 @@ pub const MAX_LISTENERS: u16 = 32;
 /// Most sockets that a proxy gets at once.
 pub const MAX_SOCKETS: u16 = 32;
 
+/// Most arguments of [`Request::Inside`].
+pub const MAX_ARGS: usize = 64;
+
 /// Supervisor to shim.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -41,6 +44,13 @@ pub enum Request {
     SetHosts(BTreeMap<String, Ipv4Addr>),
     /// Replace the declared ports, live.
     SetPorts(BTreeSet<u16>),
+    /// Runs this binary with these arguments for a short while as the service itself would run, with nothing but what the
+    /// service has: for drills. [`Reply::Inside`]. The one request that is answered while another supervisor is connected, if
+    /// it comes first.
+    Inside {
+        /// At most [`MAX_ARGS`].
+        args: Vec<String>,
+    },
     /// Stop the service and start it again, now.
     Restart,
     /// Stop everything; the shim answers, then ends.
@@ -62,6 +72,8 @@ pub enum Reply {
     ProxyChannel,
     /// To [`Request::WorkloadListener`]; one descriptor comes with it.
     WorkloadListener,
+    /// To [`Request::Inside`]; a pipe comes with it that ends when the process does. It is empty if the service does not run.
+    Inside,
     /// The request was carried out.
     Done,
     /// It was not.

@@ -57,6 +57,8 @@ enum Kind {
     Dial,
     /// A search over ports or addresses
     Scan,
+    /// A service that reaches for Ringfence's own files or processes
+    Tamper,
     /// Something started, stopped or changed
     Lifecycle,
     /// A certificate, key or snapshot

@@ -11,16 +11,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringfence_channel::{BlockingChannel, cloexec_pair, sys};
-use ringfence_event::{Emitter, LifecycleActivity, Severity};
+use ringfence_event::{Emitter, Event, Kind, LifecycleActivity, Severity, Tamper};
 use rustix::thread::UnshareFlags;
 
 use super::networks::Networks;
 use super::user::Identity;
 use super::{ready, say, service_id, spawn};
-use crate::exec::Become;
+use crate::exec::{Become, OURSELVES};
 use crate::init::{Arrange, FromInit, ToInit};
 use crate::mounts::{SYSTEM, View, WORKLOAD_SOCKET};
 use crate::protocol::{Exit, State, Status};
+use crate::sense::Sensed;
 use crate::sink::Sinks;
 use crate::spec::{Isolation, Spec, check_hosts};
 use crate::{SandboxError, capability, error::Context as _, role};
@@ -72,6 +73,7 @@ enum Message {
     InitGone(u64),
     Ready(u64),
     Hosts,
+    Inside(Become, OwnedFd),
     Restart,
     Stop,
 }
@@ -176,6 +178,18 @@ impl Service {
         Ok(())
     }
 
+    /// Starts this binary beside the service; what it prints comes out of the pipe.
+    pub(crate) fn inside(&self, args: Vec<String>) -> Result<OwnedFd, SandboxError> {
+        if args.len() > crate::protocol::MAX_ARGS {
+            return Err(SandboxError::Refused(format!("{} arguments are too many", args.len())));
+        }
+        let (out, write) = std::io::pipe().step(|| "make a pipe".into())?;
+        let command = std::iter::once(OURSELVES.to_owned()).chain(args).collect();
+        let what = Become { command, ourselves: true, ..self.become_what() };
+        self.send(Message::Inside(what, write.into()));
+        Ok(out.into())
+    }
+
     pub(crate) fn restart(&self) {
         self.send(Message::Restart);
     }
@@ -218,6 +232,7 @@ impl Service {
             id,
             isolated: spec.isolation == Isolation::On,
             privileged: spec.isolation == Isolation::On || self.0.setting.identity.is_root(),
+            ourselves: false,
         }
     }
 
@@ -231,6 +246,16 @@ impl Service {
     fn say(&self, activity: LifecycleActivity, message: &str, severity: Severity) {
         let emitter = self.0.emitter.lock().unwrap_or_else(PoisonError::into_inner);
         say(&emitter, &self.0.spec, activity, message, severity);
+    }
+
+    fn sensed(&self, sensed: &Sensed) {
+        let emitter = self.0.emitter.lock().unwrap_or_else(PoisonError::into_inner);
+        emitter.emit(&Event::new(Kind::Tamper(Tamper {
+            service: &self.0.spec.service,
+            what: sensed.what.name(),
+            message: &sensed.message,
+            count: sensed.count,
+        })));
     }
 
     fn send(&self, message: Message) {
@@ -282,6 +307,14 @@ impl Supervisor {
                     self.kill_init();
                     return None;
                 }
+                (Some(Message::Inside(what, out)), Plan::Running { .. }) => {
+                    if let Some(init) = &self.init
+                        && let Err(e) = init.channel.send(&ToInit::Inside(what), &[out.as_fd()])
+                    {
+                        self.note(&e.to_string());
+                    }
+                }
+                (Some(Message::Inside(..)), _) => {}
                 (Some(Message::Restart), plan) => self.restart(plan),
                 (Some(Message::Hosts), _) => {
                     let hosts = self.service.shared().hosts.clone();
@@ -342,6 +375,7 @@ impl Supervisor {
                 self.ended(Exit::Init);
             }
             FromInit::Started => {}
+            FromInit::Sensed(sensed) => self.service.sensed(&sensed),
             FromInit::Ended(_) if matches!(plan, Plan::Stopping { .. }) => return Some(None),
             FromInit::Ended(_) if plan == Plan::Restarting => self.start_service(),
             FromInit::Ended(exit) => self.ended(exit),

@@ -104,7 +104,11 @@ impl Server {
         let connection = Connection::new(socket);
         if self.busy.swap(true, Ordering::AcqRel) {
             // Asked first, or the answer could be lost with what was asked.
-            let _ = connection.set_timeout(Some(FAREWELL)).and_then(|()| connection.recv());
+            let asked = connection.set_timeout(Some(FAREWELL)).and_then(|()| connection.recv());
+            if let Ok((request @ Request::Inside { .. }, _)) = asked {
+                let _ = self.answer(&connection, &Arc::default(), request);
+                return;
+            }
             let reason = "another supervisor is connected".into();
             let _ = connection.send(&Reply::Refused { reason }, &[]);
             return;
@@ -182,6 +186,10 @@ impl Server {
                 locked(&self.listeners).retain(|(port, _), _| ports.contains(port));
                 done(self.service.set_ports(ports))
             }
+            Request::Inside { args } => match self.service.inside(args) {
+                Ok(out) => send(&Reply::Inside, &[out.as_fd()]),
+                Err(e) => done(Err(e)),
+            },
             Request::Restart => {
                 self.service.restart();
                 done(Ok(()))
