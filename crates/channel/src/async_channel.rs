@@ -98,13 +98,13 @@ impl<In: DeserializeOwned> Receiver<In> {
     /// Receives one message and its descriptors. Cancel-safe. [`ChannelError::Closed`] at a clean end.
     pub async fn recv(&mut self) -> Result<(In, Vec<OwnedFd>), ChannelError> {
         loop {
-            if let Some(length) = frame_length(&self.buffer)? {
-                if self.buffer.len() >= length {
-                    let message = decode(&self.buffer[HEADER..length])?;
-                    // Never more than one frame is read at a time, so these descriptors are this frame's.
-                    self.buffer.clear();
-                    return Ok((message, self.fds.drain(..).collect()));
-                }
+            if let Some(length) = frame_length(&self.buffer)?
+                && self.buffer.len() >= length
+            {
+                let message = decode(&self.buffer[HEADER..length])?;
+                // Never more than one frame is read at a time, so these descriptors are this frame's.
+                self.buffer.clear();
+                return Ok((message, self.fds.drain(..).collect()));
             }
             self.socket.readable().await?;
             self.read_more()?;

@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
 };
 
 use crate::{ChannelError, codec::MAX_FDS};
@@ -19,8 +20,9 @@ pub fn cloexec_pair() -> std::io::Result<(UnixStream, UnixStream)> {
 /// The channel that a child was started with: its standard input, which must be a socket.
 pub fn stdin_channel() -> std::io::Result<UnixStream> {
     let fd = std::io::stdin().as_fd().try_clone_to_owned()?;
-    rustix::net::sockopt::socket_type(&fd)
-        .map_err(|_| std::io::Error::other("standard input is not a channel: this role is started by `ringfence up`"))?;
+    rustix::net::sockopt::socket_type(&fd).map_err(|_| {
+        std::io::Error::other("standard input is not a channel: this role is started by `ringfence up`")
+    })?;
     Ok(UnixStream::from(fd))
 }
 

@@ -87,7 +87,8 @@ pub fn mount_setattr(path: &Path, set: u64, clear: u64, recursive: bool) -> io::
 /// Marks all descriptors from 3 on as closed on exec, also those that whoever started us left open (`close_range`, Linux 5.11).
 pub fn close_on_exec() -> io::Result<()> {
     // SAFETY: with CLOSE_RANGE_CLOEXEC nothing is closed now; only a flag of our descriptors changes.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     match result {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -156,6 +157,29 @@ pub fn seccomp_continue(listener: impl AsFd, id: u64) -> io::Result<()> {
         unsafe { libc::ioctl(listener.as_fd().as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) };
     match result {
         0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Traces a process without stopping it (`PTRACE_SEIZE`), until the calling thread ends: what drills try where it must fail.
+pub fn trace_attach(pid: i32) -> io::Result<()> {
+    let nothing = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: PTRACE_SEIZE reads and writes no memory of ours.
+    match unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, nothing, nothing) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Asks for one byte at the start of another process's memory, where none lies: `EFAULT` says that it may be read, `EPERM`
+/// that it may not.
+pub fn probe_memory(pid: i32) -> io::Result<()> {
+    let mut byte = 0_u8;
+    let local = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    let remote = libc::iovec { iov_base: std::ptr::without_provenance_mut(1), iov_len: 1 };
+    // SAFETY: the kernel writes at most one byte, to `byte`, which lives across the call; `remote` is an address elsewhere.
+    match unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) } {
+        0.. => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }

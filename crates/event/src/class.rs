@@ -240,6 +240,7 @@ impl<'a> Event<'a> {
     /// Appends the event as one JSON line.
     pub fn write(&self, out: &mut Vec<u8>) {
         let (category, class, activity, severity) = self.kind.uids();
+        out.reserve(1024);
         let mut event = Object::begin(out);
         event
             .number("time", self.time_ms)
@@ -249,10 +250,12 @@ impl<'a> Event<'a> {
             .number("type_uid", class * 100 + activity)
             .number("severity_id", severity as u64)
             .object("metadata", |m| {
-                m.text("version", "1.8.0").raw("uid", |out| self.id.write(out));
+                m.plain("version", "1.8.0").raw("uid", |out| self.id.write(out));
                 m.texts("profiles", ["security_control", "trace"]);
                 m.object("product", |p| {
-                    p.text("name", "Ringfence").text("vendor_name", "Ringfence").text("version", env!("CARGO_PKG_VERSION"));
+                    p.text("name", "Ringfence")
+                        .text("vendor_name", "Ringfence")
+                        .text("version", env!("CARGO_PKG_VERSION"));
                 });
             });
         if let Some(trace) = self.trace {
@@ -296,7 +299,7 @@ impl Kind<'_> {
                 event.object("src_endpoint", |e| {
                     e.text("svc_name", c.caller).some("uid", c.caller_id);
                     if let Some(ip) = c.source {
-                        e.text("ip", &ip.to_string());
+                        e.ip("ip", ip);
                     }
                 });
                 event.object("dst_endpoint", |e| {
@@ -321,7 +324,7 @@ impl Kind<'_> {
                 event.object("src_endpoint", |e| {
                     e.text("svc_name", c.caller).some("uid", c.caller_id);
                     if let Some(source) = c.source {
-                        e.text("ip", &source.ip().to_string()).number("port", u64::from(source.port()));
+                        e.ip("ip", source.ip()).number("port", u64::from(source.port()));
                     }
                 });
                 event.object("dst_endpoint", |e| {
@@ -336,7 +339,9 @@ impl Kind<'_> {
                     e.text("svc_name", d.service);
                 });
                 event.object("dst_endpoint", |e| {
-                    e.text("ip", &d.destination.to_string()).number("port", u64::from(d.port)).some("hostname", d.query);
+                    e.text("ip", &d.destination.to_string())
+                        .number("port", u64::from(d.port))
+                        .some("hostname", d.query);
                 });
                 event.object("connection_info", |c| {
                     c.text("protocol_name", d.protocol).number("direction_id", 2);
@@ -380,7 +385,10 @@ impl Kind<'_> {
                     o.text("type", e.entity).number("type_id", 99).text("name", e.name).some("uid", e.uid);
                 });
                 let (action, disposition) = if e.granted { (1, 1) } else { (2, 2) };
-                event.text("message", e.message).number("action_id", action).number("disposition_id", disposition);
+                event
+                    .text("message", e.message)
+                    .number("action_id", action)
+                    .number("disposition_id", disposition);
                 event.object("unmapped", |u| {
                     u.text("event", "entity").number("revision", revision);
                 });
@@ -416,9 +424,11 @@ impl Verdict<'_> {
                     r.text("uid", rule);
                 })
                 .text("status_detail", reason),
-            Self::Failed { reason } => {
-                event.number("action_id", 1).number("disposition_id", 1).number("status_id", 2).text("status_detail", reason)
-            }
+            Self::Failed { reason } => event
+                .number("action_id", 1)
+                .number("disposition_id", 1)
+                .number("status_id", 2)
+                .text("status_detail", reason),
         };
         event.object("unmapped", |u| {
             more(u);

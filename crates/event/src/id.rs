@@ -77,7 +77,8 @@ impl TraceContext {
 
     /// Parses a `traceparent` value; `None` for anything that is not exactly version 00 (a new trace is then started).
     pub fn parse(value: &[u8]) -> Option<Self> {
-        if value.len() != TRACEPARENT || !value.starts_with(b"00-") || value[35] != b'-' || value[52] != b'-' {
+        if value.len() != TRACEPARENT || !value.starts_with(b"00-") || value[35] != b'-' || value[52] != b'-'
+        {
             return None;
         }
         let trace: [u8; 16] = unhex(&value[3..35])?;

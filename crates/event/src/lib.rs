@@ -12,7 +12,10 @@ mod json;
 mod query;
 mod writer;
 
-pub use class::{Call, Connection, Dial, Entity, Event, Kind, Lifecycle, LifecycleActivity, Scan, Severity, Tamper, Verdict};
+pub use class::{
+    Call, Connection, Dial, Entity, Event, Kind, Lifecycle, LifecycleActivity, Scan, Severity, Tamper,
+    Verdict,
+};
 pub use id::{EventId, TraceContext, TraceId};
 pub use query::{Filter, Follow, Record, read_dir};
 pub use writer::{Emitter, Writer, WriterOptions, WriterStats};

@@ -65,16 +65,21 @@ impl Record {
 
     /// Its text, where it has one.
     pub fn message(&self) -> &str {
-        self.json["message"].as_str().or(self.json["status_detail"].as_str()).unwrap_or("")
+        self.json["message"].as_str().or_else(|| self.json["status_detail"].as_str()).unwrap_or("")
     }
 
     /// Who acted: a service's name, or `outside`.
     pub fn caller(&self) -> &str {
         let json = &self.json;
-        [&json["src_endpoint"]["svc_name"], &json["app"]["name"], &json["unmapped"]["service"], &json["entity"]["name"]]
-            .into_iter()
-            .find_map(Value::as_str)
-            .unwrap_or("")
+        [
+            &json["src_endpoint"]["svc_name"],
+            &json["app"]["name"],
+            &json["unmapped"]["service"],
+            &json["entity"]["name"],
+        ]
+        .into_iter()
+        .find_map(Value::as_str)
+        .unwrap_or("")
     }
 
     /// Who was acted on.
@@ -90,7 +95,8 @@ impl Record {
     /// One line for a person, without colour: time, verdict, what happened, why.
     pub fn line(&self) -> String {
         let json = &self.json;
-        let time = humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(self.time_ms()));
+        let time =
+            humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(self.time_ms()));
         let verdict = match (self.denied(), json["status_id"] == 2) {
             (true, _) => "deny ",
             (_, true) => "fail ",
@@ -137,9 +143,11 @@ impl Record {
             line.push_str(": ");
             line.push_str(self.message());
         }
-        for (label, value) in
-            [("at", &json["unmapped"]["position"]), ("would need", &json["unmapped"]["missing"]), ("trace", &json["trace"]["uid"])]
-        {
+        for (label, value) in [
+            ("at", &json["unmapped"]["position"]),
+            ("would need", &json["unmapped"]["missing"]),
+            ("trace", &json["trace"]["uid"]),
+        ] {
             if let (Some(value), true) = (value.as_str(), self.denied()) {
                 line.push_str(&format!("; {label} {value}"));
             }
@@ -151,7 +159,8 @@ impl Record {
 impl Filter {
     /// Whether this record is wanted.
     pub fn wants(&self, record: &Record) -> bool {
-        let is = |wanted: &Option<String>, value: Option<&str>| wanted.as_deref().is_none_or(|w| Some(w) == value);
+        let is =
+            |wanted: &Option<String>, value: Option<&str>| wanted.as_deref().is_none_or(|w| Some(w) == value);
         record.time_ms() >= self.since_ms
             && (!self.denied || record.denied())
             && is(&self.kind, Some(record.kind()))
@@ -223,7 +232,10 @@ fn files(dir: &Path, rotated: bool) -> io::Result<Vec<(PathBuf, String)>> {
     };
     for entry in entries {
         let path = entry?.path();
-        let Some(stem) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".jsonl")) else { continue };
+        let Some(stem) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".jsonl"))
+        else {
+            continue;
+        };
         let (producer, number) = match stem.rsplit_once('.') {
             Some((producer, n)) if n.parse::<u32>().is_ok() => (producer, true),
             _ => (stem, false),
@@ -237,7 +249,13 @@ fn files(dir: &Path, rotated: bool) -> io::Result<Vec<(PathBuf, String)>> {
 }
 
 /// Reads whole lines from `offset` on; returns the offset behind the last whole line.
-fn read_from(path: &Path, producer: &str, offset: u64, filter: &Filter, records: &mut Vec<Record>) -> io::Result<u64> {
+fn read_from(
+    path: &Path,
+    producer: &str,
+    offset: u64,
+    filter: &Filter,
+    records: &mut Vec<Record>,
+) -> io::Result<u64> {
     let mut file = match File::open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(offset),
         file => file?,

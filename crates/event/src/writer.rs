@@ -180,7 +180,7 @@ impl Shared {
         if lines.is_empty() {
             return;
         }
-        let count = lines.iter().filter(|&&b| b == b'\n').count() as u64;
+        let count = memchr::memchr_iter(b'\n', lines).count() as u64;
         let counter = if log.append(lines).is_ok() { &self.stats.written } else { &self.stats.dropped };
         counter.fetch_add(count, Ordering::Relaxed);
     }
@@ -293,7 +293,8 @@ mod tests {
     #[test]
     fn a_full_buffer_drops_counts_and_says_so() {
         let dir = tempfile::tempdir().unwrap();
-        let options = WriterOptions { buffer: 2000, interval: Duration::from_millis(200), ..WriterOptions::default() };
+        let options =
+            WriterOptions { buffer: 2000, interval: Duration::from_millis(200), ..WriterOptions::default() };
         let writer = Writer::open(dir.path(), "test", options).unwrap();
         let emitter = writer.emitter();
         (0..100).for_each(|_| emitter.emit(&event("x")));

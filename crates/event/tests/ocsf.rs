@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use ringfence_event::{
-    Call, Connection, Dial, Entity, Event, Kind, Lifecycle, LifecycleActivity, Scan, Severity, Tamper, TraceContext,
-    Verdict,
+    Call, Connection, Dial, Entity, Event, Kind, Lifecycle, LifecycleActivity, Scan, Severity, Tamper,
+    TraceContext, Verdict,
 };
 use serde_json::{Map, Value};
 
@@ -18,7 +18,8 @@ fn resolve(root: &Path, folder: &str, file: &str) -> Map<String, Value> {
     let schema = load(root, &format!("{folder}/{file}.json"));
     let mut attributes = Map::new();
     if let Some(parent) = schema["extends"].as_str() {
-        let candidates = ["events", "events/network", "events/application", "events/iam", "events/findings", "objects"];
+        let candidates =
+            ["events", "events/network", "events/application", "events/iam", "events/findings", "objects"];
         let folder = candidates.iter().find(|f| root.join(format!("{f}/{parent}.json")).exists()).unwrap();
         attributes = resolve(root, folder, parent);
     }
@@ -62,14 +63,20 @@ fn check(root: &Path, dictionary: &Value, attributes: &Map<String, Value>, value
         if let Some(number) = field.as_u64() {
             let values = known.get("enum").or(entry.get("enum")).and_then(Value::as_object);
             if let Some(values) = values.filter(|_| !name.ends_with("_uid")) {
-                let base = entry.get("enum").and_then(Value::as_object).is_some_and(|e| e.contains_key(&number.to_string()));
+                let base = entry
+                    .get("enum")
+                    .and_then(Value::as_object)
+                    .is_some_and(|e| e.contains_key(&number.to_string()));
                 let found = values.contains_key(&number.to_string()) || base || number == 99 || number == 0;
                 assert!(found, "{at}.{name} = {number}");
             }
         }
         let Some(kind) = entry["type"].as_str() else { panic!("{name} is not in the dictionary") };
         if field.is_object() && name != "unmapped" {
-            assert!(root.join(format!("objects/{kind}.json")).exists(), "{at}.{name} is a {kind}, not an object");
+            assert!(
+                root.join(format!("objects/{kind}.json")).exists(),
+                "{at}.{name} is a {kind}, not an object"
+            );
             check(root, dictionary, &resolve(root, "objects", kind), field, &format!("{at}.{name}"));
         } else if kind.ends_with("_t") {
             let number = matches!(kind, "integer_t" | "long_t" | "timestamp_t" | "port_t" | "boolean_t");
@@ -78,7 +85,10 @@ fn check(root: &Path, dictionary: &Value, attributes: &Map<String, Value>, value
         }
     }
     for (name, attribute) in attributes {
-        assert!(attribute["requirement"] != "required" || object.contains_key(name), "{at}.{name} is required");
+        assert!(
+            attribute["requirement"] != "required" || object.contains_key(name),
+            "{at}.{name} is required"
+        );
     }
 }
 
@@ -129,8 +139,16 @@ fn every_event_is_valid_ocsf() {
     };
     let cases = [
         ("events/network", "http_activity", Kind::Call(call)),
-        ("events/network", "http_activity", Kind::Call(Call { method: b"BREW", verdict: Verdict::Allowed, ..call })),
-        ("events/network", "http_activity", Kind::Call(Call { verdict: Verdict::Failed { reason: "gone" }, ..call })),
+        (
+            "events/network",
+            "http_activity",
+            Kind::Call(Call { method: b"BREW", verdict: Verdict::Allowed, ..call }),
+        ),
+        (
+            "events/network",
+            "http_activity",
+            Kind::Call(Call { verdict: Verdict::Failed { reason: "gone" }, ..call }),
+        ),
         ("events/network", "network_activity", Kind::Connection(connection)),
         ("events/network", "network_activity", Kind::Connection(Connection { cut: true, ..connection })),
         (
@@ -154,12 +172,20 @@ fn every_event_is_valid_ocsf() {
         (
             "events/findings",
             "detection_finding",
-            Kind::Tamper(Tamper { service: "mailer", what: "trace", message: "ptrace of process 1", count: 2 }),
+            Kind::Tamper(Tamper {
+                service: "mailer",
+                what: "trace",
+                message: "ptrace of process 1",
+                count: 2,
+            }),
         ),
         (
             "events/network",
             "http_activity",
-            Kind::Call(Call { verdict: Verdict::Corrected { rule: "header.spoofed", reason: "forwarded" }, ..call }),
+            Kind::Call(Call {
+                verdict: Verdict::Corrected { rule: "header.spoofed", reason: "forwarded" },
+                ..call
+            }),
         ),
         (
             "events/application",

@@ -51,7 +51,8 @@ pub enum Place {
 
 /// The inverse of all of the above.
 pub fn place(address: Ipv4Addr) -> Place {
-    let offset = |base: Ipv4Addr| address.to_bits().checked_sub(base.to_bits()).and_then(|n| u16::try_from(n).ok());
+    let offset =
+        |base: Ipv4Addr| address.to_bits().checked_sub(base.to_bits()).and_then(|n| u16::try_from(n).ok());
     match (address.octets(), offset(SERVICE_BASE), offset(EGRESS_BASE)) {
         ([127, 2..=255, high, low], ..) => match (high & 0x80, u16::from_be_bytes([high & 0x7f, low])) {
             (_, 0) => Place::Unknown,
@@ -125,7 +126,9 @@ mod tests {
 
     #[test]
     fn what_was_given_to_nobody_stands_for_nothing() {
-        for address in ["127.0.0.1", "127.1.0.1", "198.18.0.1", "198.18.1.0", "198.19.0.0", "10.0.0.1", "127.9.0.0"] {
+        for address in
+            ["127.0.0.1", "127.1.0.1", "198.18.0.1", "198.18.1.0", "198.19.0.0", "10.0.0.1", "127.9.0.0"]
+        {
             assert_eq!(place(address.parse().unwrap()), Place::Unknown, "{address}");
         }
         assert_eq!(loopback_service_ip(300, 1), None);

@@ -26,7 +26,9 @@ pub struct Header {
 #[non_exhaustive]
 pub enum CompileError {
     /// More names over time than addresses.
-    #[error("the fence has used up all addresses for services or egress hosts: start with a new data directory")]
+    #[error(
+        "the fence has used up all addresses for services or egress hosts: start with a new data directory"
+    )]
     Addresses,
 }
 
@@ -41,7 +43,9 @@ pub fn compile(fence: &Fence, addresses: &mut Addresses, header: Header) -> Resu
     let mut services = Vec::with_capacity(fence.services.len());
     for service in &fence.services {
         let target = match &service.kind {
-            Kind::External { address, tls } => Target::External { address: address.clone(), tls: tls.clone() },
+            Kind::External { address, tls } => {
+                Target::External { address: address.clone(), tls: tls.clone() }
+            }
             Kind::Run { .. } | Kind::Waits { .. } => Target::Fenced,
         };
         let mut egress = Vec::with_capacity(service.egress.len());

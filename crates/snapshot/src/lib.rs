@@ -13,7 +13,8 @@ mod signed;
 mod types;
 
 pub use address::{
-    Addresses, EGRESS_BASE, Place, SERVICE_BASE, egress_ip, loopback_egress_ip, loopback_service_ip, place, service_ip,
+    Addresses, EGRESS_BASE, Place, SERVICE_BASE, egress_ip, loopback_egress_ip, loopback_service_ip, place,
+    service_ip,
 };
 pub use compile::{CompileError, Header, compile};
 pub use der::Der;

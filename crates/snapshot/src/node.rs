@@ -121,7 +121,8 @@ pub const LATENCY_BUCKETS: usize = 112;
 pub fn latency_bucket(us: u64) -> usize {
     let us = us.max(1);
     let exponent = us.ilog2() as usize;
-    let quarter = if exponent >= 2 { (us >> (exponent - 2)) as usize & 3 } else { (us << (2 - exponent)) as usize & 3 };
+    let quarter =
+        if exponent >= 2 { (us >> (exponent - 2)) as usize & 3 } else { (us << (2 - exponent)) as usize & 3 };
     (exponent * 4 + quarter).min(LATENCY_BUCKETS - 1)
 }
 

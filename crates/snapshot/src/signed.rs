@@ -41,7 +41,9 @@ pub enum SnapshotError {
     #[error("the snapshot has {0} bytes, more than the {MAX_BYTES} allowed")]
     TooLarge(usize),
     /// Past its end.
-    #[error("the snapshot expired at {expired_at} and it is {now} now: is the clock right, and does control run?")]
+    #[error(
+        "the snapshot expired at {expired_at} and it is {now} now: is the clock right, and does control run?"
+    )]
     Expired {
         /// Unix time in seconds.
         expired_at: u64,
@@ -49,7 +51,9 @@ pub enum SnapshotError {
         now: u64,
     },
     /// From the future by more than the tolerated skew.
-    #[error("the snapshot is of {issued_at} but it is only {now}: compare the clocks of control and this host")]
+    #[error(
+        "the snapshot is of {issued_at} but it is only {now}: compare the clocks of control and this host"
+    )]
     Future {
         /// Unix time in seconds.
         issued_at: u64,
@@ -57,7 +61,9 @@ pub enum SnapshotError {
         now: u64,
     },
     /// Older than one seen before.
-    #[error("the snapshot has revision {offered} of epoch {epoch}, but {seen} was seen: somebody replays old configuration")]
+    #[error(
+        "the snapshot has revision {offered} of epoch {epoch}, but {seen} was seen: somebody replays old configuration"
+    )]
     Rollback {
         /// Epoch offered.
         epoch: u64,
@@ -94,7 +100,12 @@ impl SignedSnapshot {
     ///
     /// # Errors
     /// [`SnapshotError`], in the order: signature first, so that nothing unsigned is parsed.
-    pub fn verify(&self, key: &VerifyingKey, now: u64, seen: (u64, u64)) -> Result<VerifiedSnapshot, SnapshotError> {
+    pub fn verify(
+        &self,
+        key: &VerifyingKey,
+        now: u64,
+        seen: (u64, u64),
+    ) -> Result<VerifiedSnapshot, SnapshotError> {
         const SKEW: u64 = 60;
         if self.bytes.len() > MAX_BYTES {
             return Err(SnapshotError::TooLarge(self.bytes.len()));
@@ -111,7 +122,11 @@ impl SignedSnapshot {
             return Err(SnapshotError::Future { issued_at: snapshot.issued_at, now });
         }
         if (snapshot.epoch, snapshot.revision) < seen {
-            return Err(SnapshotError::Rollback { epoch: snapshot.epoch, offered: snapshot.revision, seen: seen.1 });
+            return Err(SnapshotError::Rollback {
+                epoch: snapshot.epoch,
+                offered: snapshot.revision,
+                seen: seen.1,
+            });
         }
         Ok(VerifiedSnapshot(Arc::new(snapshot)))
     }
@@ -161,8 +176,14 @@ services:
 
     fn snapshot(revision: u64) -> Snapshot {
         let fence = Fence::parse(vec![("ringfence.yaml", CLINIC)]).unwrap();
-        let header =
-            Header { epoch: 1, revision, issued_at: 1000, expires_at: 2000, lease: 60, bundle: Bundle::default() };
+        let header = Header {
+            epoch: 1,
+            revision,
+            issued_at: 1000,
+            expires_at: 2000,
+            lease: 60,
+            bundle: Bundle::default(),
+        };
         compile(&fence, &mut Addresses::default(), header).unwrap()
     }
 
@@ -186,7 +207,8 @@ services:
     fn replayed_expired_early_altered_and_foreign_snapshots_are_refused() {
         let key = SigningKey::generate(Algorithm::Ed25519).unwrap();
         let signed = sign(&key, &snapshot(7));
-        let verify = |signed: &SignedSnapshot, now, seen| signed.verify(key.verifying_key(), now, seen).map(drop);
+        let verify =
+            |signed: &SignedSnapshot, now, seen| signed.verify(key.verifying_key(), now, seen).map(drop);
         assert!(matches!(verify(&signed, 1500, (1, 8)), Err(SnapshotError::Rollback { seen: 8, .. })));
         assert!(matches!(verify(&signed, 1500, (2, 0)), Err(SnapshotError::Rollback { .. })));
         assert!(matches!(verify(&signed, 2000, (1, 0)), Err(SnapshotError::Expired { .. })));
@@ -226,7 +248,9 @@ services:
         assert!(addresses.assign(&fence(&CLINIC.replace("portal", "entry"))));
         assert_eq!(addresses.service("patients"), before.service("patients"));
         assert_eq!(addresses.service("portal"), before.service("portal"), "kept for its return");
-        assert!(![before.service("portal"), before.service("patients")].contains(&addresses.service("entry")));
+        assert!(
+            ![before.service("portal"), before.service("patients")].contains(&addresses.service("entry"))
+        );
     }
 
     proptest! {
