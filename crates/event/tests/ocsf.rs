@@ -61,7 +61,7 @@ fn check(root: &Path, dictionary: &Value, attributes: &Map<String, Value>, value
         let known = attributes.get(name).unwrap_or_else(|| panic!("{at}.{name} is not in the schema"));
         let entry = &dictionary["attributes"][name];
         if let Some(number) = field.as_u64() {
-            let values = known.get("enum").or(entry.get("enum")).and_then(Value::as_object);
+            let values = known.get("enum").or_else(|| entry.get("enum")).and_then(Value::as_object);
             if let Some(values) = values.filter(|_| !name.ends_with("_uid")) {
                 let base = entry
                     .get("enum")
