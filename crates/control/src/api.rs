@@ -12,6 +12,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use ringfence_keeper::protocol::Step;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
@@ -39,6 +40,9 @@ pub(crate) enum Ask {
 pub struct Rotate {
     /// What to rotate.
     pub what: RotateWhat,
+    /// Which step of a root rotation; without it, the next one.
+    #[serde(default)]
+    pub step: Option<Step>,
 }
 
 /// What can be rotated.
@@ -47,7 +51,7 @@ pub struct Rotate {
 pub enum RotateWhat {
     /// The issuing CA: a new intermediate under the same root, at once.
     Issuing,
-    /// The root, step by step: the next call takes the next step.
+    /// The root, step by step.
     Root,
 }
 
@@ -77,7 +81,10 @@ pub(crate) async fn serve(listener: UnixListener, questions: mpsc::Sender<Questi
         .route("/v1/ca", get(|s: State<Api>| ask(s, Ask::Ca)))
         .route("/v1/ca/rotate", post(|s: State<Api>, Json(body): Json<Rotate>| ask(s, Ask::Rotate(body))))
         .route("/v1/svid", post(|s: State<Api>, Json(body): Json<Mint>| ask(s, Ask::Mint(body))))
-        .route("/v1/restart", post(|s: State<Api>, Json(body): Json<Restart>| ask(s, Ask::Restart(body.service))))
+        .route(
+            "/v1/restart",
+            post(|s: State<Api>, Json(body): Json<Restart>| ask(s, Ask::Restart(body.service))),
+        )
         .route("/v1/down", post(|s: State<Api>| ask(s, Ask::Down)))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such resource") })
         .layer(DefaultBodyLimit::max(64 * 1024))

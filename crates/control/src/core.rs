@@ -65,7 +65,11 @@ pub(crate) struct Authority {
 
 impl Core {
     /// A message of the supervisor.
-    pub(crate) async fn supervisor(&mut self, message: ToControl, fds: Vec<OwnedFd>) -> Result<(), ControlError> {
+    pub(crate) async fn supervisor(
+        &mut self,
+        message: ToControl,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), ControlError> {
         let mut fds = fds.into_iter();
         match (message, fds.next()) {
             (ToControl::Keeper, Some(fd)) => {
@@ -185,7 +189,9 @@ impl Core {
             return;
         }
         let Some(message) = message else { return self.nodes.disconnect(&node) };
-        let Some(FromProxy::Sign { request, subject, spki, proof }) = self.nodes.note(&node, message) else { return };
+        let Some(FromProxy::Sign { request, subject, spki, proof }) = self.nodes.note(&node, message) else {
+            return;
+        };
         let Some(sender) = self.nodes.sender(&node) else { return };
         let allowed = match &self.current {
             Some((snapshot, _)) => may_hold(snapshot, &node, &subject),
@@ -215,7 +221,8 @@ impl Core {
             let uid = outcome.as_ref().ok().map(|svid| svid.serial.as_str());
             let entity = Entity { entity: "certificate", name: &name, uid, activity: 1, granted, message };
             emitter.emit(&Event::new(Kind::Entity(entity)));
-            let outcome = outcome.map(|svid: IssuedSvid| Issued { chain: svid.chain, not_after: svid.not_after });
+            let outcome =
+                outcome.map(|svid: IssuedSvid| Issued { chain: svid.chain, not_after: svid.not_after });
             let _ = sender.send(&ToProxy::Signed { request, outcome }, &[]).await;
         });
     }
@@ -232,7 +239,13 @@ impl Core {
                 self.entity("workload", service, 2, true, &message);
             }
             WorkloadEvent::Refused { service, pid, uid, reason } => {
-                self.entity("workload", service, 2, false, &format!("pid {pid}, uid {uid} got nothing: {reason}"));
+                self.entity(
+                    "workload",
+                    service,
+                    2,
+                    false,
+                    &format!("pid {pid}, uid {uid} got nothing: {reason}"),
+                );
             }
             WorkloadEvent::Issued { service, kind, serial, .. } => {
                 let message = format!("{kind} over the Workload API, serial {serial}");
@@ -265,7 +278,7 @@ impl Core {
                 let status = self.ca().map_err(unavailable)?.show().await.map_err(unavailable)?;
                 serde_json::to_value(status).map_err(internal)
             }
-            Ask::Rotate(Rotate { what }) => self.rotate(what).await,
+            Ask::Rotate(rotate) => self.rotate(&rotate).await,
             Ask::Restart(service) => {
                 let known = self.fence.as_ref().and_then(|f| f.service(&service)).is_some();
                 if !known {
@@ -285,17 +298,27 @@ impl Core {
     }
 
     /// Issuing: one step. Root: the next of prepare, activate, retire, each published before the following one.
-    async fn rotate(&mut self, what: RotateWhat) -> Answer {
+    async fn rotate(&mut self, &Rotate { what, step }: &Rotate) -> Answer {
         let ca = self.ca().map_err(unavailable)?;
-        let status = match what {
-            RotateWhat::Issuing => ca.rotate_issuing("operator").await,
-            RotateWhat::Root => {
+        let status = match (what, step) {
+            (RotateWhat::Issuing, None) => ca.rotate_issuing("operator").await,
+            (RotateWhat::Issuing, Some(_)) => {
+                return Err((StatusCode::BAD_REQUEST, "an issuing CA is rotated in one step".into()));
+            }
+            (RotateWhat::Root, Some(step)) => ca.rotate_root("operator", step).await,
+            (RotateWhat::Root, None) => {
                 let before = ca.show().await.map_err(unavailable)?;
                 ca.rotate_root("operator", next_step(&before.roots)).await
             }
         };
         let status = status.map_err(|e| (StatusCode::CONFLICT, e.to_string()))?;
-        self.entity(if what == RotateWhat::Root { "root" } else { "issuing" }, "rotate", 3, true, "rotated by the operator");
+        self.entity(
+            if what == RotateWhat::Root { "root" } else { "issuing" },
+            "rotate",
+            3,
+            true,
+            "rotated by the operator",
+        );
         self.refresh().await;
         self.nodes.renew();
         serde_json::to_value(status).map_err(internal)
@@ -323,7 +346,11 @@ impl Core {
         }
         let id = format!("spiffe://{}/service/{}", snapshot.trust_domain, mint.service);
         let roots = snapshot.bundle.x509.clone();
-        let why = if drill { "minted for a drill over the control socket" } else { "minted for the operator over the control socket" };
+        let why = if drill {
+            "minted for a drill over the control socket"
+        } else {
+            "minted for the operator over the control socket"
+        };
         self.entity("certificate", &id, 1, true, why);
         let ca = self.ca();
         tokio::spawn(async move {
@@ -339,7 +366,9 @@ impl Core {
                 let svid = ca.issue(request).await.map_err(|e| (StatusCode::BAD_REQUEST, e.to_string()))?;
                 let key = key.to_pkcs8().map_err(internal)?;
                 let key = Der(key.expose().to_vec());
-                Ok(json!({ "id": id, "chain": svid.chain, "key": key, "roots": roots, "not_after": svid.not_after }))
+                Ok(
+                    json!({ "id": id, "chain": svid.chain, "key": key, "roots": roots, "not_after": svid.not_after }),
+                )
             };
             let _ = answer.send(minted.await);
         });

@@ -11,8 +11,8 @@ mod nodes;
 mod state;
 pub mod supervisor;
 
-pub use api::{Mint, Rotate, RotateWhat};
 pub use crate::core::pem;
+pub use api::{Mint, Rotate, RotateWhat};
 
 use std::io;
 use std::os::unix::net::UnixStream;

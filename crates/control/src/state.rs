@@ -80,7 +80,11 @@ mod tests {
         let signed = SignedSnapshot { bytes: "{}".into(), signature: vec![1].into() };
         state.store_snapshot(&Addresses::default(), &signed, (1, 5)).await.unwrap();
         assert_eq!(state.next_revision((1, 3)).await.unwrap(), (1, 6));
-        assert_eq!(state.next_revision((1, 9)).await.unwrap(), (1, 10), "the keeper signed more than was stored");
+        assert_eq!(
+            state.next_revision((1, 9)).await.unwrap(),
+            (1, 10),
+            "the keeper signed more than was stored"
+        );
         assert_eq!(state.next_revision((2, 1)).await.unwrap(), (2, 2), "a restore raised the epoch");
     }
 }
