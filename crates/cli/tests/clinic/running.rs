@@ -12,7 +12,7 @@ use serde_json::Value;
 
 /// As whom `ringfence up` runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub(crate) enum Who {
     /// Ourselves: root where the tests run as root.
     Root,
     /// A user without any privilege.
@@ -21,44 +21,49 @@ pub enum Who {
 
 const NOBODY: u32 = 65_534;
 
-pub struct Clinic {
-    pub who: Who,
-    pub folder: PathBuf,
-    pub port: u16,
+pub(crate) struct Clinic {
+    pub(crate) who: Who,
+    pub(crate) folder: PathBuf,
+    pub(crate) port: u16,
+    before: Vec<String>,
     up: Child,
     output: Arc<Mutex<String>>,
 }
 
 impl Clinic {
     /// Starts the clinic and waits until all its services are ready.
-    pub fn start(who: Who) -> Self {
+    pub(crate) fn start(who: Who) -> Self {
         Self::start_with(who, |fence| fence)
     }
 
     /// The same with a changed fence.
-    pub fn start_with(who: Who, change: impl FnOnce(String) -> String) -> Self {
+    pub(crate) fn start_with(who: Who, change: impl FnOnce(String) -> String) -> Self {
+        let source = workspace().join("examples/clinic");
+        let fence = change(std::fs::read_to_string(source.join("ringfence.yaml")).unwrap());
+        Self::start_fence(who, &fence, Vec::new(), |folder| copy(&source.join("services"), &folder.join("services")))
+    }
+
+    /// Another fence altogether, in a folder that `fill` fills; `up` is started by the words `before`, if there are any.
+    pub(crate) fn start_fence(who: Who, fence: &str, before: Vec<String>, fill: impl FnOnce(&Path)) -> Self {
         let port = free_port();
         let folder = make_folder(who);
-        let source = workspace().join("examples/clinic");
-        copy(&source.join("services"), &folder.join("services"));
-        let fence = std::fs::read_to_string(source.join("ringfence.yaml")).unwrap();
+        fill(&folder);
         assert!(fence.contains("127.0.0.1:8443"));
-        let fence = change(fence.replace("127.0.0.1:8443", &format!("127.0.0.1:{port}")));
-        std::fs::write(folder.join("ringfence.yaml"), fence).unwrap();
+        std::fs::write(folder.join("ringfence.yaml"), fence.replace("127.0.0.1:8443", &format!("127.0.0.1:{port}"))).unwrap();
         own(&folder, who);
-        let (up, output) = spawn(who, &folder);
-        let mut clinic = Self { who, folder, port, up, output };
+        let (up, output) = spawn(who, &folder, &before);
+        let mut clinic = Self { who, folder, port, before, up, output };
         clinic.wait_ready();
         clinic
     }
 
     /// Waits until every service is ready; panics with what `up` said otherwise.
-    pub fn wait_ready(&mut self) {
+    pub(crate) fn wait_ready(&mut self) {
         let ready = eventually(Duration::from_secs(60), || {
             assert!(self.up.try_wait().unwrap().is_none(), "up ended:\n{}", self.said());
             let status = self.try_json(&["status", "--json"])?;
             let services = status["report"]["services"].as_array()?;
-            let all = !services.is_empty() && services.iter().all(|s| s["state"] == "ready" || s["state"] == "external");
+            let all = !services.is_empty() && services.iter().all(|s| matches!(s["state"].as_str(), Some("ready" | "external" | "waiting")));
             let served = self.curl(&["/"]).status.success();
             (all && served).then_some(())
         });
@@ -66,17 +71,23 @@ impl Clinic {
     }
 
     /// What `up` printed so far.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         self.output.lock().unwrap().clone()
     }
 
     /// A `ringfence` command on this fence.
-    pub fn ringfence(&self, args: &[&str]) -> Output {
-        let mut command = as_user(self.who, &binary());
-        command.args(args).current_dir(&self.folder).stdin(Stdio::null()).output().unwrap()
+    pub(crate) fn ringfence(&self, args: &[&str]) -> Output {
+        self.command(args).stdin(Stdio::null()).output().unwrap()
     }
 
-    pub fn json(&self, args: &[&str]) -> Value {
+    /// The same, not yet started.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = as_user(self.who, &binary());
+        command.args(args).current_dir(&self.folder);
+        command
+    }
+
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
         let output = self.ringfence(args);
         serde_json::from_slice(&output.stdout).unwrap_or_else(|e| {
             panic!("{args:?}: {e}: {} {}", text(&output.stdout), text(&output.stderr));
@@ -88,7 +99,7 @@ impl Clinic {
     }
 
     /// Real curl against the gateway, trusting its CA only; the last argument is the path.
-    pub fn curl(&self, args: &[&str]) -> Output {
+    pub(crate) fn curl(&self, args: &[&str]) -> Output {
         let (path, options) = args.split_last().unwrap();
         Command::new("curl")
             .args(["--silent", "--show-error", "--max-time", "10", "--cacert"])
@@ -99,7 +110,7 @@ impl Clinic {
             .unwrap()
     }
 
-    pub fn get(&self, path: &str) -> (u16, String) {
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
         let output = self.curl(&["--write-out", "\n%{http_code}", path]);
         let body = text(&output.stdout);
         let (body, code) = body.rsplit_once('\n').unwrap_or(("", "0"));
@@ -107,7 +118,7 @@ impl Clinic {
     }
 
     /// Runs Python inside a service's namespaces, as an attacker who has taken the service over would.
-    pub fn inside(&self, service: &str, python: &str) -> String {
+    pub(crate) fn inside(&self, service: &str, python: &str) -> String {
         let status = self.json(&["status", "--json"]);
         let services = status["report"]["services"].as_array().unwrap().clone();
         let init = services.iter().find(|s| s["name"] == service).unwrap()["init"].as_u64().unwrap();
@@ -121,7 +132,7 @@ impl Clinic {
     }
 
     /// Waits for an event that `wanted` accepts.
-    pub fn event(&self, within: Duration, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
+    pub(crate) fn event(&self, within: Duration, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
         eventually(within, || {
             let output = self.ringfence(&["events", "--json"]);
             text(&output.stdout).lines().filter_map(|l| serde_json::from_str::<Value>(l).ok()).find(&wanted)
@@ -129,27 +140,27 @@ impl Clinic {
     }
 
     /// Process id by role from `status`.
-    pub fn process(&self, name: &str) -> u32 {
+    pub(crate) fn process(&self, name: &str) -> u32 {
         let status = self.json(&["status", "--json"]);
         let processes = status["report"]["processes"].as_array().unwrap();
         processes.iter().find(|p| p["name"] == name).unwrap()["pid"].as_u64().unwrap() as u32
     }
 
-    pub fn up_pid(&self) -> u32 {
-        // setpriv execs, so the child is `up` itself.
+    pub(crate) fn up_pid(&self) -> u32 {
+        // What stands before `up` execs, so the child is `up` itself.
         self.up.id()
     }
 
     /// Kills `up` the hard way and starts another in its place.
-    pub fn replace_up(&mut self) {
+    pub(crate) fn replace_up(&mut self) {
         self.up.kill().unwrap();
         self.up.wait().unwrap();
-        (self.up, self.output) = spawn(self.who, &self.folder);
+        (self.up, self.output) = spawn(self.who, &self.folder, &self.before);
         self.wait_ready();
     }
 
     /// Ctrl-C; returns what is left behind: processes and sockets that mention the folder.
-    pub fn stop(mut self) -> Vec<String> {
+    pub(crate) fn stop(mut self) -> Vec<String> {
         self.interrupt();
         self.leftovers()
     }
@@ -196,8 +207,13 @@ impl Drop for Clinic {
     }
 }
 
-fn spawn(who: Who, folder: &Path) -> (Child, Arc<Mutex<String>>) {
-    let mut child = as_user(who, &binary())
+fn spawn(who: Who, folder: &Path, before: &[String]) -> (Child, Arc<Mutex<String>>) {
+    let plain = as_user(who, &binary());
+    let mut words = before.iter().map(std::ffi::OsString::from).collect::<Vec<_>>();
+    words.extend([plain.get_program().to_owned()].into_iter().chain(plain.get_args().map(Into::into)));
+    let mut child = Command::new(words.remove(0))
+        .args(words)
+        .envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))))
         .args(["up", "."])
         .current_dir(folder)
         .stdin(Stdio::null())
@@ -268,7 +284,7 @@ fn own(folder: &Path, who: Who) {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().flatten() {
         if entry.path().is_file() {
@@ -277,7 +293,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-pub fn children(pid: u32) -> Vec<u32> {
+pub(crate) fn children(pid: u32) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Some(child) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
@@ -289,7 +305,7 @@ pub fn children(pid: u32) -> Vec<u32> {
     found
 }
 
-pub fn eventually<T>(within: Duration, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+pub(crate) fn eventually<T>(within: Duration, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
         if let Some(found) = attempt() {
@@ -302,14 +318,14 @@ pub fn eventually<T>(within: Duration, mut attempt: impl FnMut() -> Option<T>) -
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn workspace() -> PathBuf {
+pub(crate) fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

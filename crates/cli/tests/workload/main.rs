@@ -1,0 +1,89 @@
+//! The Workload API from inside real fenced services, and from where it must give nothing.
+#![expect(clippy::unwrap_used, reason = "test")]
+
+#[expect(dead_code, reason = "the stories of the protocols use the rest")]
+#[path = "../protocols/lab/mod.rs"]
+mod lab;
+
+use std::time::Duration;
+
+use lab::{From, Lab, Who};
+use serde_json::{Value, json};
+
+const SERVICES: &str = "
+  agent: { PY caller.py 9100, listen: 9100, routes: [{ path: /caller }], calls: [other] }
+  other: { PY caller.py 9101, listen: 9101 }
+";
+
+const PACKAGES: [&str; 10] = [
+    "spiffe",
+    "grpc",
+    "google",
+    "cryptography",
+    "cffi",
+    "_cffi_backend",
+    "jwt",
+    "pem",
+    "pyasn1",
+    "pyasn1_modules",
+];
+
+fn start(who: Who) -> Lab {
+    Lab::start(who, SERVICES, &[&PACKAGES[..], &["typing_extensions", "pycparser"]].concat())
+}
+
+#[test]
+fn the_python_package_spiffe_gets_what_is_its_own_as_an_unprivileged_user() {
+    everything(&start(Who::Nobody));
+}
+
+#[test]
+fn the_python_package_spiffe_gets_what_is_its_own_as_root() {
+    everything(&start(Who::Root));
+}
+
+fn everything(lab: &Lab) {
+    let said = lab.tell(From::Caller, "spiffe_client", "everything", &json!({}));
+    let own = "spiffe://lab.example/service/agent";
+    assert_eq!(said["x509"], json!({ "id": own, "chain": 2 }), "{said}");
+    assert_eq!(said["bundles"], json!({ "roots": 1 }), "{said}");
+    assert_eq!(said["jwt"], json!({ "id": own, "audience": ["other"], "valid": own }), "{said}");
+    assert_eq!(said["jwt_bundles"], json!({ "keys": 1 }), "{said}");
+    assert!(said["wrong_audience"]["error"].is_string(), "{said}");
+    assert!(said["foreign"]["error"].is_string(), "{said}");
+
+    // The stream brings the next SVID when the issuing authority changes.
+    let said = std::thread::scope(|scope| {
+        let streaming = scope.spawn(|| lab.tell(From::Caller, "spiffe_client", "pushed", &json!({})));
+        std::thread::sleep(Duration::from_secs(3));
+        let rotated = lab.clinic.ringfence(&["ca", "rotate", "issuing"]);
+        assert!(rotated.status.success(), "{}", lab::text(&rotated.stderr));
+        streaming.join().unwrap()
+    });
+    assert_eq!((&said["issuers"], &said["ids"]), (&json!(2), &json!([own])), "{said}");
+}
+
+#[test]
+fn a_process_that_is_not_the_service_gets_nothing_from_its_socket() {
+    for who in [Who::Root, Who::Nobody] {
+        let lab = start(who);
+        let status = lab.clinic.json(&["status", "--json"]);
+        let services = status["report"]["services"].as_array().unwrap();
+        let init = services.iter().find(|s| s["name"] == "agent").unwrap()["init"].as_u64().unwrap();
+        let socket = format!("/proc/{init}/root/run/ringfence/workload.sock");
+        assert!(std::path::Path::new(&socket).exists(), "{who:?}");
+        // The tests' own user may open the socket by this path; it lives in another network.
+        let said = lab.tell(From::Outside, "spiffe_client", "everything", &json!({ "socket": socket }));
+        let refused = said.as_object().unwrap();
+        assert_eq!(refused.len(), 6);
+        for (call, answer) in refused {
+            let error = answer["error"].as_str().unwrap_or_else(|| panic!("{who:?} {call}: {answer}"));
+            assert!(error.contains("PERMISSION_DENIED"), "{who:?} {call}: {error}");
+            assert!(!error.contains("spiffe://"), "{who:?} {call}: {error}");
+        }
+        let told = lab::eventually(Duration::from_secs(3), || {
+            lab.events(|e: &Value| e.to_string().contains("network namespace")).pop()
+        });
+        assert!(told.is_some(), "{who:?}: an event says so");
+    }
+}
