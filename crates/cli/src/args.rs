@@ -10,7 +10,7 @@ use ringfence_sandbox::spec::Isolation;
 use crate::data::DataDir;
 use crate::env::Env;
 use crate::up::{self, MasterChoice};
-use crate::{ca, fence, run, view};
+use crate::{ca, drill, fence, run, view};
 
 /// One declaration fences your services in: who may call whom, what each may reach.
 ///
@@ -44,6 +44,8 @@ enum Command {
     Init(fence::init::InitArgs),
     /// Print the JSON Schema of ringfence.yaml for editors
     Schema(fence::schema::SchemaArgs),
+    /// Rehearse attacks against the running fence: each must be stopped, and each must be reported
+    Drill(At<drill::DrillArgs>),
     /// The certificate authority: show, rotate
     Ca(At<ca::CaArgs>),
     /// Get an X.509-SVID for a declared external service that speaks SPIFFE itself
@@ -146,6 +148,7 @@ impl Args {
             Command::Graph(args) => fence::graph::run(args, &env),
             Command::Init(args) => fence::init::run(args, &env),
             Command::Schema(args) => fence::schema::run(args),
+            Command::Drill(at) => at.with(|args, data| drill::run(args, &at.fence, data, env.colour)),
             Command::Ca(at) => at.with(ca::run),
             Command::Svid(at) => at.with(ca::svid),
             Command::Down(at) => at.with(|_, data| ca::post(data, "/v1/down", &serde_json::json!({}))),

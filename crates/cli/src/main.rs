@@ -5,6 +5,7 @@ mod args;
 mod ca;
 mod client;
 mod data;
+mod drill;
 mod env;
 mod fence;
 mod prompt;
@@ -27,6 +28,9 @@ fn main() -> ExitCode {
         return code;
     }
     if let Some(code) = roles::dispatch(first.as_deref()) {
+        return code;
+    }
+    if let Some(code) = drill::attack::dispatch(first.as_deref()) {
         return code;
     }
     args::Args::parse().run(env::Env::read())

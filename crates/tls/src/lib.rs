@@ -6,6 +6,7 @@
 //! at each handshake, so rotation builds no configuration and takes no lock.
 #![forbid(unsafe_code)]
 
+mod drill;
 mod egress;
 mod gateway;
 mod hello;
@@ -17,6 +18,7 @@ mod provider;
 mod refusal;
 mod verifier;
 
+pub use drill::drill_client_config;
 pub use egress::{EgressError, EgressRoots, egress_client_config};
 pub use gateway::{GatewayCertificate, GatewayCertificates, GatewayError, gateway_server_config};
 pub use hello::{Hello, peek_hello};

@@ -4,7 +4,7 @@
 
 pub(crate) mod events;
 pub(crate) mod status;
-mod table;
+pub(crate) mod table;
 pub(crate) mod top;
 pub(crate) mod why;
 
@@ -46,7 +46,7 @@ pub(crate) fn finish(done: Done) -> ExitCode {
 }
 
 /// Writes to standard output at once.
-fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::Closed,
@@ -55,7 +55,7 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// One JSON value on a line of its own.
-fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     let mut text = serde_json::to_string(value)?;
     text.push('\n');
     print(&text)
@@ -63,7 +63,7 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
 
 /// How a text looks on a terminal that has colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Paint {
+pub(crate) enum Paint {
     #[default]
     Plain,
     Good,
@@ -74,7 +74,7 @@ enum Paint {
 }
 
 impl Paint {
-    fn on(self, text: &str, colour: bool) -> String {
+    pub(crate) fn on(self, text: &str, colour: bool) -> String {
         let code = match self {
             Self::Plain => return text.to_owned(),
             _ if !colour || text.is_empty() => return text.to_owned(),
@@ -89,7 +89,7 @@ impl Paint {
 }
 
 /// The text with everything escaped that a terminal would obey or that would reorder what is read.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         let obeyed = c.is_control();
@@ -105,7 +105,7 @@ fn clean(text: &str) -> String {
 }
 
 /// Now, in seconds since 1970.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 

@@ -7,14 +7,14 @@ const GAP: &str = "  ";
 
 /// Columns with a heading; those whose heading begins with `>` are aligned to the right.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     headings: Vec<&'static str>,
     rows: Vec<Vec<Cell>>,
 }
 
 /// What stands in one place.
 #[derive(Debug)]
-pub(super) struct Cell {
+pub(crate) struct Cell {
     text: String,
     paint: Paint,
 }
@@ -26,26 +26,26 @@ impl<T: std::fmt::Display> From<T> for Cell {
 }
 
 impl Cell {
-    pub(super) fn paint(self, paint: Paint) -> Self {
+    pub(crate) fn paint(self, paint: Paint) -> Self {
         Self { paint, ..self }
     }
 }
 
 impl Table {
-    pub(super) fn new(headings: &[&'static str]) -> Self {
+    pub(crate) fn new(headings: &[&'static str]) -> Self {
         Self { headings: headings.to_vec(), rows: Vec::new() }
     }
 
-    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
         self.rows.push(cells.into_iter().collect());
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
     /// The lines, the heading first.
-    pub(super) fn lines(&self, colour: bool) -> Vec<String> {
+    pub(crate) fn lines(&self, colour: bool) -> Vec<String> {
         let heading: Vec<Cell> =
             self.headings.iter().map(|h| Cell::from(h.trim_start_matches('>')).paint(Paint::Dim)).collect();
         let all = || std::iter::once(&heading).chain(&self.rows);

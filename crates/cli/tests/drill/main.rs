@@ -1,0 +1,1 @@
+//! Drills against the running clinic.
