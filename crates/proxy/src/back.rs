@@ -129,7 +129,8 @@ impl<'a> Back<'a> {
         match self {
             Self::H1(back) => loop {
                 let upstream = &mut back.upstream;
-                let parsed = parse_response(&mut upstream.read, back.limits, &mut upstream.scratch, back.asked);
+                let parsed =
+                    parse_response(&mut upstream.read, back.limits, &mut upstream.scratch, back.asked);
                 if let Some(head) = parsed.map_err(Broken::Refused)? {
                     back.keep = head.keep_alive();
                     back.decoder = Decoder::new(head.framing(), back.limits);
@@ -145,7 +146,8 @@ impl<'a> Back<'a> {
                 let (parts, stream) = response.into_parts();
                 let receive = Receive::new(stream);
                 let last = receive.is_end();
-                let framing = h2_response_framing(&parts, last, back.head_request).map_err(Broken::Refused)?;
+                let framing =
+                    h2_response_framing(&parts, last, back.head_request).map_err(Broken::Refused)?;
                 back.receive = Some(receive);
                 Poll::Ready(Ok(BackHead::H2(parts, framing, last)))
             }
@@ -183,7 +185,9 @@ impl<'a> Back<'a> {
     /// The connection, if another request can go over it.
     pub(crate) fn into_reusable(self) -> Option<Upstream> {
         match self {
-            Self::H1(back) => (back.keep && back.decoder.is_end() && back.wire.is_empty()).then_some(back.upstream),
+            Self::H1(back) => {
+                (back.keep && back.decoder.is_end() && back.wire.is_empty()).then_some(back.upstream)
+            }
             Self::H2(_) => None,
         }
     }

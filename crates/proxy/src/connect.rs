@@ -30,18 +30,28 @@ pub(crate) struct Connected {
 pub(crate) async fn connect(worker: &Worker, edge: &Edge, alpn: Alpn) -> Result<Connected, Deny> {
     match timeout(CONNECT, open(worker, edge, alpn)).await {
         Ok(result) => result,
-        Err(_) => Err(Deny::failure(504, "connect.timeout", format!("connecting to {} took longer than {CONNECT:?}", edge.callee))),
+        Err(_) => Err(Deny::failure(
+            504,
+            "connect.timeout",
+            format!("connecting to {} took longer than {CONNECT:?}", edge.callee),
+        )),
     }
 }
 
 async fn open(worker: &Worker, edge: &Edge, alpn: Alpn) -> Result<Connected, Deny> {
     let unreachable = |e: io::Error| {
         let reason = format!("{} cannot be reached: {e}", edge.callee);
-        Deny::failure(if e.kind() == io::ErrorKind::NotConnected { 503 } else { 502 }, "connect.failed", reason)
+        Deny::failure(
+            if e.kind() == io::ErrorKind::NotConnected { 503 } else { 502 },
+            "connect.failed",
+            reason,
+        )
     };
     let never = u64::MAX;
     match &edge.via {
-        Via::Plain(address) => Ok(Connected { io: Io::Plain(dial(address).await.map_err(unreachable)?), retire_at: never }),
+        Via::Plain(address) => {
+            Ok(Connected { io: Io::Plain(dial(address).await.map_err(unreachable)?), retire_at: never })
+        }
         Via::Shim { shim, port } => {
             let stream = shim.connect(*port).await.map_err(unreachable)?;
             let _ = stream.set_nodelay(true);
@@ -61,7 +71,8 @@ async fn open(worker: &Worker, edge: &Edge, alpn: Alpn) -> Result<Connected, Den
                     Err(e) => return Err(Deny::failure(503, "identity.callee", e.to_string())),
                 }
             };
-            let name = mesh_server_name(id).map_err(|e| Deny::failure(503, "identity.callee", e.to_string()))?;
+            let name =
+                mesh_server_name(id).map_err(|e| Deny::failure(503, "identity.callee", e.to_string()))?;
             let stream = match address {
                 Some(address) => dial(address).await,
                 None => TcpStream::connect(worker.shared.mesh_address).await,
@@ -77,7 +88,8 @@ async fn open(worker: &Worker, edge: &Edge, alpn: Alpn) -> Result<Connected, Den
             }
             // Both identities are renewed at half of their life; a connection retires before either ends, so that the
             // other side never closes it while a request is on its way.
-            let peer = mesh.callee_of(session).map_err(|e| Deny::failure(502, "mesh.callee", e.to_string()))?;
+            let peer =
+                mesh.callee_of(session).map_err(|e| Deny::failure(502, "mesh.callee", e.to_string()))?;
             let own_ends = mesh.identity(own).map_or(0, |identity| identity.not_after_unix());
             let ends = own_ends.min(peer.not_after_unix());
             let life = ends.saturating_sub(unix_now());
@@ -92,7 +104,12 @@ fn refused(metrics: &HandshakeMetrics, edge: &Edge, error: &io::Error) -> Deny {
     metrics.record_failure();
     match Refusal::find(error) {
         Some(refusal) => {
-            let mut deny = Deny::new(502, "forward", "mesh.callee", format!("whoever answers for {} is refused: {refusal}", edge.callee));
+            let mut deny = Deny::new(
+                502,
+                "forward",
+                "mesh.callee",
+                format!("whoever answers for {} is refused: {refusal}", edge.callee),
+            );
             deny.failed = false;
             deny
         }

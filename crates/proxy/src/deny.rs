@@ -22,7 +22,12 @@ pub(crate) struct Deny {
 }
 
 impl Deny {
-    pub(crate) fn new(status: u16, stage: &'static str, rule: &'static str, reason: impl Into<String>) -> Self {
+    pub(crate) fn new(
+        status: u16,
+        stage: &'static str,
+        rule: &'static str,
+        reason: impl Into<String>,
+    ) -> Self {
         Self { status, stage, rule, reason: reason.into(), position: None, missing: None, failed: false }
     }
 
@@ -69,7 +74,10 @@ impl Deny {
 
 /// The body for the caller: a problem document (RFC 9457) with nothing in it but the event to ask the operator about.
 pub(crate) fn problem(status: u16, event: EventId) -> String {
-    format!(r#"{{"type":"about:blank","title":"{}","status":{status},"instance":"urn:uuid:{event}"}}"#, reason_phrase(status))
+    format!(
+        r#"{{"type":"about:blank","title":"{}","status":{status},"instance":"urn:uuid:{event}"}}"#,
+        reason_phrase(status)
+    )
 }
 
 /// Media type of [`problem`].

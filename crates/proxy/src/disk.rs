@@ -50,7 +50,9 @@ impl Disk {
         let path = self.folder.join(name);
         match fs::metadata(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Ok(m) if m.len() > MAX_BYTES => return Err(io::Error::other(format!("{} is too large", path.display()))),
+            Ok(m) if m.len() > MAX_BYTES => {
+                return Err(io::Error::other(format!("{} is too large", path.display())));
+            }
             other => other?,
         };
         fs::read_to_string(path).map(Some)

@@ -89,7 +89,19 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
         bounds: Bounds,
     ) -> Self {
         let (stage, request_over, response_ended) = (Stage::Head, false, false);
-        Self { worker, live, front, back, flow, bounds, stage, request_over, response_ended, trailers: None, steps: 0 }
+        Self {
+            worker,
+            live,
+            front,
+            back,
+            flow,
+            bounds,
+            stage,
+            request_over,
+            response_ended,
+            trailers: None,
+            steps: 0,
+        }
     }
 
     /// Runs it to its end.
@@ -123,9 +135,21 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
                 reason: "the response stopped for longer than the limit allows".into(),
                 reset: h2::Reason::CANCEL,
             },
-            (_, true, _) => Outcome::Failed(Deny::failure(504, "limit.request-time", "the request took longer than the limit allows")),
-            (_, false, false) => Outcome::Failed(Deny::failure(408, "limit.idle", "the client's body stopped for longer than the limit allows")),
-            (_, false, true) => Outcome::Failed(Deny::failure(504, "limit.idle", "the callee did not answer within the limit")),
+            (_, true, _) => Outcome::Failed(Deny::failure(
+                504,
+                "limit.request-time",
+                "the request took longer than the limit allows",
+            )),
+            (_, false, false) => Outcome::Failed(Deny::failure(
+                408,
+                "limit.idle",
+                "the client's body stopped for longer than the limit allows",
+            )),
+            (_, false, true) => Outcome::Failed(Deny::failure(
+                504,
+                "limit.idle",
+                "the callee did not answer within the limit",
+            )),
         }
     }
 
@@ -139,7 +163,9 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
                 }
                 Poll::Ready(Err(Side::Front(broken))) => return Poll::Ready(self.front_broke(&broken)),
                 Poll::Ready(Err(Side::TooLarge)) => return Poll::Ready(self.too_large()),
-                Poll::Ready(Err(Side::Back)) if self.back.is_untouched() => return Poll::Ready(Outcome::Unsent),
+                Poll::Ready(Err(Side::Back)) if self.back.is_untouched() => {
+                    return Poll::Ready(Outcome::Unsent);
+                }
                 // The callee may have answered before it stopped reading.
                 Poll::Ready(Err(Side::Back)) => self.request_over = true,
             }
@@ -320,7 +346,12 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
 
     fn too_large(&self) -> Outcome {
         match self.stage {
-            Stage::Head => Outcome::Failed(Deny::new(413, "limit", "limit.body", "the body is larger than the limit allows")),
+            Stage::Head => Outcome::Failed(Deny::new(
+                413,
+                "limit",
+                "limit.body",
+                "the body is larger than the limit allows",
+            )),
             _ => Outcome::Gone,
         }
     }
@@ -328,11 +359,15 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
 
 fn explain(broken: &Broken) -> (String, h2::Reason) {
     match broken {
-        Broken::Refused(refusal) => (format!("the callee's response is malformed: {refusal}"), h2::Reason::PROTOCOL_ERROR),
+        Broken::Refused(refusal) => {
+            (format!("the callee's response is malformed: {refusal}"), h2::Reason::PROTOCOL_ERROR)
+        }
         Broken::Io(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
             ("the callee closed the connection without an answer".into(), h2::Reason::INTERNAL_ERROR)
         }
         Broken::Io(e) => (format!("the connection to the callee broke: {e}"), h2::Reason::INTERNAL_ERROR),
-        Broken::H2(e) => (format!("the callee ended the stream: {e}"), e.reason().unwrap_or(h2::Reason::INTERNAL_ERROR)),
+        Broken::H2(e) => {
+            (format!("the callee ended the stream: {e}"), e.reason().unwrap_or(h2::Reason::INTERNAL_ERROR))
+        }
     }
 }

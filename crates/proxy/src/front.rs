@@ -7,7 +7,10 @@ use h2::server::SendResponse;
 use http::{HeaderName, HeaderValue};
 
 use crate::body::{self, Broken, Piece, Receive, Send, Trailers};
-use crate::h1::{ClientConnection, Decoder, DropList, Framing, Reply, ResponseWriter, Scratch, Version, reply_framing, respond_to_h2, write_continue};
+use crate::h1::{
+    ClientConnection, Decoder, DropList, Framing, Reply, ResponseWriter, Scratch, Version, reply_framing,
+    respond_to_h2, write_continue,
+};
 use crate::io::Io;
 use crate::view::ResponseView;
 use crate::wire::Wire;
@@ -55,7 +58,13 @@ fn keep_all() -> &'static DropList {
 }
 
 impl<'a> Front<'a> {
-    pub(crate) fn h1(client: &'a mut Client, decoder: Decoder, version: Version, keep: bool, takes_trailers: bool) -> Self {
+    pub(crate) fn h1(
+        client: &'a mut Client,
+        decoder: Decoder,
+        version: Version,
+        keep: bool,
+        takes_trailers: bool,
+    ) -> Self {
         Self::H1(H1Front { client, decoder, version, keep, takes_trailers, begun: false })
     }
 
@@ -90,7 +99,9 @@ impl<'a> Front<'a> {
     /// The next piece of the request's body.
     pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Broken>> {
         match self {
-            Self::H1(front) => body::poll_h1(cx, &mut front.client.io, &mut front.client.read, &mut front.decoder),
+            Self::H1(front) => {
+                body::poll_h1(cx, &mut front.client.io, &mut front.client.read, &mut front.decoder)
+            }
             Self::H2(front) => front.receive.poll_piece(cx),
         }
     }
@@ -108,15 +119,20 @@ impl<'a> Front<'a> {
 
     /// Tells the client to send its body.
     pub(crate) fn put_continue(&mut self) {
-        if let Self::H1(front) = self {
-            if front.version == Version::Http11 {
-                write_continue(&mut front.client.wire.out);
-            }
+        if let Self::H1(front) = self
+            && front.version == Version::Http11
+        {
+            write_continue(&mut front.client.wire.out);
         }
     }
 
     /// Puts the head of the response. `last`: no body follows, not even trailers.
-    pub(crate) fn put_head(&mut self, view: ResponseView<'_>, framing: Framing, last: bool) -> Result<(), Broken> {
+    pub(crate) fn put_head(
+        &mut self,
+        view: ResponseView<'_>,
+        framing: Framing,
+        last: bool,
+    ) -> Result<(), Broken> {
         match self {
             Self::H1(front) => {
                 let framing = reply_framing(front.version, framing);
@@ -129,7 +145,8 @@ impl<'a> Front<'a> {
                 };
                 let wire = &mut front.client.wire;
                 wire.begin(framing);
-                ResponseWriter::new(&mut wire.out, view, &Reply { framing, connection, drop: keep_all() }).finish();
+                ResponseWriter::new(&mut wire.out, view, &Reply { framing, connection, drop: keep_all() })
+                    .finish();
                 front.begun = true;
                 Ok(())
             }
@@ -143,13 +160,23 @@ impl<'a> Front<'a> {
     }
 
     /// Puts a whole response of the proxy's own.
-    pub(crate) fn put_own(&mut self, status: u16, fields: &[(&'static str, &str)], body: String) -> Result<(), Broken> {
+    pub(crate) fn put_own(
+        &mut self,
+        status: u16,
+        fields: &[(&'static str, &str)],
+        body: String,
+    ) -> Result<(), Broken> {
         match self {
             Self::H1(front) => {
                 let wire = &mut front.client.wire;
                 wire.begin(Framing::None);
                 let connection = ClientConnection::of(front.version, front.keep);
-                let mut writer = ResponseWriter::own(&mut wire.out, status, Framing::Length(body.len() as u64), connection);
+                let mut writer = ResponseWriter::own(
+                    &mut wire.out,
+                    status,
+                    Framing::Length(body.len() as u64),
+                    connection,
+                );
                 for (name, value) in fields {
                     writer.field(name, value.as_bytes());
                 }
@@ -160,7 +187,8 @@ impl<'a> Front<'a> {
             }
             Self::H2(front) => {
                 let mut response = http::Response::new(());
-                *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_GATEWAY);
+                *response.status_mut() =
+                    http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_GATEWAY);
                 for (name, value) in fields {
                     if let Ok(value) = HeaderValue::from_str(value) {
                         response.headers_mut().insert(HeaderName::from_static(name), value);

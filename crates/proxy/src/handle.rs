@@ -45,12 +45,17 @@ pub(crate) enum Next {
 }
 
 /// Handles one request. `wire` is where an HTTP/1 request is written.
-pub(crate) async fn handle(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'_>, wire: &mut Wire) -> Next {
+pub(crate) async fn handle(
+    ctx: &Ctx<'_>,
+    view: HeadView<'_>,
+    front: &mut Front<'_>,
+    wire: &mut Wire,
+) -> Next {
     let started = ctx.worker.touch();
     let trace = trace_of(view);
     ctx.live.set_busy(true);
-    let report = Report { ctx, view, started, trace };
     let asked = Asked { method: view.method(), host: view.host(), path: view.path() };
+    let report = Report { ctx, view, asked, started, trace };
     let next = match ctx.peer.authorize(ctx.worker, asked) {
         Err(deny) => report.refuse(front, &ctx.peer.callee_name(ctx.worker), deny).await,
         Ok(authorized) => {
@@ -72,7 +77,9 @@ pub(crate) async fn handle(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<
                 }
                 (Outcome::Unsent, _) => {
                     let reason = "the callee closed the connection before the request was sent, twice";
-                    report.refuse(front, &authorized.edge.callee, Deny::failure(502, "upstream.closed", reason)).await
+                    report
+                        .refuse(front, &authorized.edge.callee, Deny::failure(502, "upstream.closed", reason))
+                        .await
                 }
                 (Outcome::Gone, _) => {
                     report.failed(&authorized, 499, "the client closed the connection");
@@ -82,7 +89,10 @@ pub(crate) async fn handle(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<
         }
     };
     if !matches!(next, Next::Tunnel(_)) {
-        ctx.live.clear_edge();
+        // Between requests a client of the gateway runs along no edge; whoever has a fixed callee always does.
+        if matches!(ctx.peer.way, Way::Gateway) {
+            ctx.live.clear_edge();
+        }
         ctx.live.set_busy(false);
     }
     next
@@ -99,11 +109,11 @@ async fn forward(
 ) -> (Outcome, Option<Upstream>) {
     let limits = &authorized.edge.table().limits;
     let body = limits.body;
-    if let (Framing::Length(length), Some(most)) = (view.framing(), body) {
-        if length > most {
-            let reason = format!("a body of {length} bytes is larger than the limit of {most}");
-            return (Outcome::Failed(Deny::new(413, "limit", "limit.body", reason)), None);
-        }
+    if let (Framing::Length(length), Some(most)) = (view.framing(), body)
+        && length > most
+    {
+        let reason = format!("a body of {length} bytes is larger than the limit of {most}");
+        return (Outcome::Failed(Deny::new(413, "limit", "limit.body", reason)), None);
     }
     let now = ctx.worker.now_ms();
     let bounds = Bounds {
@@ -126,10 +136,10 @@ async fn forward(
         match exchange.run().await {
             Outcome::Unsent if !tried => tried = true,
             Outcome::Done { status } => {
-                if exchange.request_sent() {
-                    if let Some(upstream) = exchange.back.into_reusable() {
-                        ctx.worker.pool.put(&authorized.next, upstream, ctx.worker.now_ms());
-                    }
+                if exchange.request_sent()
+                    && let Some(upstream) = exchange.back.into_reusable()
+                {
+                    ctx.worker.pool.put(&authorized.next, upstream, ctx.worker.now_ms());
                 }
                 return (Outcome::Done { status }, None);
             }
@@ -159,9 +169,11 @@ async fn open<'b>(
         let malformed = |e: crate::h1::Refusal| Deny::new(400, "parse", "framing", e.to_string());
         let scheme = if mesh { "https" } else { "http" };
         let mut request = forward_to_h2(view, scheme, view.authority(), not_copied()).map_err(malformed)?;
-        ctx.forwarding.into_map(view, edge, trace, request.headers_mut());
+        ctx.forwarding.insert(view, edge, trace, request.headers_mut());
         let last = front.request_is_end();
-        let refused = |e: h2::Error| Deny::failure(502, "connect.failed", format!("{} takes no stream: {e}", edge.callee));
+        let refused = |e: h2::Error| {
+            Deny::failure(502, "connect.failed", format!("{} takes no stream: {e}", edge.callee))
+        };
         let mut send = hold.0.send.clone().ready().await.map_err(|e| {
             hold.0.retire();
             refused(e)
@@ -180,7 +192,7 @@ async fn open<'b>(
         let expect = view.expects_continue();
         let how = Outbound { framing: view.framing(), host: None, upgrade, expect, drop: not_copied() };
         let mut writer = RequestWriter::new(&mut wire.out, view, &how);
-        ctx.forwarding.fields(view, edge, trace, |name, value| writer.field(name, value));
+        ctx.forwarding.write(view, edge, trace, &mut writer);
         writer.finish();
     }
     Ok(Back::h1(upstream, wire, AskedH1 { head: head_request, upgrade }, ctx.limits))
@@ -190,6 +202,7 @@ async fn open<'b>(
 struct Report<'a> {
     ctx: &'a Ctx<'a>,
     view: HeadView<'a>,
+    asked: Asked<'a>,
     started: Instant,
     trace: TraceContext,
 }
@@ -204,7 +217,8 @@ impl Report<'_> {
         };
         self.emit(&authorized.edge.callee, status, duration_us, verdict, None);
         if self.ctx.peer.counts() {
-            let ended = if status >= 500 { Ended::Failed { duration_us } } else { Ended::Served { duration_us } };
+            let ended =
+                if status >= 500 { Ended::Failed { duration_us } } else { Ended::Served { duration_us } };
             self.ctx.worker.counters.count(authorized.edge.id, ended);
         }
     }
@@ -221,11 +235,7 @@ impl Report<'_> {
         let (id, duration_us) = (EventId::new(), self.duration());
         self.emit(callee, deny.status, duration_us, deny.verdict(), Some(id));
         let (peer, worker) = (self.ctx.peer, self.ctx.worker);
-        // A refused delivery is counted where it is refused, a failed one where it was sent from.
-        if peer.counts() || !deny.failed {
-            let edge = worker.shared.edge_id(&peer.caller, callee);
-            worker.counters.count(edge, if deny.failed { Ended::Failed { duration_us } } else { Ended::Denied });
-        }
+        count_refusal(worker, peer, callee, &deny, duration_us);
         if front.begun() {
             front.abort(h2::Reason::CANCEL);
             return Next::Close;
@@ -249,8 +259,8 @@ impl Report<'_> {
             source: matches!(peer.way, Way::Gateway).then(|| peer.source.ip()),
             callee,
             point: peer.point(),
-            method: self.view.method().as_bytes(),
-            path: self.view.path().as_bytes(),
+            method: self.asked.method.as_bytes(),
+            path: self.asked.path.as_bytes(),
             status,
             duration_us,
             verdict,
@@ -259,15 +269,43 @@ impl Report<'_> {
     }
 }
 
+/// Counts what was not served. A refused delivery is counted where it is refused, a failed one where it was sent from.
+pub(crate) fn count_refusal(
+    worker: &Worker,
+    peer: &Peer,
+    callee: &std::sync::Arc<str>,
+    deny: &Deny,
+    duration_us: u64,
+) {
+    if !peer.counts() && deny.failed {
+        return;
+    }
+    // Names that the fence does not know are counted together: a caller must not make the counters grow.
+    let known = worker.table().is_some_and(|table| table.callee(callee).is_some());
+    let nobody = "-".into();
+    let edge = worker.shared.edge_id(&peer.caller, if known { callee } else { &nobody });
+    worker.counters.count(edge, if deny.failed { Ended::Failed { duration_us } } else { Ended::Denied });
+}
+
 /// Sends the answer to what is refused, in the form that the client's protocol has for it.
-pub(crate) async fn answer(ctx: &Ctx<'_>, front: &mut Front<'_>, grpc: bool, deny: &Deny, id: EventId) -> Next {
+pub(crate) async fn answer(
+    ctx: &Ctx<'_>,
+    front: &mut Front<'_>,
+    grpc: bool,
+    deny: &Deny,
+    id: EventId,
+) -> Next {
     if let Front::H1(h1) = front {
         // What is left of the request would be read as the next one.
         h1.keep &= h1.decoder.is_end();
     }
     let put = if grpc {
         let message = format!("refused, event {id}");
-        let fields = [("content-type", "application/grpc"), ("grpc-status", deny.grpc_status()), ("grpc-message", &message)];
+        let fields = [
+            ("content-type", "application/grpc"),
+            ("grpc-status", deny.grpc_status()),
+            ("grpc-message", &message),
+        ];
         front.put_own(200, &fields, String::new())
     } else {
         front.put_own(deny.status, &[("content-type", PROBLEM_TYPE)], problem(deny.status, id))

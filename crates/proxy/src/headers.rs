@@ -1,14 +1,15 @@
 //! What the callee is told about the caller: set afresh from what was verified, never copied from what a caller said.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ringfence_event::TraceContext;
 use ringfence_spiffe::Kind as IdKind;
 
-use crate::h1::{DropList, Kind, SPOOFABLE, classify};
+use crate::h1::{DropList, Kind, RequestWriter, SPOOFABLE, classify};
 use crate::peer::{Peer, Way};
-use crate::table::Edge;
+use crate::table::{Edge, Via};
 use crate::view::HeadView;
 
 /// What is the same for all requests of a connection.
@@ -23,6 +24,15 @@ pub(crate) struct Forwarding {
     identity: Option<String>,
     /// The peer is the gateway, which has verified what it says of its clients.
     from_gateway: bool,
+    /// The lines of the last request: on one connection the next one usually has the same.
+    written: RefCell<Written>,
+}
+
+#[derive(Debug, Default)]
+struct Written {
+    authority: String,
+    mesh: bool,
+    lines: Vec<u8>,
 }
 
 /// Fields that are not copied besides those that never are: the trace goes on with a span of our own.
@@ -40,7 +50,8 @@ pub(crate) fn spoofed(view: HeadView<'_>) -> Option<String> {
         return None;
     }
     let ours = view.fields().filter(|(name, _)| SPOOFABLE & classify(name).bit() != 0);
-    let names: Vec<String> = ours.map(|(name, _)| String::from_utf8_lossy(name).to_ascii_lowercase()).take(MAX_TOLD).collect();
+    let names: Vec<String> =
+        ours.map(|(name, _)| String::from_utf8_lossy(name).to_ascii_lowercase()).take(MAX_TOLD).collect();
     Some(format!("dropped, because only Ringfence sets it: {}", names.join(", ")))
 }
 
@@ -75,11 +86,42 @@ impl Forwarding {
             forwarded: format!("for={node};proto={proto};host="),
             identity: peer.caller_id.as_ref().map(|id| format!("URI={id}")),
             from_gateway,
+            written: RefCell::default(),
         }
     }
 
-    /// Calls `put` with each field that the callee is sent.
-    pub(crate) fn fields(&self, view: HeadView<'_>, edge: &Edge, trace: &TraceContext, mut put: impl FnMut(&'static str, &[u8])) {
+    /// Adds the fields to the head of an HTTP/1 request.
+    pub(crate) fn write(
+        &self,
+        view: HeadView<'_>,
+        edge: &Edge,
+        trace: &TraceContext,
+        writer: &mut RequestWriter<'_>,
+    ) {
+        if self.from_gateway {
+            self.fields(view, edge, |name, value| writer.field(name, value));
+        } else {
+            let (authority, mesh) = (view.authority(), is_mesh(edge));
+            let written = &mut *self.written.borrow_mut();
+            if written.lines.is_empty() || written.mesh != mesh || written.authority != authority {
+                (written.authority, written.mesh) = (authority.to_owned(), mesh);
+                let lines = &mut written.lines;
+                lines.clear();
+                // Addresses, SPIFFE IDs and a checked authority: none can hold a control byte.
+                self.fields(view, edge, |name, value| {
+                    lines.extend([name.as_bytes(), b": ", value, b"\r\n"].concat())
+                });
+            }
+            writer.lines(&written.lines);
+        }
+        let mut line = *b"traceparent: 00-00000000000000000000000000000000-0000000000000000-00\r\n";
+        let end = line.len() - 2;
+        line[13..end].copy_from_slice(&trace.encode());
+        writer.lines(&line);
+    }
+
+    /// Calls `put` with each field that the callee is sent, but for the trace.
+    fn fields(&self, view: HeadView<'_>, edge: &Edge, mut put: impl FnMut(&'static str, &[u8])) {
         let authority = view.authority();
         if self.from_gateway {
             for name in ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"] {
@@ -107,19 +149,24 @@ impl Forwarding {
         }
         if let Some(identity) = &self.identity {
             // Only the last hop before the service says who called; on the mesh the handshake does.
-            if !matches!(edge.via, crate::table::Via::Mesh { .. }) {
+            if !is_mesh(edge) {
                 put("x-forwarded-client-cert", identity.as_bytes());
             }
         }
-        put("traceparent", &trace.encode());
     }
 
     /// The same into the header map of an HTTP/2 request.
-    pub(crate) fn into_map(&self, view: HeadView<'_>, edge: &Edge, trace: &TraceContext, map: &mut HeaderMap) {
-        self.fields(view, edge, trace, |name, value| {
+    pub(crate) fn insert(&self, view: HeadView<'_>, edge: &Edge, trace: &TraceContext, map: &mut HeaderMap) {
+        let mut put = |name: &'static str, value: &[u8]| {
             if let Ok(value) = HeaderValue::from_bytes(value) {
                 map.insert(HeaderName::from_static(name), value);
             }
-        });
+        };
+        self.fields(view, edge, &mut put);
+        put("traceparent", &trace.encode());
     }
+}
+
+fn is_mesh(edge: &Edge) -> bool {
+    matches!(edge.via, Via::Mesh { .. })
 }

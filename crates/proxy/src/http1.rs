@@ -33,7 +33,13 @@ enum Read {
 }
 
 /// Serves a connection. Gives it back when the client begins HTTP/2 without asking.
-pub(crate) async fn serve(worker: &Worker, live: &Live, peer: &Peer, io: Io, read: BytesMut) -> Option<(BytesMut, Io)> {
+pub(crate) async fn serve(
+    worker: &Worker,
+    live: &Live,
+    peer: &Peer,
+    io: Io,
+    read: BytesMut,
+) -> Option<(BytesMut, Io)> {
     let forwarding = Forwarding::of(peer);
     let mut client = Client { io, read, scratch: Scratch::default(), wire: Wire::default() };
     let mut wire = Wire::default();
@@ -59,14 +65,19 @@ pub(crate) async fn serve(worker: &Worker, live: &Live, peer: &Peer, io: Io, rea
                     continue;
                 }
                 Step::Tunnel(upstream) => {
-                    let (client, callee) = (End { io: client.io, read: client.read }, End { io: upstream.io, read: upstream.read });
+                    let (client, callee) = (
+                        End { io: client.io, read: client.read },
+                        End { io: upstream.io, read: upstream.read },
+                    );
                     tunnel::run(worker, live, idle, client, callee).await;
                     return None;
                 }
                 Step::Over => break,
             },
             Read::Refused(refusal) => Deny::new(refusal.status(), "parse", "framing", refusal.to_string()),
-            Read::TimedOut => Deny::new(408, "parse", "limit.header-time", "the head took longer than the limit allows"),
+            Read::TimedOut => {
+                Deny::new(408, "parse", "limit.header-time", "the head took longer than the limit allows")
+            }
         };
         refuse_unread(&ctx, &mut client, &deny).await;
         break;
@@ -93,8 +104,17 @@ async fn request(ctx: &Ctx<'_>, client: &mut Client, wire: &mut Wire, head: &Req
     }
 }
 
-async fn read_head(worker: &Worker, live: &Live, client: &mut Client, limits: &Limits, idle: u64, header: u64) -> Read {
+async fn read_head(
+    worker: &Worker,
+    live: &Live,
+    client: &mut Client,
+    limits: &Limits,
+    idle: u64,
+    header: u64,
+) -> Read {
     let mut begun = false;
+    // One that is to end soon is given a little time for what is on its way.
+    let idle = if live.draining() { idle.min(LINGER_MS) } else { idle };
     live.arm(worker.now_ms() + idle);
     std::future::poll_fn(|cx| {
         loop {

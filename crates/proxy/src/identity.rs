@@ -60,7 +60,9 @@ fn wanted(snapshot: &Snapshot) -> Vec<Subject> {
         if gateway.tls == GatewayTls::Internal {
             let routes = snapshot.services.iter().flat_map(|s| &s.routes).filter_map(|r| r.host.clone());
             let mut hosts: BTreeSet<String> = gateway.hosts.iter().cloned().chain(routes).collect();
-            hosts.extend(gateway.listen.iter().filter(|a| !a.ip().is_unspecified()).map(|a| a.ip().to_string()));
+            hosts.extend(
+                gateway.listen.iter().filter(|a| !a.ip().is_unspecified()).map(|a| a.ip().to_string()),
+            );
             hosts.extend(LOCAL.map(str::to_owned));
             subjects.push(Subject::Serving(hosts.into_iter().collect()));
         }
@@ -81,9 +83,12 @@ impl Renewer {
     /// Follows a snapshot; the SPIFFE IDs that are not needed any more.
     pub(crate) fn follow(&mut self, snapshot: &Snapshot) -> Vec<SpiffeId> {
         let wanted: HashMap<String, Subject> = wanted(snapshot).into_iter().map(|s| (name(&s), s)).collect();
-        let gone: Vec<String> = self.entries.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
+        let gone: Vec<String> =
+            self.entries.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
         let gone = gone.iter().filter_map(|name| self.entries.remove(name));
-        let gone = gone.filter_map(|e| if let Subject::Svid(id) = e.subject { SpiffeId::parse(&id).ok() } else { None }).collect();
+        let gone = gone
+            .filter_map(|e| if let Subject::Svid(id) = e.subject { SpiffeId::parse(&id).ok() } else { None })
+            .collect();
         for (name, subject) in wanted {
             self.entries.entry(name).or_insert_with(|| Entry {
                 subject,
@@ -125,14 +130,23 @@ impl Renewer {
             let Ok(proof) = possession::prove(&key, name) else { continue };
             self.last_request += 1;
             let (request, spki) = (self.last_request, Der(key.verifying_key().to_spki()));
-            questions.push(FromProxy::Sign { request, subject: entry.subject.clone(), spki, proof: Der(proof) });
+            questions.push(FromProxy::Sign {
+                request,
+                subject: entry.subject.clone(),
+                spki,
+                proof: Der(proof),
+            });
             entry.pending = Some(Pending { request, key, asked: now });
         }
         questions
     }
 
     /// Takes an answer. `None` if nobody asked.
-    pub(crate) fn answered(&mut self, request: u64, outcome: Result<Issued, String>) -> Option<(String, Result<Arrived, String>)> {
+    pub(crate) fn answered(
+        &mut self,
+        request: u64,
+        outcome: Result<Issued, String>,
+    ) -> Option<(String, Result<Arrived, String>)> {
         let asked = |entry: &Entry| entry.pending.as_ref().is_some_and(|p| p.request == request);
         let (name, entry) = self.entries.iter_mut().find(|(_, entry)| asked(entry))?;
         let pending = entry.pending.take()?;
@@ -163,7 +177,8 @@ fn made(subject: &Subject, issued: &Issued, key: &SigningKey) -> Result<Arrived,
     match subject {
         Subject::Svid(id) => {
             let id = SpiffeId::parse(id).map_err(|e| e.to_string())?;
-            let key = LeafKey::from_pkcs8(Zeroizing::new(pkcs8.expose().to_vec())).map_err(|e| e.to_string())?;
+            let key =
+                LeafKey::from_pkcs8(Zeroizing::new(pkcs8.expose().to_vec())).map_err(|e| e.to_string())?;
             Identity::new(id, chain, &key).map(Arrived::Identity).map_err(|e| e.to_string())
         }
         Subject::Serving(_) => {

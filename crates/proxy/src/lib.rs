@@ -87,7 +87,10 @@ pub enum ProxyError {
 ///
 /// # Errors
 /// [`ProxyError`], when the node cannot start or the supervisor's channel breaks. Its clean end is no error.
-pub fn run(channel: UnixStream, confine: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), ProxyError> {
+pub fn run(
+    channel: UnixStream,
+    confine: impl FnOnce(&Path) -> std::io::Result<()>,
+) -> Result<(), ProxyError> {
     let io = |what| move |source| ProxyError::Io { what, source };
     let supervisor = BlockingChannel::<FromNode, ToNode>::new(channel);
     let (ToNode::Start(start), _) = supervisor.recv()? else { return Err(ProxyError::NotStarted) };
@@ -96,7 +99,8 @@ pub fn run(channel: UnixStream, confine: impl FnOnce(&Path) -> std::io::Result<(
     std::fs::create_dir_all(&start.events_dir).map_err(io("cannot make the folder for events"))?;
     confine(&start.data_dir).map_err(io("cannot confine the node"))?;
 
-    let writer = Writer::open(&start.events_dir, "node", WriterOptions::default()).map_err(io("cannot open the event log"))?;
+    let writer = Writer::open(&start.events_dir, "node", WriterOptions::default())
+        .map_err(io("cannot open the event log"))?;
     let threads = start.threads.clamp(1, MAX_THREADS);
     let shared = Arc::new(Shared::new(start.mesh, writer.emitter(), threads)?);
     let mut workers = Vec::with_capacity(threads);
@@ -105,15 +109,20 @@ pub fn run(channel: UnixStream, confine: impl FnOnce(&Path) -> std::io::Result<(
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let shared = shared.clone();
         let thread = std::thread::Builder::new().name(format!("data-{number}"));
-        let handle = thread.spawn(move || worker::run(shared, receiver)).map_err(io("cannot start a thread"))?;
+        let handle =
+            thread.spawn(move || worker::run(shared, receiver)).map_err(io("cannot start a thread"))?;
         workers.push(commands);
         handles.push(handle);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io("cannot start the runtime"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(io("cannot start the runtime"))?;
     let local = tokio::task::LocalSet::new();
     let served = local.block_on(&runtime, async {
         let (sender, receiver) = supervisor.into_async()?.split();
-        let node = Node::new(key, disk, shared, writer, workers.clone(), sender).map_err(io("cannot read the proxy's folder"))?;
+        let node = Node::new(key, disk, shared, writer, workers.clone(), sender)
+            .map_err(io("cannot read the proxy's folder"))?;
         node.serve(receiver).await.map_err(ProxyError::from)
     });
     for worker in &workers {

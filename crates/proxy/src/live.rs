@@ -201,7 +201,11 @@ impl Live {
         std::future::poll_fn(|cx| self.poll_within(cx, future.as_mut())).await
     }
 
-    fn poll_within<F: Future>(&self, cx: &mut Context<'_>, future: Pin<&mut F>) -> Poll<Result<F::Output, TimedOut>> {
+    fn poll_within<F: Future>(
+        &self,
+        cx: &mut Context<'_>,
+        future: Pin<&mut F>,
+    ) -> Poll<Result<F::Output, TimedOut>> {
         if let Poll::Ready(output) = future.poll(cx) {
             return Poll::Ready(Ok(output));
         }

@@ -122,7 +122,8 @@ impl Node {
             ToNode::ShimNotReady { service } => self.shared.shims.of(&service).set_ready(false),
             ToNode::GatewayFiles { cert, key } => {
                 let certificate = GatewayCertificate::from_pem(cert.as_bytes(), key.expose().as_bytes());
-                *self.files.borrow_mut() = Some(certificate.map_err(|e| format!("gateway certificate: {e}"))?);
+                *self.files.borrow_mut() =
+                    Some(certificate.map_err(|e| format!("gateway certificate: {e}"))?);
                 self.choose_certificate();
             }
             ToNode::Drain { seconds } => {
@@ -136,7 +137,7 @@ impl Node {
     /// Sockets of thread 0, 1, … of the first address, then of the next.
     async fn listen(&self, kind: ListenerKind, descriptors: Vec<OwnedFd>) -> Result<(), String> {
         let threads = self.workers.len();
-        if descriptors.is_empty() || descriptors.len() % threads != 0 {
+        if descriptors.is_empty() || !descriptors.len().is_multiple_of(threads) {
             return Err(format!("{kind:?} came with {} sockets for {threads} threads", descriptors.len()));
         }
         let mut shares: Vec<Vec<TcpListener>> = (0..threads).map(|_| Vec::new()).collect();
@@ -215,7 +216,9 @@ impl Node {
     /// Enforces what the disk remembers, until control says more.
     async fn last_good(&self) {
         let found = match self.disk.snapshot() {
-            Ok(Some(signed)) => signed.verify(&self.key, unix_now(), self.seen.get()).map_err(|e| e.to_string()),
+            Ok(Some(signed)) => {
+                signed.verify(&self.key, unix_now(), self.seen.get()).map_err(|e| e.to_string())
+            }
             Ok(None) => return,
             Err(e) => Err(e.to_string()),
         };
@@ -231,7 +234,8 @@ impl Node {
 
     async fn take(&self, signed: &SignedSnapshot) -> FromProxy {
         let verified = signed.verify(&self.key, unix_now(), self.seen.get());
-        let claimed = |e: &SnapshotError| if let SnapshotError::Rollback { offered, .. } = e { *offered } else { 0 };
+        let claimed =
+            |e: &SnapshotError| if let SnapshotError::Rollback { offered, .. } = e { *offered } else { 0 };
         let (revision, outcome) = match verified {
             Err(e) => (claimed(&e), Err(e.to_string())),
             Ok(snapshot) => {
@@ -358,7 +362,8 @@ impl Node {
         };
         let outside = self.shared.gateway_metrics.snapshot().groups;
         let inside = self.shared.mesh.metrics().snapshot().groups;
-        let groups = inside.iter().zip(outside).map(|((group, a), (_, b))| (group.as_str().to_owned(), a + b));
+        let groups =
+            inside.iter().zip(outside).map(|((group, a), (_, b))| (group.as_str().to_owned(), a + b));
         Stats {
             revision,
             stale,
@@ -396,6 +401,7 @@ fn bundles(snapshot: &VerifiedSnapshot) -> Result<BundleSet, String> {
     let trust_domain = TrustDomain::new(&snapshot.trust_domain).map_err(|e| e.to_string())?;
     let roots = snapshot.bundle.x509.iter().map(|der| der.0.clone().into()).collect();
     let generation = snapshot.bundle.generation;
-    let bundle = TrustBundle::new(trust_domain, roots, Vec::new(), generation, None).map_err(|e| e.to_string())?;
+    let bundle =
+        TrustBundle::new(trust_domain, roots, Vec::new(), generation, None).map_err(|e| e.to_string())?;
     Ok(BundleSet::new(generation, [Arc::new(bundle)]))
 }

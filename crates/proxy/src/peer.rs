@@ -1,6 +1,5 @@
 //! Who is at the other end of a client's connection, and where its requests may go: route and authorize.
 
-
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -83,7 +82,9 @@ impl Peer {
                 let dialled = worker.table().map(|t| table::dialled(&t, &self.caller, *address, *port));
                 match dialled {
                     Some(Dialled::Edge(edge)) => edge.callee.clone(),
-                    Some(Dialled::Undeclared { callee, .. } | Dialled::WrongPort(callee)) => callee.name.clone(),
+                    Some(Dialled::Undeclared { callee, .. } | Dialled::WrongPort(callee)) => {
+                        callee.name.clone()
+                    }
                     Some(Dialled::Egress(egress)) => egress.host.clone(),
                     _ => address.to_string().into(),
                 }
@@ -100,13 +101,16 @@ impl Peer {
         };
         let edge = &authorized.edge;
         if !edge.allows(asked.method, asked.path) {
-            let reason = format!("the edge {} → {} does not allow {} {}", edge.caller, edge.callee, asked.method, asked.path);
+            let reason = format!(
+                "the edge {} → {} does not allow {} {}",
+                edge.caller, edge.callee, asked.method, asked.path
+            );
             return Err(Deny::new(403, "authorize", "edge.rule", reason).position(edge.rules_position()));
         }
-        if let Via::Shim { shim, .. } = &authorized.next.via {
-            if !shim.is_ready() {
-                return Err(Deny::failure(503, "service.not-ready", format!("{} is not ready", edge.callee)));
-            }
+        if let Via::Shim { shim, .. } = &authorized.next.via
+            && !shim.is_ready()
+        {
+            return Err(Deny::failure(503, "service.not-ready", format!("{} is not ready", edge.callee)));
         }
         Ok(authorized)
     }
@@ -117,9 +121,14 @@ impl Peer {
             Way::Gateway => Err(Deny::new(404, "route", "route.none", "no route")),
             Way::Outbound { address, port } => match table::dialled(table, &self.caller, *address, *port) {
                 Dialled::Edge(edge) => Ok(Authorized { next: edge.clone(), edge }),
-                Dialled::Undeclared { callee, position } => Err(undeclared(&self.caller, &callee.name, Some(position.to_string()))),
+                Dialled::Undeclared { callee, position } => {
+                    Err(undeclared(&self.caller, &callee.name, Some(position.to_string())))
+                }
                 Dialled::WrongPort(callee) => {
-                    let reason = format!("{} is not found at port {port}, but at 80 and {:?}", callee.name, callee.port);
+                    let reason = format!(
+                        "{} is not found at port {port}, but at 80 and {:?}",
+                        callee.name, callee.port
+                    );
                     Err(Deny::new(403, "route", "edge.port", reason))
                 }
                 Dialled::Egress(_) | Dialled::NoEgress | Dialled::Nowhere => {
@@ -144,7 +153,12 @@ impl Peer {
 /// The table, if there is one and it is fresh.
 pub(crate) fn in_force(worker: &Worker) -> Result<TableRef, Deny> {
     let Some(table) = worker.table() else {
-        return Err(Deny::new(503, "snapshot", "snapshot.none", "no snapshot has arrived yet: does control run?"));
+        return Err(Deny::new(
+            503,
+            "snapshot",
+            "snapshot.none",
+            "no snapshot has arrived yet: does control run?",
+        ));
     };
     if worker.is_stale() {
         let reason = "the snapshot's lease has run out and control does not renew it";

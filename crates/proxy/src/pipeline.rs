@@ -1,11 +1,13 @@
 //! The way of a connection, from top to bottom.
 //!
-//!     gateway    accept ─ tls ───────────────┐
-//!     sidecar    accept ─ whose network, ────┤ ─ parse ─ route ─ authorize ─ forward ─ respond
-//!                         which callee       │           (peer.rs)  (connect.rs, exchange.rs)
-//!     mesh       accept ─ mTLS ─ verify ─────┘
-//!                         caller, callee,
-//!                         edge before a byte
+//! ```text
+//! gateway    accept ─ tls ───────────────┐
+//! sidecar    accept ─ whose network, ────┤ ─ parse ─ route ─ authorize ─ forward ─ respond
+//!                     which callee       │           (peer.rs)  (connect.rs, exchange.rs)
+//! mesh       accept ─ mTLS ─ verify ─────┘
+//!                     caller, callee,
+//!                     edge before a byte
+//! ```
 //!
 //! What speaks HTTP goes on in `http1.rs` and `http2.rs`, what does not in `tcp.rs`.
 
@@ -30,7 +32,13 @@ use crate::worker::{OpenGuard, Worker};
 use crate::{http1, http2, tcp};
 
 /// Serves one accepted connection until it ends or is cut.
-pub(crate) async fn accepted(worker: Rc<Worker>, kind: Rc<ListenerKind>, stream: TcpStream, source: SocketAddr, open: OpenGuard) {
+pub(crate) async fn accepted(
+    worker: Rc<Worker>,
+    kind: Rc<ListenerKind>,
+    stream: TcpStream,
+    source: SocketAddr,
+    open: OpenGuard,
+) {
     let entry = worker.live.enter();
     let who = OnceCell::new();
     let serving = async {
@@ -54,7 +62,8 @@ type Who = OnceCell<Rc<Peer>>;
 async fn gateway(worker: &Rc<Worker>, live: &Live, stream: TcpStream, source: SocketAddr, who: &Who) {
     let Some(table) = worker.table() else { return };
     let tls = table.snapshot.gateway.as_ref().is_some_and(|g| g.tls != GatewayTls::Off);
-    let peer = |tls| Rc::new(Peer { caller: OUTSIDE.into(), caller_id: None, source, tls, way: Way::Gateway });
+    let peer =
+        |tls| Rc::new(Peer { caller: OUTSIDE.into(), caller_id: None, source, tls, way: Way::Gateway });
     let peer = who.get_or_init(|| peer(tls));
     if !tls {
         return http(worker, live, peer, Io::Plain(stream), None).await;
@@ -69,10 +78,13 @@ async fn gateway(worker: &Rc<Worker>, live: &Live, stream: TcpStream, source: So
     let (_, session) = stream.get_ref();
     metrics.record(session);
     let alpn = Alpn::negotiated(session);
-    let by_name = session.server_name().and_then(|name| table::route_tcp(&table, name));
+    // By the routes of now: a handshake takes as long as the client likes, and what it began under may be gone.
+    let by_name = worker.table().and_then(|table| table::route_tcp(&table, session.server_name()?));
     let io = Io::Server(Box::new(stream));
     match by_name {
-        Some(edge) if alpn.is_none() => tcp::serve_edge(worker, live, peer, io, peer::Authorized { next: edge.clone(), edge }).await,
+        Some(edge) if alpn.is_none() => {
+            tcp::serve_edge(worker, live, peer, io, peer::Authorized { next: edge.clone(), edge }).await
+        }
         _ => http(worker, live, peer, io, Some(alpn.unwrap_or(Alpn::Http1))).await,
     }
 }
@@ -93,7 +105,8 @@ async fn outbound(
     let table = worker.table();
     let caller_id = table.as_ref().and_then(|t| SpiffeId::service(&t.trust_domain, service).ok());
     let way = Way::Outbound { address, port };
-    let peer = who.get_or_init(|| Rc::new(Peer { caller: service.into(), caller_id, source, tls: false, way }));
+    let peer =
+        who.get_or_init(|| Rc::new(Peer { caller: service.into(), caller_id, source, tls: false, way }));
     let io = Io::Plain(stream);
     let table = match in_force(worker) {
         Ok(table) => table,
@@ -103,14 +116,21 @@ async fn outbound(
     };
     match table::dialled(&table, service, address, port) {
         Dialled::Edge(edge) if edge.protocol == Protocol::Tcp => tcp::serve(worker, live, peer, io).await,
-        Dialled::Undeclared { callee, .. } if callee.protocol == Protocol::Tcp => tcp::serve(worker, live, peer, io).await,
-        Dialled::Edge(_) | Dialled::Undeclared { .. } | Dialled::WrongPort(_) => http(worker, live, peer, io, None).await,
+        Dialled::Undeclared { callee, .. } if callee.protocol == Protocol::Tcp => {
+            tcp::serve(worker, live, peer, io).await
+        }
+        Dialled::Edge(edge) => {
+            live.set_edge(edge.id);
+            http(worker, live, peer, io, None).await;
+        }
+        Dialled::Undeclared { .. } | Dialled::WrongPort(_) => http(worker, live, peer, io, None).await,
         Dialled::Egress(rule) => tcp::serve_egress(worker, live, peer, io, &rule).await,
         Dialled::NoEgress | Dialled::Nowhere => {
             let reason = format!("{service} declares no egress to {address}:{port}");
             let missing = format!("services.{service}.egress");
             let position = table.position_of(service).map(ToString::to_string);
-            let deny = Deny::new(403, "authorize", "egress.undeclared", reason).position(position).missing(missing);
+            let deny =
+                Deny::new(403, "authorize", "egress.undeclared", reason).position(position).missing(missing);
             tcp::refuse(worker, peer, &deny);
         }
     }
@@ -139,14 +159,31 @@ async fn mesh(worker: &Rc<Worker>, live: &Live, stream: TcpStream, source: Socke
         Err(e) => return tell_handshake(worker, source, "-", "mesh.caller", &e.to_string()),
     };
     let called = mesh.called_service(session);
-    let Some(callee) = called.as_ref().and_then(|id| if let Some(IdKind::Service(name)) = id.kind() { Some(name) } else { None }) else {
-        return tell_handshake(worker, source, "-", "mesh.callee", "the server name is not that of a service of this node");
+    let Some(callee) = called
+        .as_ref()
+        .and_then(|id| if let Some(IdKind::Service(name)) = id.kind() { Some(name) } else { None })
+    else {
+        return tell_handshake(
+            worker,
+            source,
+            "-",
+            "mesh.callee",
+            "the server name is not that of a service of this node",
+        );
     };
     let ours = caller.id().trust_domain() == &table.trust_domain;
     let name = match caller.id().kind() {
         Some(IdKind::Service(name)) if ours => name,
         Some(IdKind::Gateway(name)) if ours && name == table.snapshot.fence => OUTSIDE,
-        _ => return tell_handshake(worker, source, callee, "mesh.stranger", &format!("{} is no caller of this fence", caller.id())),
+        _ => {
+            return tell_handshake(
+                worker,
+                source,
+                callee,
+                "mesh.stranger",
+                &format!("{} is no caller of this fence", caller.id()),
+            );
+        }
     };
     let alpn = Alpn::negotiated(session);
     live.set_identity(caller.not_after_unix(), caller.bundle_generation());
@@ -159,30 +196,39 @@ async fn mesh(worker: &Rc<Worker>, live: &Live, stream: TcpStream, source: Socke
         Ok(authorized) => authorized.edge,
         Err(deny) => return tcp::refuse(worker, peer, &deny),
     };
+    live.set_edge(edge.id);
     let io = Io::Server(Box::new(stream));
     match (alpn, edge.protocol) {
         (Some(Alpn::Tcp), Protocol::Tcp) => tcp::serve(worker, live, peer, io).await,
-        (Some(alpn @ (Alpn::H2 | Alpn::Http1)), Protocol::Http | Protocol::Grpc) => http(worker, live, peer, io, Some(alpn)).await,
-        _ => tcp::refuse(worker, peer, &Deny::new(400, "parse", "mesh.protocol", "the protocol agreed on is not the callee's")),
+        (Some(alpn @ (Alpn::H2 | Alpn::Http1)), Protocol::Http | Protocol::Grpc) => {
+            http(worker, live, peer, io, Some(alpn)).await
+        }
+        _ => tcp::refuse(
+            worker,
+            peer,
+            &Deny::new(400, "parse", "mesh.protocol", "the protocol agreed on is not the callee's"),
+        ),
     }
 }
 
 /// HTTP of either version. Without ALPN the first bytes tell.
 async fn http(worker: &Rc<Worker>, live: &Live, peer: &Rc<Peer>, io: Io, alpn: Option<Alpn>) {
-    // Idle between requests, a connection runs along no edge; one whose callee is fixed always does.
     if alpn == Some(Alpn::H2) {
         return http2::serve(worker, live, peer, BytesMut::new(), io).await;
     }
-    if let Some((read, io)) = http1::serve(worker, live, peer, io, BytesMut::new()).await {
-        if alpn.is_none() {
-            http2::serve(worker, live, peer, read, io).await;
-        }
+    if let Some((read, io)) = http1::serve(worker, live, peer, io, BytesMut::new()).await
+        && alpn.is_none()
+    {
+        http2::serve(worker, live, peer, read, io).await;
     }
 }
 
 /// An event for a connection that was cut.
 pub(crate) fn tell_cut(worker: &Worker, peer: &Peer, live: &Live, cut: Cut) {
-    let callee = live.edge().and_then(|id| worker.shared.with_interner(|i| i.callee(id))).unwrap_or_else(|| peer.callee_name(worker));
+    let callee = live
+        .edge()
+        .and_then(|id| worker.shared.with_interner(|i| i.callee(id)))
+        .unwrap_or_else(|| peer.callee_name(worker));
     let (rule, reason) = match cut {
         Cut::EdgeRemoved => ("edge.removed", "the edge was removed from the fence"),
         Cut::Stopped => ("node.stopped", "the node stopped, or its drain was over"),
@@ -253,6 +299,12 @@ pub(crate) fn refuse_connection(worker: &Worker, kind: &ListenerKind, source: So
         port: 0,
         point,
         cut: false,
-        verdict: Verdict::Denied { stage: "limit", rule: "limit.connections", position: None, reason, missing: None },
+        verdict: Verdict::Denied {
+            stage: "limit",
+            rule: "limit.connections",
+            position: None,
+            reason,
+            missing: None,
+        },
     }));
 }

@@ -132,7 +132,10 @@ impl Pool {
     fn shared(&self, edge: &Edge, now_ms: u64) -> Option<Hold> {
         self.with(edge, |slot| {
             let found = slot.shared.iter().find(|s| {
-                s.stamp == edge.stamp && s.retire_at > now_ms && !s.closed.get() && s.streams.get() < s.capacity()
+                s.stamp == edge.stamp
+                    && s.retire_at > now_ms
+                    && !s.closed.get()
+                    && s.streams.get() < s.capacity()
             });
             found.map(|shared| Hold::new(shared, now_ms))
         })
@@ -173,8 +176,9 @@ pub(crate) async fn open_h2(worker: &Worker, edge: &Edge) -> Result<Hold, Deny> 
         .enable_push(false)
         .handshake::<_, Bytes>(connected.io)
         .await;
-    let (send, connection) = handshake
-        .map_err(|e| Deny::failure(502, "upstream.http2", format!("{} does not speak HTTP/2: {e}", edge.callee)))?;
+    let (send, connection) = handshake.map_err(|e| {
+        Deny::failure(502, "upstream.http2", format!("{} does not speak HTTP/2: {e}", edge.callee))
+    })?;
     let closed = Rc::new(Cell::new(false));
     let ended = closed.clone();
     tokio::task::spawn_local(async move {

@@ -192,7 +192,10 @@ mod tests {
     fn the_shim_s_messages_have_the_agreed_form() {
         let text = serde_json::to_string(&shim::ToShim::Sockets { count: 4 }).unwrap();
         assert_eq!(text, r#"{"sockets":{"count":4}}"#);
-        assert_eq!(serde_json::from_str::<shim::FromShim>(&text).unwrap(), shim::FromShim::Sockets { count: 4 });
+        assert_eq!(
+            serde_json::from_str::<shim::FromShim>(&text).unwrap(),
+            shim::FromShim::Sockets { count: 4 }
+        );
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ringfence_event::Emitter;
 use ringfence_spiffe::BundleSet;
-use ringfence_tls::{Alpn, GatewayCertificates, GatewayError, HandshakeMetrics, Mesh, ServerConfig, gateway_server_config};
+use ringfence_tls::{
+    Alpn, GatewayCertificates, GatewayError, HandshakeMetrics, Mesh, ServerConfig, gateway_server_config,
+};
 use tokio::sync::Notify;
 
 use crate::shims::Shims;
@@ -32,7 +34,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(mesh_address: SocketAddr, events: Emitter, threads: usize) -> Result<Self, GatewayError> {
+    pub(crate) fn new(
+        mesh_address: SocketAddr,
+        events: Emitter,
+        threads: usize,
+    ) -> Result<Self, GatewayError> {
         let mesh = Mesh::new(BundleSet::default());
         let certificates = GatewayCertificates::default();
         Ok(Self {

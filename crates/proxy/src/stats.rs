@@ -96,7 +96,9 @@ pub(crate) fn sum(shards: &[Arc<Shard>], interner: &Interner) -> Vec<EdgeStats> 
     let mut sums: HashMap<EdgeId, EdgeStats> = HashMap::new();
     for shard in shards {
         for (edge, counters) in &*shard.edges.lock().unwrap_or_else(PoisonError::into_inner) {
-            let sum = sums.entry(*edge).or_insert_with(|| EdgeStats { latency: vec![0; LATENCY_BUCKETS], ..EdgeStats::default() });
+            let sum = sums
+                .entry(*edge)
+                .or_insert_with(|| EdgeStats { latency: vec![0; LATENCY_BUCKETS], ..EdgeStats::default() });
             sum.requests += counters.requests.load(Ordering::Relaxed);
             sum.errors += counters.errors.load(Ordering::Relaxed);
             sum.denied += counters.denied.load(Ordering::Relaxed);

@@ -163,10 +163,7 @@ pub(crate) enum Dialled {
     /// A host outside.
     Egress(Arc<Egress>),
     /// A service that is not declared for this caller.
-    Undeclared {
-        callee: Arc<Callee>,
-        position: Arc<str>,
-    },
+    Undeclared { callee: Arc<Callee>, position: Arc<str> },
     /// A service at a port that it does not have.
     WrongPort(Arc<Callee>),
     /// An egress host that is not declared for this caller, or not at this port.
@@ -194,7 +191,11 @@ impl Interner {
 
     /// Caller and callee of each edge, by number; deliveries are not among them.
     pub(crate) fn edges(&self) -> impl Iterator<Item = (EdgeId, &(Arc<str>, Arc<str>))> {
-        self.names.iter().enumerate().map(|(id, names)| (id as EdgeId, names)).filter(|(_, names)| &*names.0 != DELIVERY)
+        self.names
+            .iter()
+            .enumerate()
+            .map(|(id, names)| (id as EdgeId, names))
+            .filter(|(_, names)| &*names.0 != DELIVERY)
     }
 
     /// The callee of an edge.
@@ -234,8 +235,12 @@ impl Table {
         let via = |at: usize, own: &SpiffeId| -> Result<Via, TableError> {
             let service = &snapshot.services[at];
             let (address, id) = match &service.target {
-                Target::External { address, tls: ExternalTls::Off } => return Ok(Via::Plain(address.clone())),
-                Target::External { address, tls: ExternalTls::Spiffe { id } } => (Some(address.clone()), id.as_deref()),
+                Target::External { address, tls: ExternalTls::Off } => {
+                    return Ok(Via::Plain(address.clone()));
+                }
+                Target::External { address, tls: ExternalTls::Spiffe { id } } => {
+                    (Some(address.clone()), id.as_deref())
+                }
                 Target::Fenced => (None, None),
             };
             let id = match id {
@@ -292,14 +297,22 @@ impl Table {
         for ((at, service), inbound) in snapshot.services.iter().enumerate().zip(inbound) {
             by_address.insert(service.address, at);
             let delivery_via = match &service.target {
-                Target::Fenced => service.listen.map(|port| Via::Shim { shim: shims.of(&service.name), port }),
+                Target::Fenced => {
+                    service.listen.map(|port| Via::Shim { shim: shims.of(&service.name), port })
+                }
                 Target::External { address, tls: ExternalTls::Off } => Some(Via::Plain(address.clone())),
                 Target::External { tls: ExternalTls::Spiffe { .. }, .. } => None,
             };
             let rules = Rules::Allow(Vec::new());
-            let delivery = delivery_via.map(|via| all.add(&delivery, &names[at], service.protocol, rules, via));
-            let callee =
-                Callee { name: names[at].clone(), protocol: service.protocol, port: service.port, delivery, inbound };
+            let delivery =
+                delivery_via.map(|via| all.add(&delivery, &names[at], service.protocol, rules, via));
+            let callee = Callee {
+                name: names[at].clone(),
+                protocol: service.protocol,
+                port: service.port,
+                delivery,
+                inbound,
+            };
             callees.push(Arc::new(callee));
         }
 
@@ -415,10 +428,25 @@ struct Edges<'a> {
 }
 
 impl Edges<'_> {
-    fn add(&mut self, caller: &Arc<str>, callee: &Arc<str>, protocol: Protocol, rules: Rules, via: Via) -> EdgeAt {
+    fn add(
+        &mut self,
+        caller: &Arc<str>,
+        callee: &Arc<str>,
+        protocol: Protocol,
+        rules: Rules,
+        via: Via,
+    ) -> EdgeAt {
         let id = self.interner.id(caller, callee);
         let stamp = self.interner.stamp(id, &via, self.bundle);
-        self.list.push(Edge { id, caller: caller.clone(), callee: callee.clone(), protocol, rules, via, stamp });
+        self.list.push(Edge {
+            id,
+            caller: caller.clone(),
+            callee: callee.clone(),
+            protocol,
+            rules,
+            via,
+            stamp,
+        });
         self.list.len() - 1
     }
 }
@@ -465,7 +493,13 @@ fn http1_limits(limits: &Limits) -> h1::Limits {
     let defaults = h1::Limits::default();
     let head = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX);
     let fields = usize::try_from(limits.headers).unwrap_or(usize::MAX).min(h1::MAX_FIELDS);
-    h1::Limits { head, fields, target: defaults.target.min(head), trailer: defaults.trailer.min(head), ..defaults }
+    h1::Limits {
+        head,
+        fields,
+        target: defaults.target.min(head),
+        trailer: defaults.trailer.min(head),
+        ..defaults
+    }
 }
 
 /// What an address inside a service's network stands for.

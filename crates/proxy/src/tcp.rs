@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::address::{Reach, reach};
 use crate::connect::connect;
 use crate::deny::Deny;
+use crate::handle::count_refusal;
 use crate::io::{Io, READ};
 use crate::live::Live;
 use crate::peer::{Authorized, Peer, in_force};
@@ -47,10 +48,14 @@ pub(crate) async fn serve_edge(worker: &Worker, live: &Live, peer: &Peer, io: Io
     live.set_edge(edge.id);
     live.set_busy(true);
     live.disarm();
-    if let Via::Shim { shim, .. } = &authorized.next.via {
-        if !shim.is_ready() {
-            return refuse(worker, peer, &Deny::failure(503, "service.not-ready", format!("{} is not ready", edge.callee)));
-        }
+    if let Via::Shim { shim, .. } = &authorized.next.via
+        && !shim.is_ready()
+    {
+        return refuse(
+            worker,
+            peer,
+            &Deny::failure(503, "service.not-ready", format!("{} is not ready", edge.callee)),
+        );
     }
     let callee = match connect(worker, &authorized.next, Alpn::Tcp).await {
         Ok(connected) => connected.io,
@@ -58,7 +63,14 @@ pub(crate) async fn serve_edge(worker: &Worker, live: &Live, peer: &Peer, io: Io
     };
     tell_connection(worker, peer, &edge.callee, false, Verdict::Allowed);
     let idle = edge.table().limits.idle.as_millis() as u64;
-    tunnel::run(worker, live, idle, End { io, read: BytesMut::new() }, End { io: callee, read: BytesMut::new() }).await;
+    tunnel::run(
+        worker,
+        live,
+        idle,
+        End { io, read: BytesMut::new() },
+        End { io: callee, read: BytesMut::new() },
+    )
+    .await;
     if peer.counts() {
         worker.counters.count(edge.id, Ended::Served { duration_us: started.elapsed().as_micros() as u64 });
     }
@@ -86,7 +98,8 @@ pub(crate) async fn serve_egress(worker: &Worker, live: &Live, peer: &Peer, mut 
     };
     tell_connection(worker, peer, &rule.host, false, Verdict::Allowed);
     let idle = worker.table().map_or(60_000, |t| t.limits.idle.as_millis() as u64);
-    tunnel::run(worker, live, idle, End { io, read }, End { io: Io::Plain(stream), read: BytesMut::new() }).await;
+    tunnel::run(worker, live, idle, End { io, read }, End { io: Io::Plain(stream), read: BytesMut::new() })
+        .await;
     worker.counters.count(rule.id, Ended::Served { duration_us: started.elapsed().as_micros() as u64 });
 }
 
@@ -98,14 +111,17 @@ fn ended_badly(started: Instant) -> Ended {
 pub(crate) fn refuse(worker: &Worker, peer: &Peer, deny: &Deny) {
     let callee = peer.callee_name(worker);
     tell_connection(worker, peer, &callee, false, deny.verdict());
-    if peer.counts() || !deny.failed {
-        let edge = worker.shared.edge_id(&peer.caller, &callee);
-        worker.counters.count(edge, if deny.failed { Ended::Failed { duration_us: 0 } } else { Ended::Denied });
-    }
+    count_refusal(worker, peer, &callee, deny, 0);
 }
 
 /// The ClientHello must name the declared host: an address may serve many names, the fence allows one.
-async fn check_name(worker: &Worker, live: &Live, io: &mut Io, read: &mut BytesMut, rule: &Egress) -> Result<(), Deny> {
+async fn check_name(
+    worker: &Worker,
+    live: &Live,
+    io: &mut Io,
+    read: &mut BytesMut,
+    rule: &Egress,
+) -> Result<(), Deny> {
     let header_time = worker.table().map_or(10_000, |t| t.limits.header_time.as_millis() as u64);
     live.arm(worker.now_ms() + header_time);
     let refused = |name: &'static str, reason: String| {
@@ -115,16 +131,38 @@ async fn check_name(worker: &Worker, live: &Live, io: &mut Io, read: &mut BytesM
         // A record says how long it is; nothing is parsed again before it has come.
         let wanted = match read.get(..5) {
             Some([22, _, _, high, low]) => 5 + (usize::from(*high) << 8 | usize::from(*low)),
-            Some(_) => return Err(refused("egress.not-tls", format!("{} is declared with TLS, and this is not TLS", rule.host))),
+            Some(_) => {
+                return Err(refused(
+                    "egress.not-tls",
+                    format!("{} is declared with TLS, and this is not TLS", rule.host),
+                ));
+            }
             None => 5,
         };
         if read.len() >= wanted.max(5) {
             match peek_hello(read) {
                 Hello::Name(name) if *name == *rule.host => return Ok(()),
-                Hello::Name(name) => return Err(refused("egress.server-name", format!("asked for {name:?} at the address of {}", rule.host))),
-                Hello::NoName => return Err(refused("egress.server-name", format!("no server name was given for {}", rule.host))),
-                Hello::NotTls => return Err(refused("egress.not-tls", format!("{} is declared with TLS, and this is not TLS", rule.host))),
-                Hello::More if read.len() > MAX_HELLO => return Err(refused("egress.not-tls", "a ClientHello beyond any size".into())),
+                Hello::Name(name) => {
+                    return Err(refused(
+                        "egress.server-name",
+                        format!("asked for {name:?} at the address of {}", rule.host),
+                    ));
+                }
+                Hello::NoName => {
+                    return Err(refused(
+                        "egress.server-name",
+                        format!("no server name was given for {}", rule.host),
+                    ));
+                }
+                Hello::NotTls => {
+                    return Err(refused(
+                        "egress.not-tls",
+                        format!("{} is declared with TLS, and this is not TLS", rule.host),
+                    ));
+                }
+                Hello::More if read.len() > MAX_HELLO => {
+                    return Err(refused("egress.not-tls", "a ClientHello beyond any size".into()));
+                }
                 Hello::More => {}
             }
         }
@@ -132,15 +170,28 @@ async fn check_name(worker: &Worker, live: &Live, io: &mut Io, read: &mut BytesM
         let n = live.within(std::future::poll_fn(|cx| io.poll_read_more(cx, read))).await;
         match n {
             Ok(Ok(n)) if n > 0 => {}
-            Ok(_) => return Err(Deny::failure(400, "egress.closed", "the service closed the connection before it said whom it wants")),
-            Err(_) => return Err(refused("limit.header-time", "the ClientHello took longer than the limit allows".into())),
+            Ok(_) => {
+                return Err(Deny::failure(
+                    400,
+                    "egress.closed",
+                    "the service closed the connection before it said whom it wants",
+                ));
+            }
+            Err(_) => {
+                return Err(refused(
+                    "limit.header-time",
+                    "the ClientHello took longer than the limit allows".into(),
+                ));
+            }
         }
     }
 }
 
 /// Resolves the declared host and connects to an address that was checked: never to a name, which could resolve anew.
 async fn dial(rule: &Egress) -> Result<TcpStream, Deny> {
-    let unreachable = |e: io::Error| Deny::failure(502, "egress.unreachable", format!("{} cannot be reached: {e}", rule.host));
+    let unreachable = |e: io::Error| {
+        Deny::failure(502, "egress.unreachable", format!("{} cannot be reached: {e}", rule.host))
+    };
     let resolving = timeout(OUTSIDE, tokio::net::lookup_host((&*rule.host, rule.port))).await;
     let found = resolving.map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?.map_err(unreachable)?;
     let mut inside = None;
@@ -164,7 +215,9 @@ async fn dial(rule: &Egress) -> Result<TcpStream, Deny> {
         (None, Some((address, what))) => {
             let reason = format!("{} resolves to {}, which is {what}", rule.host, address.ip());
             let missing = format!("allow_private: true for {}", rule.host);
-            Err(Deny::new(403, "authorize", "egress.address", reason).position(Some(rule.position.to_string())).missing(missing))
+            Err(Deny::new(403, "authorize", "egress.address", reason)
+                .position(Some(rule.position.to_string()))
+                .missing(missing))
         }
         (None, None) => Err(unreachable(io::Error::new(io::ErrorKind::NotFound, "the name has no address"))),
     }

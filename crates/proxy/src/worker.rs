@@ -119,7 +119,7 @@ impl Worker {
         let unix = unix_now();
         self.stale.set(self.table.borrow().as_ref().is_none_or(|t| unix >= t.fresh_until));
         self.live.tick(self.now_ms(), unix);
-        self.counters.connections(self.live.len());
+        self.counters.connections(self.open.borrow().values().map(|open| open.get()).sum());
     }
 }
 
@@ -147,7 +147,7 @@ async fn serve(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
             _ = ticks.tick() => {
                 worker.tick();
                 sweep += 1;
-                if sweep % 10 == 0 {
+                if sweep.is_multiple_of(10) {
                     worker.pool.sweep(worker.now_ms());
                 }
                 continue;
@@ -165,7 +165,8 @@ async fn serve(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
                     .collect();
                 // What is wrong is learnt from the dropped answer.
                 let Ok(opened) = opened else { continue };
-                let accepting = |listener| tokio::task::spawn_local(accept(worker.clone(), kind.clone(), listener));
+                let accepting =
+                    |listener| tokio::task::spawn_local(accept(worker.clone(), kind.clone(), listener));
                 let tasks: Vec<_> = opened.into_iter().map(accepting).collect();
                 listeners.insert(kind, tasks).into_iter().flatten().for_each(|before| before.abort());
                 let _ = done.send(());

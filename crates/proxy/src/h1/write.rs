@@ -124,6 +124,11 @@ impl<'b> RequestWriter<'b> {
         put_own(self.out, name, value);
     }
 
+    /// Adds whole lines that the proxy wrote itself, from values that hold no control byte.
+    pub(crate) fn lines(&mut self, lines: &[u8]) {
+        self.out.put_slice(lines);
+    }
+
     /// Ends the head.
     pub fn finish(self) {
         self.out.put_slice(b"\r\n");

@@ -54,13 +54,21 @@ fn service(listener: TcpListener, seen: Arc<Seen>) {
     });
 }
 
-async fn answer(request: Request<h2::RecvStream>, mut respond: h2::server::SendResponse<Bytes>, seen: Arc<Seen>) {
+async fn answer(
+    request: Request<h2::RecvStream>,
+    mut respond: h2::server::SendResponse<Bytes>,
+    seen: Arc<Seen>,
+) {
     let path = request.uri().path().to_owned();
     seen.timeout.fetch_or(request.headers().contains_key("grpc-timeout"), Ordering::Relaxed);
     let mut body = request.into_body();
     let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
     if path == "/Fail" {
-        let head = Response::builder().header("content-type", "application/grpc").header("grpc-status", "5").body(()).unwrap();
+        let head = Response::builder()
+            .header("content-type", "application/grpc")
+            .header("grpc-status", "5")
+            .body(())
+            .unwrap();
         respond.send_response(head, true).unwrap();
         return;
     }
@@ -194,11 +202,15 @@ fn a_grpc_client_is_refused_in_its_own_words_and_its_stream_is_cut_with_its_rout
         let (response, _hold) = client.send_request(call("/Hang"), false).unwrap();
         let mut hanging = response.await.unwrap().into_body();
         rig.apply_policy(&FENCE.replace(", routes: [{ path: / }]", ""));
-        let ended = tokio::time::timeout(Duration::from_secs(1), hanging.data()).await.expect("cut within a second");
+        let ended =
+            tokio::time::timeout(Duration::from_secs(1), hanging.data()).await.expect("cut within a second");
         assert!(ended.unwrap().is_err());
         let (response, _) = client.send_request(call("/Unary"), true).unwrap();
         let response = response.await.unwrap();
-        assert_eq!((response.status().as_u16(), &response.headers()["grpc-status"]), (200, &"12".parse().unwrap()));
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["grpc-status"]),
+            (200, &"12".parse().unwrap())
+        );
         assert!(response.body().is_end_stream());
     });
     rig.event("the cut", |r| field(r, "/firewall_rule/uid") == "edge.removed");
@@ -222,7 +234,10 @@ fn an_http2_client_reaches_an_http1_service() {
             let (body, _) = read_all(&mut response.into_body()).await;
             let text = String::from_utf8(body).unwrap();
             assert!(text.starts_with(&format!("POST /n/{n} HTTP/1.1\r\nHost: clinic.test\r\n")), "{text}");
-            assert!(text.ends_with(&format!("\r\n\r\nbody {n}")) || text.contains(&format!("body {n}")), "{text}");
+            assert!(
+                text.ends_with(&format!("\r\n\r\nbody {n}")) || text.contains(&format!("body {n}")),
+                "{text}"
+            );
         }
     });
 }

@@ -59,7 +59,10 @@ fn a_declared_call_passes_two_sidecars_and_says_who_called() {
         let answer = get(clinic.call("patients", port), "patients", "/patients/7");
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
         assert!(answer.contains("X-Port: 9001"), "{answer}");
-        assert!(answer.contains("x-forwarded-client-cert: URI=spiffe://clinic.example/service/portal\r\n"), "{answer}");
+        assert!(
+            answer.contains("x-forwarded-client-cert: URI=spiffe://clinic.example/service/portal\r\n"),
+            "{answer}"
+        );
     }
     let at = |point: &'static str| clinic.rig.event(point, move |r| field(r, "/unmapped/point") == point);
     let (sent, received) = (at("sidecar-out"), at("sidecar-in"));
@@ -67,7 +70,11 @@ fn a_declared_call_passes_two_sidecars_and_says_who_called() {
     assert_eq!(field(&sent, "/trace/uid"), field(&received, "/trace/uid"), "both hops are of one trace");
     eventually("counted edge", || {
         let stats = clinic.rig.control.stats.lock().unwrap().clone()?;
-        stats.edges.iter().any(|e| e.caller == "portal" && e.callee == "patients" && e.requests == 2).then_some(())
+        stats
+            .edges
+            .iter()
+            .any(|e| e.caller == "portal" && e.callee == "patients" && e.requests == 2)
+            .then_some(())
     });
     let stats = clinic.rig.control.stats.lock().unwrap().clone().unwrap();
     assert!(stats.groups.iter().any(|(group, n)| group == "x25519mlkem768" && *n > 0), "{:?}", stats.groups);
@@ -122,7 +129,10 @@ fn through_the_gateway_the_client_s_address_arrives_and_nothing_that_it_made_up(
 Forwarded: for=6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nRingfence-Caller: admin\r\nConnection: close, X-Secret\r\nX-Secret: 1\r\nX-Kept: yes\r\n\r\n",
     );
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
-    assert!(!answer.contains("6.6.6.6") && !answer.contains("admin") && !answer.contains("X-Secret"), "{answer}");
+    assert!(
+        !answer.contains("6.6.6.6") && !answer.contains("admin") && !answer.contains("X-Secret"),
+        "{answer}"
+    );
     for kept in [
         "X-Kept: yes",
         "x-forwarded-for: 127.0.0.1",
@@ -132,7 +142,7 @@ Forwarded: for=6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nRing
         "x-forwarded-client-cert: URI=spiffe://clinic.example/gateway/clinic",
         "traceparent: 00-",
     ] {
-        assert!(answer.contains(&format!("{kept}")), "{kept}: {answer}");
+        assert!(answer.contains(kept), "{kept}: {answer}");
     }
 }
 
@@ -140,11 +150,17 @@ Forwarded: for=6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nRing
 fn a_service_that_is_not_ready_or_gone_is_told_fast() {
     let clinic = clinic();
     clinic.rig.tell(&ToNode::ShimNotReady { service: "records".into() });
-    eventually("a 503", || get(clinic.call("records", 80), "records", "/").starts_with("HTTP/1.1 503").then_some(()));
+    eventually("a 503", || {
+        get(clinic.call("records", 80), "records", "/").starts_with("HTTP/1.1 503").then_some(())
+    });
     clinic.rig.tell(&ToNode::ShimReady { service: "records".into() });
-    eventually("a 200", || get(clinic.call("records", 80), "records", "/").starts_with("HTTP/1.1 200").then_some(()));
+    eventually("a 200", || {
+        get(clinic.call("records", 80), "records", "/").starts_with("HTTP/1.1 200").then_some(())
+    });
     clinic.rig.tell(&ToNode::ShimGone { service: "records".into() });
-    eventually("a 503", || get(clinic.call("records", 80), "records", "/").starts_with("HTTP/1.1 503").then_some(()));
+    eventually("a 503", || {
+        get(clinic.call("records", 80), "records", "/").starts_with("HTTP/1.1 503").then_some(())
+    });
 }
 
 /// Serves one WebSocket by hand: upgrade, then what comes goes back.
@@ -241,7 +257,9 @@ fn websocket_and_tcp_pass_every_hop_and_are_cut_when_their_edge_is_removed() {
     }
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     for callee in ["records", "vault"] {
-        let event = rig.event("the cut", |r| field(r, "/firewall_rule/uid") == "edge.removed" && field(r, "/dst_endpoint/svc_name") == callee);
+        let event = rig.event("the cut", |r| {
+            field(r, "/firewall_rule/uid") == "edge.removed" && field(r, "/dst_endpoint/svc_name") == callee
+        });
         assert_eq!(field(&event, "/src_endpoint/svc_name"), "portal");
     }
     // A new one is refused, and said to be.
@@ -271,6 +289,10 @@ fn smuggled_requests_reach_no_service() {
         assert!(!answer.contains("GET /smuggled"), "{name}: {answer}");
     }
     clinic.rig.event("a refusal", |r| field(r, "/firewall_rule/uid") == "framing");
-    assert!(!clinic.rig.events().iter().any(|r| field(r, "/http_request/url/path") == "/smuggled" && field(r, "/unmapped/point") == "sidecar-in"
-        && r.json["action_id"] == 1), "nothing was passed on");
+    assert!(
+        !clinic.rig.events().iter().any(|r| field(r, "/http_request/url/path") == "/smuggled"
+            && field(r, "/unmapped/point") == "sidecar-in"
+            && r.json["action_id"] == 1),
+        "nothing was passed on"
+    );
 }

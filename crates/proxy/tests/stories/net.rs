@@ -146,8 +146,12 @@ fn echo_connection(stream: TcpStream) -> std::io::Result<()> {
         if head.starts_with("GET /slow") {
             std::thread::sleep(std::time::Duration::from_millis(1500));
         }
-        write!(out, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nX-Port: {}\r\n\r\n", text.len(), out.local_addr()?.port())?;
+        write!(
+            out,
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nX-Port: {}\r\n\r\n",
+            text.len(),
+            out.local_addr()?.port()
+        )?;
         out.write_all(&text)?;
     }
 }
-

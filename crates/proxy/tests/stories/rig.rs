@@ -11,8 +11,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
-    SanType, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData, SanType, SubjectPublicKeyInfo,
 };
 use ringfence_channel::BlockingChannel;
 use ringfence_event::{Filter, Record, read_dir};
@@ -51,12 +51,18 @@ impl Authority {
     }
 
     /// Certifies a public key for names that begin with `spiffe://`, or are hosts.
-    pub fn issue(&self, names: &[String], spki: &impl PublicKeyData, life: Duration) -> CertificateDer<'static> {
+    pub fn issue(
+        &self,
+        names: &[String],
+        spki: &impl PublicKeyData,
+        life: Duration,
+    ) -> CertificateDer<'static> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.not_before = (SystemTime::now() - Duration::from_secs(60)).into();
         params.not_after = (SystemTime::now() + life).into();
         let san = |name: &String| match (name.starts_with("spiffe://"), name.parse()) {
@@ -168,7 +174,17 @@ impl Rig {
         });
         let (a, _b) = UnixStream::pair().unwrap();
         let to_proxy = Mutex::new(BlockingChannel::new(a));
-        let rig = Self { dir, control, gateway, mesh, nets: HashMap::new(), to_node, to_proxy, heard, node: Some(node) };
+        let rig = Self {
+            dir,
+            control,
+            gateway,
+            mesh,
+            nets: HashMap::new(),
+            to_node,
+            to_proxy,
+            heard,
+            node: Some(node),
+        };
         rig.listen(ListenerKind::Mesh, &mesh_fds);
         rig.listen(ListenerKind::Gateway, &gateway_fds);
         rig
@@ -219,12 +235,14 @@ impl Rig {
 
     /// The address at which services find `service`.
     pub fn address(&self, service: &str) -> String {
-        ringfence_snapshot::service_ip(self.control.addresses.lock().unwrap().service(service).unwrap()).to_string()
+        ringfence_snapshot::service_ip(self.control.addresses.lock().unwrap().service(service).unwrap())
+            .to_string()
     }
 
     /// The address at which services find an egress host.
     pub fn egress(&self, host: &str) -> String {
-        ringfence_snapshot::egress_ip(self.control.addresses.lock().unwrap().egress(host).unwrap()).to_string()
+        ringfence_snapshot::egress_ip(self.control.addresses.lock().unwrap().egress(host).unwrap())
+            .to_string()
     }
 
     /// Has a fence enforced, with every certificate that it needs.
@@ -282,7 +300,14 @@ impl Rig {
     /// What went wrong, for the message of a test that fails.
     pub fn troubles(&self) -> Vec<String> {
         let bad = |r: &Record| r.json["severity_id"].as_u64() > Some(1);
-        let text = |r: Record| format!("{} {} {}", field(&r, "/unmapped/point"), field(&r, "/firewall_rule/uid"), field(&r, "/status_detail"));
+        let text = |r: Record| {
+            format!(
+                "{} {} {}",
+                field(&r, "/unmapped/point"),
+                field(&r, "/firewall_rule/uid"),
+                field(&r, "/status_detail")
+            )
+        };
         self.events().into_iter().filter(bad).map(text).collect()
     }
 
@@ -342,7 +367,9 @@ impl Control {
     fn take(&self, message: FromProxy) -> Option<ToProxy> {
         match message {
             FromProxy::Ack { revision } => self.answers.lock().unwrap().push((revision, None)),
-            FromProxy::Nack { revision, reason } => self.answers.lock().unwrap().push((revision, Some(reason))),
+            FromProxy::Nack { revision, reason } => {
+                self.answers.lock().unwrap().push((revision, Some(reason)))
+            }
             FromProxy::Stats(stats) => *self.stats.lock().unwrap() = Some(stats),
             FromProxy::Hello { .. } => {}
             FromProxy::Sign { request, subject, spki, proof } => {

@@ -19,7 +19,9 @@ fn load(clinic: &Clinic, stop: &Arc<AtomicBool>) -> Vec<std::thread::JoinHandle<
         .map(|n| {
             let (stop, portal, gateway) = (stop.clone(), clinic.portal.clone(), clinic.rig.gateway);
             let address = clinic.rig.address("records");
-            let connect = move || if n % 2 == 0 { TcpStream::connect(gateway).unwrap() } else { portal.connect(&address, 80) };
+            let connect = move || {
+                if n % 2 == 0 { TcpStream::connect(gateway).unwrap() } else { portal.connect(&address, 80) }
+            };
             std::thread::spawn(move || {
                 let (mut done, mut failed) = (0, Vec::new());
                 let mut kept = connect();
@@ -55,7 +57,9 @@ fn exchange(stream: &mut TcpStream) -> std::io::Result<String> {
         all.extend_from_slice(&buffer[..n]);
         let text = String::from_utf8_lossy(&all);
         let Some(end) = text.find("\r\n\r\n") else { continue };
-        let length = text.lines().find_map(|l| l.to_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok());
+        let length = text
+            .lines()
+            .find_map(|l| l.to_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok());
         if all.len() >= end + 4 + length.unwrap_or(0) {
             return Ok(text.into_owned());
         }
@@ -92,11 +96,20 @@ fn snapshots_and_identities_change_under_load_without_a_failure() {
     let mut total = 0;
     for thread in threads {
         let (done, failed) = thread.join().unwrap();
-        assert!(failed.is_empty(), "{} of {done} failed: {:?}\n{:#?}", failed.len(), failed.first(), clinic.rig.troubles());
+        assert!(
+            failed.is_empty(),
+            "{} of {done} failed: {:?}\n{:#?}",
+            failed.len(),
+            failed.first(),
+            clinic.rig.troubles()
+        );
         total += done;
     }
     let renewed = clinic.rig.control.issued.load(Ordering::Relaxed) - issued;
-    assert!(total > 500 && renewed > 10 && swaps > 10, "{total} requests, {renewed} certificates, {swaps} snapshots");
+    assert!(
+        total > 500 && renewed > 10 && swaps > 10,
+        "{total} requests, {renewed} certificates, {swaps} snapshots"
+    );
 }
 
 #[test]
@@ -108,7 +121,9 @@ fn an_old_snapshot_is_refused_even_after_a_restart_and_the_last_good_one_serves_
     rig.apply(&fence(port));
     rig.send(&signed_old);
     let refusal = |rig: &Rig| {
-        eventually("a nack", || rig.control.answers.lock().unwrap().iter().find(|(r, why)| *r == old && why.is_some()).cloned())
+        eventually("a nack", || {
+            rig.control.answers.lock().unwrap().iter().find(|(r, why)| *r == old && why.is_some()).cloned()
+        })
     };
     assert!(refusal(&rig).1.unwrap().contains("replays"));
     let control = rig.control.clone();
@@ -124,7 +139,13 @@ fn an_old_snapshot_is_refused_even_after_a_restart_and_the_last_good_one_serves_
     forged.bytes = forged.bytes.replace("portal", "pirate");
     rig.send(&forged);
     eventually("a nack", || {
-        rig.control.answers.lock().unwrap().iter().any(|(_, why)| why.as_ref().is_some_and(|w| w.contains("not signed"))).then_some(())
+        rig.control
+            .answers
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|(_, why)| why.as_ref().is_some_and(|w| w.contains("not signed")))
+            .then_some(())
     });
 }
 
@@ -142,6 +163,24 @@ fn past_its_lease_everything_is_refused_until_control_renews_it() {
     rig.control.lease.store(3600, Ordering::Relaxed);
     rig.apply_policy(&fence(port));
     eventually("service", || (status(&rig) == "200").then_some(()));
+}
+
+#[test]
+fn control_may_go_and_come_back_while_requests_go_on() {
+    let clinic = clinic();
+    let works = || get(clinic.call("records", 80), "records", "/").starts_with("HTTP/1.1 200");
+    assert!(works());
+    clinic.rig.disconnect_control();
+    clinic.rig.event("the loss", |r| field(r, "/message") == "control is gone");
+    assert!(works());
+    let issued = clinic.rig.control.issued.load(Ordering::Relaxed);
+    clinic.rig.connect_control();
+    clinic.rig.apply_policy(FENCE);
+    clinic.rig.renew();
+    eventually("new certificates", || {
+        (clinic.rig.control.issued.load(Ordering::Relaxed) >= issued + 6).then_some(())
+    });
+    assert!(works());
 }
 
 #[test]

@@ -9,7 +9,8 @@ use rcgen::KeyPair;
 use ringfence_spiffe::{BundleSet, LeafKey, SpiffeId, TrustBundle, TrustDomain};
 use ringfence_tls::pki_types::{PrivateKeyDer, ServerName};
 use ringfence_tls::{
-    Alpn, ClientConnection, GatewayCertificate, GatewayCertificates, Identity, Mesh, ServerConnection, gateway_server_config,
+    Alpn, ClientConnection, GatewayCertificate, GatewayCertificates, Identity, Mesh, ServerConnection,
+    gateway_server_config,
 };
 
 use crate::gateway::fence;
@@ -37,12 +38,19 @@ fn call(rig: &Rig, mesh: &Mesh, own: &str, callee: &str) -> Result<String, Strin
     let mut session = ClientConnection::new(config, name).map_err(|e| e.to_string())?;
     let mut socket = TcpStream::connect(rig.mesh).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
-    let request = format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", ServerName::try_from("records").unwrap().to_str());
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        ServerName::try_from("records").unwrap().to_str()
+    );
     let mut stream = rustls_stream(&mut session, &mut socket);
     stream.write_all(request.as_bytes()).map_err(|e| e.to_string())?;
     let mut answer = String::new();
     let read = stream.read_to_string(&mut answer);
-    if answer.is_empty() { Err(read.err().map_or("closed".into(), |e| e.to_string())) } else { Ok(answer) }
+    if answer.is_empty() {
+        Err(read.err().map_or_else(|| "closed".to_owned(), |e| e.to_string()))
+    } else {
+        Ok(answer)
+    }
 }
 
 struct Stream<'a>(&'a mut ClientConnection, &'a mut TcpStream);
@@ -92,7 +100,10 @@ fn on_the_mesh_only_callers_of_the_fence_pass_and_only_along_their_edges() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     // A real SVID without an edge.
     call(rig, &with(&service("patients")), &service("patients"), &service("records")).unwrap_err();
-    rig.event("the refusal", |r| field(r, "/firewall_rule/uid") == "edge.undeclared" && field(r, "/src_endpoint/svc_name") == "patients");
+    rig.event("the refusal", |r| {
+        field(r, "/firewall_rule/uid") == "edge.undeclared"
+            && field(r, "/src_endpoint/svc_name") == "patients"
+    });
     // Nobody of this fence.
     let stranger = format!("spiffe://{TRUST_DOMAIN}/host/laptop");
     call(rig, &with(&stranger), &stranger, &service("records")).unwrap_err();
@@ -124,13 +135,19 @@ external:
     let serve = |id: &str| {
         // A server that shows an SVID of this trust domain to whatever name is asked for.
         let key = KeyPair::generate().unwrap();
-        let leaf = authority.issue(&[id.to_owned(), "portal.clinic.example".to_owned()], &key, Duration::from_secs(600));
+        let leaf = authority.issue(
+            &[id.to_owned(), "portal.clinic.example".to_owned()],
+            &key,
+            Duration::from_secs(600),
+        );
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         let certificates = GatewayCertificates::default();
         certificates.set(&[GatewayCertificate::new(vec![leaf], &key).unwrap()]);
         gateway_server_config(&certificates, &[Alpn::Http1]).unwrap()
     };
-    for (id, passes) in [("spiffe://clinic.example/service/other", false), ("spiffe://clinic.example/service/portal", true)] {
+    for (id, passes) in
+        [("spiffe://clinic.example/service/other", false), ("spiffe://clinic.example/service/portal", true)]
+    {
         let (config, listener) = (serve(id), listener.try_clone().unwrap());
         let server = std::thread::spawn(move || {
             let (mut socket, _) = listener.accept().unwrap();
@@ -150,7 +167,10 @@ external:
                 }
             }
             if !plain.is_empty() {
-                session.writer().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").unwrap();
+                session
+                    .writer()
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+                    .unwrap();
                 let _ = session.complete_io(&mut socket);
             }
             plain
@@ -177,16 +197,27 @@ fn each_limit_answers_with_its_status() {
     assert!(send(head(&format!("X: {}\r\n", "x".repeat(5000))).as_bytes()).starts_with("HTTP/1.1 431"));
     assert!(send(head(&"X: 1\r\n".repeat(30)).as_bytes()).starts_with("HTTP/1.1 431"));
     assert!(send(head("Content-Length: 2000\r\n").as_bytes()).starts_with("HTTP/1.1 413"));
-    let chunked = head("Transfer-Encoding: chunked\r\n") + &format!("800\r\n{}\r\n0\r\n\r\n", "x".repeat(0x800));
+    let chunked =
+        head("Transfer-Encoding: chunked\r\n") + &format!("800\r\n{}\r\n0\r\n\r\n", "x".repeat(0x800));
     assert!(send(chunked.as_bytes()).starts_with("HTTP/1.1 413"));
     assert!(send(b"GET / HTTP/1.1\r\nHo").starts_with("HTTP/1.1 408"), "a head that does not end");
-    assert!(send(head("Content-Length: 10\r\n").as_bytes()).starts_with("HTTP/1.1 408") || send(head("Content-Length: 10\r\n").as_bytes()).starts_with("HTTP/1.1 504"));
-    assert!(send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").starts_with("HTTP/1.1 504"), "a callee that is too slow");
+    assert!(
+        send(head("Content-Length: 10\r\n").as_bytes()).starts_with("HTTP/1.1 408")
+            || send(head("Content-Length: 10\r\n").as_bytes()).starts_with("HTTP/1.1 504")
+    );
+    assert!(
+        send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").starts_with("HTTP/1.1 504"),
+        "a callee that is too slow"
+    );
     assert_eq!(send(b""), "", "an idle connection is closed without a word");
     let open: Vec<_> = (0..80).map(|_| TcpStream::connect(rig.gateway).unwrap()).collect();
     rig.event("the limit", |r| field(r, "/firewall_rule/uid") == "limit.connections");
     drop(open);
-    eventually("service", || send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").starts_with("HTTP/1.1 200").then_some(()));
+    eventually("service", || {
+        send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            .starts_with("HTTP/1.1 200")
+            .then_some(())
+    });
 }
 
 #[test]
@@ -266,7 +297,8 @@ fn egress_with_tls_is_for_the_declared_name_only() {
         let authority = Authority::new("x.example");
         let roots = ringfence_tls::EgressRoots::from_pem(pem(&authority).as_bytes()).unwrap();
         let config = ringfence_tls::egress_client_config(&roots, &[]);
-        let mut client = ClientConnection::new(config, ServerName::try_from(name.to_owned()).unwrap()).unwrap();
+        let mut client =
+            ClientConnection::new(config, ServerName::try_from(name.to_owned()).unwrap()).unwrap();
         let mut bytes = Vec::new();
         client.write_tls(&mut bytes).unwrap();
         bytes
@@ -302,7 +334,14 @@ fn curl_speaks_both_versions_with_the_gateway_s_own_certificate() {
         let out = std::process::Command::new("curl")
             .args(["--silent", "--show-error", version, "--cacert"])
             .arg(&ca)
-            .args(["--resolve", &address, "--data", "some body", "--write-out", "%{http_version} %{http_code}"])
+            .args([
+                "--resolve",
+                &address,
+                "--data",
+                "some body",
+                "--write-out",
+                "%{http_version} %{http_code}",
+            ])
             .arg(format!("https://clinic.test:{}/path", rig.gateway.port()))
             .output()
             .unwrap();
