@@ -73,10 +73,6 @@ impl Target {
         &self.fence.trust_domain
     }
 
-    pub(crate) fn report(&self) -> &Report {
-        &self.report
-    }
-
     pub(crate) fn isolated(&self) -> bool {
         self.report.isolation == "on"
     }

@@ -237,7 +237,7 @@ fn spawn(who: Who, folder: &Path, before: &[String]) -> (Child, Arc<Mutex<String
     (child, output)
 }
 
-fn as_user(who: Who, program: &Path) -> Command {
+pub(crate) fn as_user(who: Who, program: &Path) -> Command {
     if who == Who::Nobody && rustix::process::geteuid().is_root() {
         let mut command = Command::new("setpriv");
         let id = NOBODY.to_string();
@@ -250,7 +250,7 @@ fn as_user(who: Who, program: &Path) -> Command {
 }
 
 /// The binaries where everybody may execute them, whatever the modes above the target directory are.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     use std::sync::OnceLock;
     static PLACE: OnceLock<PathBuf> = OnceLock::new();
     PLACE
@@ -268,7 +268,7 @@ fn binary() -> PathBuf {
         .clone()
 }
 
-fn make_folder(who: Who) -> PathBuf {
+pub(crate) fn make_folder(who: Who) -> PathBuf {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -277,7 +277,7 @@ fn make_folder(who: Who) -> PathBuf {
     folder
 }
 
-fn own(folder: &Path, who: Who) {
+pub(crate) fn own(folder: &Path, who: Who) {
     if who == Who::Nobody && rustix::process::geteuid().is_root() {
         let status = Command::new("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(folder).status().unwrap();
         assert!(status.success());
