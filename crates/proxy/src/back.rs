@@ -33,6 +33,8 @@ pub(crate) struct H2Back {
     send: Send,
     receive: Option<Receive>,
     head_request: bool,
+    /// Bytes of the body that its length still promises.
+    left: u64,
 }
 
 /// Either.
@@ -81,7 +83,7 @@ impl<'a> Back<'a> {
     }
 
     pub(crate) fn h2(hold: Hold, response: ResponseFuture, send: Send, head_request: bool) -> Self {
-        Self::H2(H2Back { hold, response, send, receive: None, head_request })
+        Self::H2(H2Back { hold, response, send, receive: None, head_request, left: 0 })
     }
 
     pub(crate) fn takes(&self) -> bool {
@@ -149,6 +151,9 @@ impl<'a> Back<'a> {
                 let framing =
                     h2_response_framing(&parts, last, back.head_request).map_err(Broken::Refused)?;
                 back.receive = Some(receive);
+                if let Framing::Length(length) = framing {
+                    back.left = length;
+                }
                 Poll::Ready(Ok(BackHead::H2(parts, framing, last)))
             }
         }
@@ -161,7 +166,16 @@ impl<'a> Back<'a> {
                 body::poll_h1(cx, &mut upstream.io, &mut upstream.read, &mut back.decoder)
             }
             Self::H2(back) => match &mut back.receive {
-                Some(receive) => receive.poll_piece(cx),
+                Some(receive) => match ready!(receive.poll_piece(cx)) {
+                    // A callee that has answered in full may reset a request whose rest it does not want (RFC 9113, section
+                    // 8.1); h2 then tells of the reset instead of the end.
+                    Err(Broken::H2(e)) if back.left == 0 && unwanted_rest(&e) => Poll::Ready(Ok(Piece::End)),
+                    Ok(Piece::Data(data)) => {
+                        back.left = back.left.saturating_sub(data.len() as u64);
+                        Poll::Ready(Ok(Piece::Data(data)))
+                    }
+                    other => Poll::Ready(other),
+                },
                 None => Poll::Ready(Ok(Piece::End)),
             },
         }
@@ -206,4 +220,8 @@ impl<'a> Back<'a> {
             back.hold.0.retire();
         }
     }
+}
+
+fn unwanted_rest(error: &h2::Error) -> bool {
+    error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
 }
