@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
 
 /// Bytes of one service that are shown per look; a service that prints more is shown later, not at the others' cost.
 const MAX_STEP: u64 = 256 * 1024;
@@ -36,7 +38,7 @@ impl Logs {
 
     /// Follows one more service, from the present end of its log.
     pub(crate) fn follow(&mut self, service: &str, path: PathBuf) {
-        let offset = path.metadata().map_or(0, |m| m.len());
+        let offset = std::fs::symlink_metadata(&path).map_or(0, |m| m.len());
         let colour = COLOURS[self.files.len() % COLOURS.len()];
         self.width = self.width.max(service.len());
         self.files.entry(service.to_owned()).or_insert(Tail { path, file: None, offset, partial: Vec::new(), colour });
@@ -75,10 +77,11 @@ fn print(out: &mut dyn Write, colour: bool, width: usize, name: &str, code: u8, 
 impl Tail {
     fn read(&mut self) -> io::Result<Vec<String>> {
         let mut lines = Vec::new();
-        let current = std::fs::metadata(&self.path).map(|m| m.ino()).ok();
+        // Not `metadata`: shims write in this folder, and one that was taken over could put a link or a pipe in the log's place.
+        let current = std::fs::symlink_metadata(&self.path).map(|m| m.ino()).ok();
         if self.file.is_none() {
             if let Some(inode) = current {
-                let mut file = File::open(&self.path)?;
+                let mut file = open(&self.path)?;
                 file.seek(SeekFrom::Start(self.offset))?;
                 self.file = Some((inode, file));
             }
@@ -100,6 +103,17 @@ impl Tail {
     }
 }
 
+/// Opens a log that is a plain file with no other name; anything else would have us show, or wait for, what is not a log.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.nlink() == 1 {
+        return Ok(file);
+    }
+    Err(io::Error::other("the log is not a plain file"))
+}
+
 /// A service must not be able to steer the operator's terminal: control characters go, except tabs.
 fn clean(line: &[u8]) -> String {
     String::from_utf8_lossy(line).chars().filter(|&c| c == '\t' || !c.is_control()).collect()
@@ -108,6 +122,33 @@ fn clean(line: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_or_a_pipe_in_a_log_s_place_is_neither_shown_nor_waited_for() {
+        let dir = std::env::temp_dir().join(format!("ringfence-planted-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (secret, path) = (dir.join("secret"), dir.join("portal.log"));
+        std::fs::write(&secret, "root's own\n").unwrap();
+        let pipe = |path: &Path| {
+            let kind = rustix::fs::FileType::Fifo;
+            rustix::fs::mknodat(rustix::fs::CWD, path, kind, Mode::from_bits_truncate(0o600), 0).unwrap();
+        };
+        let plants: [&dyn Fn(&Path); 3] = [
+            &|path| std::os::unix::fs::symlink(&secret, path).unwrap(),
+            &|path| std::fs::hard_link(&secret, path).unwrap(),
+            &pipe,
+        ];
+        for plant in plants {
+            let mut logs = Logs::new(false);
+            logs.follow("portal", path.clone());
+            plant(&path);
+            let mut out = Vec::new();
+            logs.show(&mut out).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), "");
+            std::fs::remove_file(&path).unwrap();
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 
     #[test]
     fn lines_of_a_service_are_shown_whole_across_a_rotation_and_cannot_steer_the_terminal() {

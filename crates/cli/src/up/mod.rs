@@ -238,7 +238,7 @@ impl Supervisor {
                 .data
                 .write_trust(&pem)
                 .map_err(|source| UpError::Io { what: "cannot write ca.pem", source })?,
-            News::Control(FromControl::Ready) => self.services.attach_all(),
+            News::Control(FromControl::Ready) => self.services.offer_all(),
             News::Control(FromControl::Fence(Ok(applied))) => self.apply(applied).await,
             News::Control(FromControl::Fence(Err(reason))) => self.refuse(reason)?,
             News::Control(FromControl::Command(Command::Restart { service })) => {
@@ -269,7 +269,12 @@ impl Supervisor {
                 self.order.settled(&service);
                 self.services.failed(&service, reason);
             }
-            News::Attached { service, sockets } => self.peers.introduce(&service, sockets, &self.services).await?,
+            News::Attached { service, sockets } => self.peers.introduce(&service, sockets, &self.services).await,
+            News::Workload { service, listener } => {
+                if let Some(netns) = self.services.netns(&service) {
+                    self.peers.serve_workload(service, netns, &listener).await;
+                }
+            }
         }
         Ok(())
     }

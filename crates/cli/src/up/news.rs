@@ -24,8 +24,10 @@ pub(crate) enum News {
     ShimUp { service: String, link: ShimLink, hello: Hello, adopted: bool },
     /// A shim could not be started.
     ShimFailed { service: String, reason: String },
-    /// What a shim made for the proxy and control.
+    /// What a shim made for the proxy.
     Attached { service: String, sockets: Sockets },
+    /// The Workload API's listening socket, made in a service's mounts.
+    Workload { service: String, listener: OwnedFd },
 }
 
 /// Descriptors made inside a service's namespaces.
@@ -35,8 +37,6 @@ pub(crate) struct Sockets {
     pub(crate) listeners: Vec<(u16, Vec<OwnedFd>)>,
     /// The proxy's end of its channel to the shim.
     pub(crate) proxy: OwnedFd,
-    /// The Workload API's listening socket.
-    pub(crate) workload: Option<OwnedFd>,
 }
 
 /// Opens a channel whose messages arrive as news; returns the sending half.

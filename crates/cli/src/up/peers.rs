@@ -180,13 +180,8 @@ impl Peers {
         if now.is_some() && now != self.certificate { self.serve_gateway(fence).await } else { Ok(()) }
     }
 
-    /// Hands what a shim made to the proxy and control.
-    pub(crate) async fn introduce(
-        &mut self,
-        service: &str,
-        sockets: Sockets,
-        services: &Services,
-    ) -> Result<(), UpError> {
+    /// Hands what a shim made to the proxy.
+    pub(crate) async fn introduce(&mut self, service: &str, sockets: Sockets, services: &Services) {
         if let Some(node) = self.node.as_ref().filter(|_| self.node_is_ready) {
             tell(node, &ToNode::Shim { service: service.to_owned() }, &[sockets.proxy.as_fd()]).await;
             for (port, fds) in &sockets.listeners {
@@ -195,12 +190,14 @@ impl Peers {
                 tell(node, &ToNode::Listener { kind }, &fds).await;
             }
         }
-        if let (Some(control), Some(fd)) = (&self.control, &sockets.workload) {
-            let netns = services.netns(service).unwrap_or(0);
-            tell(control, &ToControl::Workload { service: service.to_owned(), netns }, &[fd.as_fd()]).await;
-        }
         self.ready(service, services.is_ready(service)).await;
-        Ok(())
+    }
+
+    /// Hands the Workload API's listener to control, which serves whoever lives in this network namespace.
+    pub(crate) async fn serve_workload(&self, service: String, netns: u64, listener: &OwnedFd) {
+        if let Some(control) = &self.control {
+            tell(control, &ToControl::Workload { service, netns }, &[listener.as_fd()]).await;
+        }
     }
 
     /// Tells the proxy whether a service answers.

@@ -45,7 +45,12 @@ struct Service {
     failure: Option<String>,
     /// It was stopped on purpose, to be started with another spec.
     replaced: bool,
+    /// The init whose Workload API listener was asked for: each makes one of its own.
+    offered: u32,
 }
+
+/// How often, and how many times, a shim whose service's mounts do not stand yet is asked again.
+const STANDING: (Duration, u32) = (Duration::from_millis(50), 400);
 
 impl Services {
     pub(crate) fn new(options: &Options, data: &DataDir, env: &Env, news: mpsc::Sender<News>) -> io::Result<Self> {
@@ -208,6 +213,7 @@ impl Services {
         entry.link = Some(link.clone());
         let _ = link.command(Request::Watch).await;
         self.attach(name);
+        self.offer(name);
     }
 
     pub(crate) fn failed(&mut self, name: &str, reason: String) {
@@ -221,12 +227,21 @@ impl Services {
     pub(crate) fn update(&mut self, name: &str, status: Status) -> bool {
         let Some(entry) = self.map.get_mut(name) else { return false };
         let news = entry.status.as_ref().is_none_or(|old| old.state != status.state);
+        let other = status.init_pid != 0 && status.init_pid != entry.offered;
         entry.status = Some(status);
+        if other {
+            self.offer(name);
+        }
         news
     }
 
     /// A shim ended. If the service is to be started again, says why it ended.
     pub(crate) fn gone(&mut self, name: &str) -> Option<&'static str> {
+        // Its shim could not: the folder of sockets is ours alone. One that answers is of a shim that came since.
+        let path = self.data.shim_sock(name);
+        if std::os::unix::net::UnixStream::connect(&path).is_err() {
+            let _ = std::fs::remove_file(path);
+        }
         let entry = self.map.get_mut(name)?;
         entry.link = None;
         entry.hello = None;
@@ -245,9 +260,41 @@ impl Services {
         }
     }
 
-    /// Asks every shim for the sockets that proxy and control need, because one of those is new or the fence is.
+    /// Asks every shim for the sockets that the proxy needs, because the proxy is new or the fence is.
     pub(crate) fn attach_all(&self) {
         self.map.keys().for_each(|name| self.attach(name));
+    }
+
+    /// Asks every shim for the Workload API's listener, because control is new.
+    pub(crate) fn offer_all(&mut self) {
+        let names: Vec<String> = self.map.keys().cloned().collect();
+        names.iter().for_each(|name| self.offer(name));
+    }
+
+    /// Asks for the listener that lies in the mounts of the service's init, as soon as they stand.
+    fn offer(&mut self, name: &str) {
+        let Some(entry) = self.map.get_mut(name) else { return };
+        let (Some(link), Some(status)) = (entry.link.clone(), &entry.status) else { return };
+        if status.init_pid == 0 || status.isolation == Isolation::Off {
+            return;
+        }
+        entry.offered = status.init_pid;
+        let (service, news) = (name.to_owned(), self.news.clone());
+        tokio::spawn(async move {
+            let (pause, times) = STANDING;
+            for _ in 0..times {
+                match link.descriptors(Request::WorkloadListener).await {
+                    Ok(mut fds) => {
+                        if let Some(listener) = fds.pop() {
+                            let _ = news.send(News::Workload { service, listener }).await;
+                        }
+                        return;
+                    }
+                    Err(ShimError::Refused(_)) => tokio::time::sleep(pause).await,
+                    Err(_) => return,
+                }
+            }
+        });
     }
 
     fn attach(&self, name: &str) {
@@ -364,8 +411,7 @@ async fn sockets(link: &ShimLink, wanted: &[Listen], threads: u16) -> Result<Soc
     }
     let mut proxy = link.descriptors(Request::ProxyChannel).await?;
     let proxy = proxy.pop().ok_or(ShimError::Confused)?;
-    let workload = link.descriptors(Request::WorkloadListener).await.ok().and_then(|mut fds| fds.pop());
-    Ok(Sockets { listeners, proxy, workload })
+    Ok(Sockets { listeners, proxy })
 }
 
 /// A line about a state.

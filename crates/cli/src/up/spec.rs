@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use ringfence_control::supervisor::Applied;
-use ringfence_model::{Fence, Kind, Service};
+use ringfence_model::{Fence, GatewayTls, Kind, Service};
 use ringfence_sandbox::spec::{FileRule, Isolation, Ready, Restart, Spec, UidRange};
 use ringfence_snapshot::{egress_ip, loopback_egress_ip, loopback_service_ip, service_ip};
 
@@ -34,6 +34,8 @@ pub(crate) struct Ground<'a> {
 pub(crate) enum SpecError {
     #[error("{position}: `{program}` of service `{service}` is neither beside the fence, nor beside ringfence, nor on the PATH")]
     Program { position: String, program: String, service: String },
+    #[error("{position}: service `{service}` may not write to {}: it could change {what} and so declare for itself what it likes; give it a folder of its own", path.display())]
+    OwnFence { position: String, service: String, path: PathBuf, what: &'static str },
 }
 
 /// The spec of `service`, whose command is `command` (the fence's own, or the one given to `ringfence run`).
@@ -55,9 +57,9 @@ pub(crate) fn spec(
     }
     let number = number(applied, service);
     let base = UID_BASE + u32::from(number) * UID_COUNT;
+    refuse_own_fence(ground, fence, service)?;
     Ok(Spec {
         service: service.name.clone(),
-        command,
         env: environment(ground, fence, applied, service),
         listen: service.listen,
         ports: ports(ground.isolation, fence, service),
@@ -65,7 +67,8 @@ pub(crate) fn spec(
         files: files(ground, service),
         folder: ground.folder.to_owned(),
         data: ground.data.to_owned(),
-        hide: Vec::new(),
+        hide: keys(ground, fence, &command),
+        command,
         uids: ground.root.then_some(UidRange { base, count: UID_COUNT }),
         ready: match service.ready() {
             None | Some(ringfence_model::Ready::Tcp) => Ready::Tcp,
@@ -175,6 +178,46 @@ fn files(ground: &Ground<'_>, service: &Service) -> Vec<FileRule> {
     service.files().iter().map(rule).collect()
 }
 
+/// A service that may write what its fence is made of is not fenced: refused, whatever the owner of the files is.
+fn refuse_own_fence(ground: &Ground<'_>, fence: &Fence, service: &Service) -> Result<(), SpecError> {
+    let real = |path: PathBuf| std::fs::canonicalize(&path).unwrap_or(path);
+    let sources = fence.files.iter().map(|file| (ground.folder.join(&*file.name), "the fence"));
+    let gateway = match fence.gateway.as_ref().map(|g| &g.tls) {
+        Some(GatewayTls::Files { cert, key }) => vec![cert, key],
+        _ => Vec::new(),
+    };
+    let gateway = gateway.into_iter().map(|path| (ground.folder.join(path), "the gateway's certificate"));
+    let whole = [
+        (ground.folder.to_owned(), "the fence"),
+        (ground.data.to_owned(), "the data directory"),
+        (ground.binaries.join("ringfence"), "Ringfence itself"),
+    ];
+    let kept: Vec<_> = sources.chain(gateway).chain(whole).map(|(path, what)| (real(path), what)).collect();
+    let data = real(ground.data.to_owned());
+    for rule in service.files().iter().filter(|rule| rule.write) {
+        let path = real(ground.folder.join(&rule.path));
+        let covered = kept.iter().find(|(kept, _)| kept.starts_with(&path)).map(|(_, what)| *what);
+        let what = if path.starts_with(&data) { Some("the data directory") } else { covered };
+        if let Some(what) = what {
+            let (position, service) = (rule.position.to_string(), service.name.clone());
+            return Err(SpecError::OwnFence { position, service, path, what });
+        }
+    }
+    Ok(())
+}
+
+/// The gateway's private key, where it lies among what every service sees: its folder, so that a renewed one is hidden too,
+/// unless that is the fence's own or holds the service's program.
+fn keys(ground: &Ground<'_>, fence: &Fence, command: &[String]) -> Vec<PathBuf> {
+    let Some(GatewayTls::Files { key, .. }) = fence.gateway.as_ref().map(|g| &g.tls) else { return Vec::new() };
+    let key = ground.folder.join(key);
+    let program = command.first().map(Path::new);
+    let folder = key.parent().filter(|folder| {
+        folder.starts_with(ground.folder) && *folder != ground.folder && !program.is_some_and(|p| p.starts_with(folder))
+    });
+    vec![folder.map_or(key.clone(), Path::to_owned)]
+}
+
 /// Looks a program up beside the fence, then beside the `ringfence` binary, then on the `PATH`.
 fn find(ground: &Ground<'_>, program: &str) -> Option<PathBuf> {
     let runs = |path: &PathBuf| {
@@ -195,5 +238,61 @@ pub(crate) fn command(service: &Service) -> Option<&[String]> {
     match &service.kind {
         Kind::Run { command, .. } => Some(command),
         Kind::External { .. } | Kind::Waits { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec_of(folder: &Path, extra: &str, gateway: &str) -> Result<Spec, SpecError> {
+        let text = format!(
+            "fence: clinic\ntrust_domain: clinic.example\ngateway: {{ listen: 127.0.0.1:8443{gateway} }}\nservices:\n  \
+             portal: {{ run: [/bin/true], listen: 9000, routes: [{{ path: / }}]{extra} }}\n"
+        );
+        std::fs::write(folder.join("ringfence.yaml"), &text).unwrap();
+        let fence = Fence::parse(vec![("ringfence.yaml", &*text)]).unwrap_or_else(|d| panic!("{d}"));
+        let service = fence.service("portal").unwrap();
+        let applied = Applied { revision: 1, services: vec![("portal".into(), 1)], egress: Vec::new() };
+        let data = folder.join(".ringfence");
+        let ground = Ground {
+            folder,
+            data: &data,
+            binaries: Path::new("/usr/bin"),
+            path: &[],
+            isolation: Isolation::On,
+            root: false,
+        };
+        spec(&ground, &fence, &applied, service, command(service).unwrap())
+    }
+
+    #[test]
+    fn no_service_may_write_its_own_fence() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = std::fs::canonicalize(dir.path()).unwrap();
+        for own in ["data", ".ringfence/logs", "tls"] {
+            std::fs::create_dir_all(folder.join(own)).unwrap();
+        }
+        std::os::unix::fs::symlink(&folder, folder.join("data/around")).unwrap();
+        let parent = folder.parent().unwrap().display().to_string();
+        for path in [".", "ringfence.yaml", ".ringfence", ".ringfence/logs", "data/around", "/", &parent] {
+            let refused = spec_of(&folder, &format!(", files: [{{ path: {path:?}, write: true }}]"), "");
+            assert!(matches!(refused, Err(SpecError::OwnFence { .. })), "{path}: {refused:?}");
+        }
+        let files = ", tls: { cert: tls/cert.pem, key: tls/key.pem }";
+        assert!(spec_of(&folder, ", files: [{ path: tls, write: true }]", files).is_err());
+        assert!(spec_of(&folder, ", files: [{ path: data, write: true }, .]", "").is_ok());
+    }
+
+    #[test]
+    fn the_gateway_s_key_is_hidden_from_services() {
+        let dir = tempfile::tempdir().unwrap();
+        let hidden = |key: &str| {
+            let gateway = format!(", tls: {{ cert: cert.pem, key: {key} }}");
+            spec_of(dir.path(), "", &gateway).unwrap().hide
+        };
+        assert_eq!(hidden("tls/key.pem"), [dir.path().join("tls")]);
+        assert_eq!(hidden("key.pem"), [dir.path().join("key.pem")]);
+        assert!(spec_of(dir.path(), "", "").unwrap().hide.is_empty());
     }
 }
