@@ -1,4 +1,4 @@
-//! A node to be measured: `profile FENCE` serves it with a played control until standard input ends.
+//! A node to be measured: `profile FENCE [THREADS]` serves it with a played control until standard input ends.
 //!
 //! For instruction counts (`valgrind --tool=callgrind`) and for comparing against other proxies by hand; `bench/` does it
 //! with the whole program.
@@ -20,7 +20,11 @@ mod net;
 mod rig;
 
 fn main() {
-    let fence = std::fs::read_to_string(std::env::args().nth(1).expect("usage: profile FENCE")).unwrap();
+    let fence =
+        std::fs::read_to_string(std::env::args().nth(1).expect("usage: profile FENCE [THREADS]")).unwrap();
+    if let Some(threads) = std::env::args().nth(2) {
+        rig::THREADS.store(threads.parse().unwrap(), std::sync::atomic::Ordering::Relaxed);
+    }
     let rig = rig::Rig::start(&fence);
     println!("{}", rig.gateway);
     let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());

@@ -33,6 +33,8 @@ pub(crate) struct H1Front<'a> {
     /// Whether the connection goes on after this exchange.
     pub(crate) keep: bool,
     pub(crate) takes_trailers: bool,
+    /// Whether a HEAD request is answered: no body follows, whatever the head says.
+    head_only: bool,
     begun: bool,
 }
 
@@ -42,6 +44,7 @@ pub(crate) struct H2Front {
     receive: Receive,
     respond: SendResponse<Bytes>,
     send: Option<Send>,
+    head_only: bool,
 }
 
 /// Either.
@@ -65,11 +68,20 @@ impl<'a> Front<'a> {
         keep: bool,
         takes_trailers: bool,
     ) -> Self {
-        Self::H1(H1Front { client, decoder, version, keep, takes_trailers, begun: false })
+        Self::H1(H1Front { client, decoder, version, keep, takes_trailers, head_only: false, begun: false })
     }
 
     pub(crate) fn h2(receive: h2::RecvStream, respond: SendResponse<Bytes>) -> Self {
-        Self::H2(H2Front { receive: Receive::new(receive), respond, send: None })
+        Self::H2(H2Front { receive: Receive::new(receive), respond, send: None, head_only: false })
+    }
+
+    /// The same for a request of this method.
+    pub(crate) fn of_method(mut self, method: &str) -> Self {
+        match &mut self {
+            Self::H1(front) => front.head_only = method == "HEAD",
+            Self::H2(front) => front.head_only = method == "HEAD",
+        }
+        self
     }
 
     /// Whether the head of the final response was put.
@@ -181,7 +193,9 @@ impl<'a> Front<'a> {
                     writer.field(name, value.as_bytes());
                 }
                 writer.finish();
-                wire.out.put_slice(body.as_bytes());
+                if !front.head_only {
+                    wire.out.put_slice(body.as_bytes());
+                }
                 front.begun = true;
                 Ok(())
             }
@@ -194,9 +208,10 @@ impl<'a> Front<'a> {
                         response.headers_mut().insert(HeaderName::from_static(name), value);
                     }
                 }
-                let stream = front.respond.send_response(response, body.is_empty()).map_err(Broken::H2)?;
-                let mut send = Send::new(stream, body.is_empty());
-                if !body.is_empty() {
+                let last = body.is_empty() || front.head_only;
+                let stream = front.respond.send_response(response, last).map_err(Broken::H2)?;
+                let mut send = Send::new(stream, last);
+                if !last {
                     send.data(body.into());
                     send.end(None);
                 }

@@ -2,8 +2,6 @@
 //!
 //! route, authorize ([`Peer::authorize`]) → limit → connect → forward → respond; each may end it with a [`Deny`].
 
-use std::time::Instant;
-
 use ringfence_event::{Call, Event, EventId, Kind as EventKind, TraceContext, Verdict};
 use ringfence_model::Protocol;
 
@@ -203,7 +201,7 @@ struct Report<'a> {
     ctx: &'a Ctx<'a>,
     view: HeadView<'a>,
     asked: Asked<'a>,
-    started: Instant,
+    started: u64,
     trace: TraceContext,
 }
 
@@ -248,7 +246,7 @@ impl Report<'_> {
     }
 
     fn duration(&self) -> u64 {
-        self.ctx.worker.touch().duration_since(self.started).as_micros() as u64
+        self.ctx.worker.touch().saturating_sub(self.started)
     }
 
     fn emit(&self, callee: &str, status: u16, duration_us: u64, verdict: Verdict<'_>, id: Option<EventId>) {

@@ -96,7 +96,8 @@ enum Step {
 async fn request(ctx: &Ctx<'_>, client: &mut Client, wire: &mut Wire, head: &RequestHead) -> Step {
     let decoder = Decoder::new(head.framing(), ctx.limits);
     let keep = head.keep_alive() && !ctx.live.draining() && !ctx.worker.is_draining();
-    let mut front = Front::h1(client, decoder, head.version(), keep, head.takes_trailers());
+    let front = Front::h1(client, decoder, head.version(), keep, head.takes_trailers());
+    let mut front = front.of_method(head.method());
     match handle(ctx, HeadView::H1(head), &mut front, wire).await {
         Next::Request if front.keeps() => Step::Next,
         Next::Request | Next::Close => Step::Over,

@@ -98,7 +98,7 @@ async fn stream(
     let ctx = Ctx { worker, live, peer, forwarding, limits };
     let (parts, body) = request.into_parts();
     let end = body.is_end_stream();
-    let mut front = Front::h2(body, respond);
+    let mut front = Front::h2(body, respond).of_method(parts.method.as_str());
     match H2Head::new(parts, end, limits) {
         Ok(head) => {
             let mut wire = Wire::default();

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use ringfence_event::Verdict;
@@ -72,7 +72,7 @@ pub(crate) async fn serve_edge(worker: &Worker, live: &Live, peer: &Peer, io: Io
     )
     .await;
     if peer.counts() {
-        worker.counters.count(edge.id, Ended::Served { duration_us: started.elapsed().as_micros() as u64 });
+        worker.counters.count(edge.id, Ended::Served { duration_us: worker.touch().saturating_sub(started) });
     }
 }
 
@@ -92,7 +92,14 @@ pub(crate) async fn serve_egress(worker: &Worker, live: &Live, peer: &Peer, mut 
     let stream = match allowed.await {
         Ok(stream) => stream,
         Err(deny) => {
-            worker.counters.count(rule.id, if deny.failed { ended_badly(started) } else { Ended::Denied });
+            worker.counters.count(
+                rule.id,
+                if deny.failed {
+                    Ended::Failed { duration_us: worker.touch().saturating_sub(started) }
+                } else {
+                    Ended::Denied
+                },
+            );
             return tell_connection(worker, peer, &rule.host, false, deny.verdict());
         }
     };
@@ -100,11 +107,7 @@ pub(crate) async fn serve_egress(worker: &Worker, live: &Live, peer: &Peer, mut 
     let idle = worker.table().map_or(60_000, |t| t.limits.idle.as_millis() as u64);
     tunnel::run(worker, live, idle, End { io, read }, End { io: Io::Plain(stream), read: BytesMut::new() })
         .await;
-    worker.counters.count(rule.id, Ended::Served { duration_us: started.elapsed().as_micros() as u64 });
-}
-
-fn ended_badly(started: Instant) -> Ended {
-    Ended::Failed { duration_us: started.elapsed().as_micros() as u64 }
+    worker.counters.count(rule.id, Ended::Served { duration_us: worker.touch().saturating_sub(started) });
 }
 
 /// Ends a connection that may not be, with an event.

@@ -95,11 +95,11 @@ impl Worker {
         self.now_ms.get()
     }
 
-    /// Reads the clock.
-    pub(crate) fn touch(&self) -> Instant {
-        let now = Instant::now();
-        self.now_ms.set(now.duration_since(self.begun).as_millis() as u64);
-        now
+    /// Reads the clock: microseconds since the thread began.
+    pub(crate) fn touch(&self) -> u64 {
+        let us = self.begun.elapsed().as_micros() as u64;
+        self.now_ms.set(us / 1000);
+        us
     }
 
     pub(crate) fn emit(&self, kind: Kind<'_>) {
@@ -132,8 +132,10 @@ pub(crate) fn run(shared: Arc<Shared>, commands: mpsc::Receiver<Command>) -> std
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     let worker = Rc::new(Worker::new(shared));
-    local.block_on(&runtime, serve(worker, commands));
-    Ok(())
+    // A task of its own: what `block_on` waits for is polled at every turn of the loop.
+    local
+        .block_on(&runtime, async { tokio::task::spawn_local(serve(worker, commands)).await })
+        .map_err(std::io::Error::other)
 }
 
 async fn serve(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {

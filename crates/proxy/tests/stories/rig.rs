@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -26,7 +26,13 @@ use ringfence_tls::pki_types::CertificateDer;
 
 use crate::net::Net;
 
-pub const THREADS: usize = 2;
+/// Data-plane threads of nodes started from now on.
+pub static THREADS: AtomicUsize = AtomicUsize::new(2);
+
+fn threads() -> usize {
+    THREADS.load(Ordering::Relaxed)
+}
+
 pub const TRUST_DOMAIN: &str = "clinic.example";
 
 pub fn unix() -> u64 {
@@ -154,13 +160,13 @@ impl Rig {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let node = std::thread::spawn(move || ringfence_proxy::run(theirs, |_| Ok(())).unwrap());
         let to_node = BlockingChannel::<ToNode, FromNode>::new(ours);
-        let (mesh, mesh_fds) = listeners(loopback(0), THREADS);
-        let (gateway, gateway_fds) = listeners(loopback(0), THREADS);
+        let (mesh, mesh_fds) = listeners(loopback(0), threads());
+        let (gateway, gateway_fds) = listeners(loopback(0), threads());
         let start = Start {
             snapshot_key: control.key.verifying_key().to_spki().into(),
             data_dir: dir.path().to_owned(),
             events_dir: dir.path().join("events"),
-            threads: THREADS,
+            threads: threads(),
             node: "test".into(),
             mesh,
         };
@@ -285,7 +291,7 @@ impl Rig {
         });
         self.tell(&ToNode::ShimReady { service: service.into() });
         for port in outbound {
-            let fds = net.listen(*port, THREADS);
+            let fds = net.listen(*port, threads());
             self.listen(ListenerKind::Outbound { service: service.into(), port: *port }, &fds);
         }
         self.nets.insert(service.into(), net.clone());
