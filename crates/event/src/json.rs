@@ -135,7 +135,8 @@ fn is_plain(value: &[u8]) -> bool {
         (x | control | same(b'"') | same(b'\\') | same(0x7f)) & HIGH
     };
     let mut chunks = value.chunks_exact(8);
-    let found = chunks.by_ref().fold(0, |found, chunk| found | chunk.first_chunk().map_or(HIGH, |chunk| odd(*chunk)));
+    let found =
+        chunks.by_ref().fold(0, |found, chunk| found | chunk.first_chunk().map_or(HIGH, |chunk| odd(*chunk)));
     let rest = chunks.remainder();
     let mut last = [b' '; 8];
     last[..rest.len()].copy_from_slice(rest);

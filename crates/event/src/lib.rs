@@ -9,6 +9,7 @@
 mod class;
 mod id;
 mod json;
+mod place;
 mod query;
 mod writer;
 
@@ -17,5 +18,6 @@ pub use class::{
     Verdict,
 };
 pub use id::{EventId, TraceContext, TraceId};
+pub use place::open_own;
 pub use query::{Filter, Follow, Record, read_dir};
 pub use writer::{Emitter, Writer, WriterOptions, WriterStats};

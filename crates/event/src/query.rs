@@ -1,13 +1,14 @@
 //! Reading events back: merged over producers in order of time, filtered, followed.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
+
+use crate::place::open_believed;
 
 /// Longest line that is read; a longer one is not ours.
 const MAX_LINE: u64 = 64 * 1024;
@@ -200,7 +201,7 @@ impl Follow {
     pub fn from_now(dir: &Path, filter: Filter) -> io::Result<Self> {
         let mut offsets = HashMap::new();
         for (path, _) in files(dir, true)? {
-            let metadata = path.metadata()?;
+            let metadata = path.symlink_metadata()?;
             offsets.insert(metadata.ino(), metadata.len());
         }
         Ok(Self { dir: dir.to_owned(), filter, offsets })
@@ -213,7 +214,7 @@ impl Follow {
     pub fn poll(&mut self) -> io::Result<Vec<Record>> {
         let mut records = Vec::new();
         for (path, producer) in files(&self.dir, true)? {
-            let Ok(metadata) = path.metadata() else { continue };
+            let Ok(metadata) = path.symlink_metadata() else { continue };
             let offset = self.offsets.entry(metadata.ino()).or_insert(0);
             if metadata.len() > *offset {
                 *offset = read_from(&path, &producer, *offset, &self.filter, &mut records)?;
@@ -256,10 +257,7 @@ fn read_from(
     filter: &Filter,
     records: &mut Vec<Record>,
 ) -> io::Result<u64> {
-    let mut file = match File::open(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(offset),
-        file => file?,
-    };
+    let Some(mut file) = open_believed(path, producer)? else { return Ok(offset) };
     file.seek(SeekFrom::Start(offset))?;
     let mut reader = BufReader::new(file);
     let (mut line, mut end) = (Vec::new(), offset);

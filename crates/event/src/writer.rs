@@ -1,8 +1,7 @@
 //! Off the request path: each producing thread fills a bounded buffer, one thread moves buffers to disk.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::class::{Event, Kind, Lifecycle, LifecycleActivity, Severity};
+use crate::place::open_own;
 
 /// Bounds of a [`Writer`].
 #[derive(Clone, Debug)]
@@ -198,18 +198,14 @@ struct Log {
 
 impl Log {
     fn open(path: PathBuf, options: &WriterOptions) -> io::Result<Self> {
-        let mut file = Self::open_file(&path)?;
+        let mut file = open_own(&path)?;
         let mut size = file.metadata()?.len();
         // A crash may have cut a line in half; the next one must not be glued to it.
-        if size > 0 && !ends_with_newline(&path)? {
+        if size > 0 && !ends_with_newline(&mut file)? {
             file.write_all(b"\n")?;
             size += 1;
         }
         Ok(Self { path, file, size, limit: options.file, keep: options.keep })
-    }
-
-    fn open_file(path: &Path) -> io::Result<File> {
-        OpenOptions::new().create(true).append(true).mode(0o600).open(path)
     }
 
     fn append(&mut self, lines: &[u8]) -> io::Result<()> {
@@ -234,15 +230,14 @@ impl Log {
             }
         }
         std::fs::rename(&self.path, name(1))?;
-        self.file = Self::open_file(&self.path)?;
+        self.file = open_own(&self.path)?;
         self.size = 0;
         Ok(())
     }
 }
 
-fn ends_with_newline(path: &Path) -> io::Result<bool> {
+fn ends_with_newline(file: &mut File) -> io::Result<bool> {
     use std::io::{Read, Seek, SeekFrom};
-    let mut file = File::open(path)?;
     file.seek(SeekFrom::End(-1))?;
     let mut last = [0];
     file.read_exact(&mut last)?;

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use ringfence_channel::sys;
 pub use rustix::thread::CapabilitySet;
 
-use crate::{SandboxError, capability};
 use crate::error::Context as _;
 use crate::landlock_rules::Rules;
 use crate::seccomp::Filter;
+use crate::{SandboxError, capability};
 
 /// What a process of ours may still do.
 #[derive(Clone, Debug, Default)]

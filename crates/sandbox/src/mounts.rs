@@ -31,6 +31,12 @@ const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// Where the Workload API is found.
 pub(crate) const WORKLOAD_SOCKET: &str = "/run/ringfence/workload.sock";
 
+/// Files in each private folder: an empty one takes kernel memory that no size limit counts.
+const INODES: u32 = 131_072;
+
+/// Options of a folder that stays empty.
+const EMPTY: &str = "mode=0555,size=4k,nr_inodes=2";
+
 const RDONLY: u64 = 1;
 const NOSUID: u64 = 2;
 
@@ -108,11 +114,7 @@ pub(crate) fn build(view: &View, init: u32) -> Result<(), SandboxError> {
         let target = staged(path);
         match fs::metadata(&target) {
             Ok(m) if m.is_dir() => {
-                tmpfs(
-                    &target,
-                    "mode=0555,size=4k,nr_inodes=2",
-                    MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
-                )?;
+                tmpfs(&target, EMPTY, MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC)?;
             }
             Ok(_) => mount_bind("/dev/null", &target).step(|| format!("hide {}", path.display()))?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -129,14 +131,15 @@ pub(crate) fn enter(view: &View, owner: u32, hosts: &str) -> Result<Furnished, S
     let quiet = MountFlags::NOSUID | MountFlags::NODEV;
     make_device_folder(owner)?;
     for path in ["/tmp", "/var/tmp"] {
-        private_folder(path, "mode=1777,size=1g", quiet, view)?;
+        private_folder(path, &format!("mode=1777,size=1g,nr_inodes={INODES}"), quiet, view)?;
     }
     private_folder(
         "/run",
-        &format!("mode=0755,uid={owner},gid={owner},size=64m"),
+        &format!("mode=0755,uid={owner},gid={owner},size=64m,nr_inodes={INODES}"),
         quiet | MountFlags::NOEXEC,
         view,
     )?;
+    make_decoys(view);
     let proc = staged(Path::new("/proc"));
     make_dir(&proc)?;
     mount("proc", &proc, "proc", quiet | MountFlags::NOEXEC, None).step(|| {
@@ -156,6 +159,16 @@ pub(crate) fn enter(view: &View, owner: u32, hosts: &str) -> Result<Furnished, S
             .step(|| format!("make {} writable", rule.path.display()))?;
     }
     make_own_folder(hosts)
+}
+
+/// An empty folder also where a hidden one lies outside of all that is shown: nobody has any business there, and whoever looks
+/// for it is seen. Where none can be made there is nothing to find either.
+fn make_decoys(view: &View) {
+    for target in view.hide.iter().map(|path| staged(path)).filter(|target| !target.exists()) {
+        if make_dir(&target).is_ok() {
+            let _ = tmpfs(&target, EMPTY, MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC);
+        }
+    }
 }
 
 /// The folder of Ringfence's own files: on a writable mount that only we hold open, below a read-only one that is seen.
@@ -268,7 +281,7 @@ fn make_device_folder(owner: u32) -> Result<(), SandboxError> {
     )
     .step(|| "mount /dev/pts".into())?;
     make_dir(&dev.join("shm"))?;
-    let options = format!("mode=1777,uid={owner},size=256m");
+    let options = format!("mode=1777,uid={owner},size=256m,nr_inodes={INODES}");
     tmpfs(&dev.join("shm"), &options, MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC)
 }
 

@@ -114,7 +114,9 @@ pub(crate) fn listen(
                     hear(&listener, &reports);
                 }
             }
-            Ok((Err(why), _)) => eprintln!("ringfence: signals to PID 1 and traces of it are not told here: {why}"),
+            Ok((Err(why), _)) => {
+                eprintln!("ringfence: signals to PID 1 and traces of it are not told here: {why}")
+            }
             // It ended before it became the service, and has said why.
             Err(_) => {}
         }
@@ -173,8 +175,12 @@ pub(crate) fn watch(hidden: &[PathBuf], reports: ShimChannel) -> Result<(), Sand
     let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
     let watch = inotify::init(flags).step(|| "watch the hidden folders".into())?;
     for folder in &folders {
-        inotify::add_watch(&watch, folder.as_path(), inotify::WatchFlags::OPEN | inotify::WatchFlags::ONLYDIR)
-            .step(|| format!("watch {}", folder.display()))?;
+        inotify::add_watch(
+            &watch,
+            folder.as_path(),
+            inotify::WatchFlags::OPEN | inotify::WatchFlags::ONLYDIR,
+        )
+        .step(|| format!("watch {}", folder.display()))?;
     }
     let message = folders.iter().map(|f| name(f)).collect::<Vec<_>>().join(" or ");
     let message = format!("opened the empty folder that stands in for {message}");
@@ -200,7 +206,8 @@ fn name(path: &Path) -> String {
 
 /// Waits until a descriptor is ready or something is due; whether one is ready.
 fn wait(fds: &mut [PollFd<'_>], due: Option<Duration>) -> bool {
-    let timeout = due.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
+    let timeout =
+        due.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
     poll(fds, timeout.as_ref()).is_ok_and(|n| n > 0)
 }
 
@@ -220,7 +227,8 @@ impl Tally {
 
     /// How long until the next may be told; `None` if there is none.
     fn due(&self) -> Option<Duration> {
-        (self.waiting > 0).then(|| self.told.map_or(Duration::ZERO, |told| PAUSE.saturating_sub(told.elapsed())))
+        (self.waiting > 0)
+            .then(|| self.told.map_or(Duration::ZERO, |told| PAUSE.saturating_sub(told.elapsed())))
     }
 
     /// Tells what is due; `false` if nobody listens any more.

@@ -1,9 +1,10 @@
 //! What a service prints: into its log file, whose size is bounded, and onto the terminal of `ringfence run`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use ringfence_event::open_own;
 
 use super::places::Places;
 use super::spawn;
@@ -50,7 +51,7 @@ struct Log {
 
 impl Log {
     fn open(path: PathBuf) -> Result<Self, SandboxError> {
-        let file = open(&path).step(|| "open the service's log".into())?;
+        let file = open_own(&path).step(|| "open the service's log".into())?;
         let size = file.metadata().step(|| "look at the service's log".into())?.len();
         Ok(Self { path, file, size })
     }
@@ -58,17 +59,13 @@ impl Log {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.size + bytes.len() as u64 > LIMIT {
             std::fs::rename(&self.path, self.path.with_extension("log.1"))?;
-            self.file = open(&self.path)?;
+            self.file = open_own(&self.path)?;
             self.size = 0;
         }
         self.file.write_all(bytes)?;
         self.size += bytes.len() as u64;
         Ok(())
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub(crate) fn run(spec: &Spec, front: Front) -> Result<ExitCode, SandboxError> {
     }
     drop(on_signal);
     // What lies in the data directory is opened while we are still who started us.
-    let places = Places::open(spec)?;
+    let mut places = Places::open(spec)?;
     let view = places::view(spec)?;
     let identity = Identity::of(spec)?;
     let isolated = spec.isolation == Isolation::On;
@@ -121,7 +121,7 @@ pub(crate) fn run(spec: &Spec, front: Front) -> Result<ExitCode, SandboxError> {
         Severity::Informational,
     );
     drop(events);
-    places.clean();
+    drop(places);
     server.farewell();
     Ok(match exit {
         Some(Exit::Code(code)) => ExitCode::from(u8::try_from(code).unwrap_or(1)),

@@ -1,24 +1,31 @@
 //! The shim's places in the data directory, opened before it becomes somebody who cannot reach them by path.
 //!
-//! As root the shim takes a uid of its own, while the data directory stays root's (0700). So it keeps descriptors of the three
-//! folders it writes in, which are sticky then: a shim can rename and remove its own files there and nobody else's.
+//! As root the shim takes a uid of its own, while the data directory stays root's (0700). So it keeps descriptors of the two
+//! folders it writes in, which are sticky then: a shim can rename and remove its own files there and nobody else's. What it
+//! could put there besides, under the name of another, is not believed by whoever reads. The folder of sockets is not shared:
+//! whoever answers at a service's socket is that service to the supervisor, so the socket is bound before the uid changes.
 
 use std::fs::{self, OpenOptions};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
 use crate::mounts::View;
-use crate::spec::{FileRule, Spec};
+use crate::spec::{FileRule, Isolation, Spec, UidRange};
 use crate::{SandboxError, error::Context as _};
+
+/// Rotated event files there may be, as many as the writer keeps.
+const ROTATED: u32 = 8;
 
 /// Three folders and a name.
 #[derive(Debug)]
 pub(crate) struct Places {
     sockets: OwnedFd,
+    listener: Option<UnixListener>,
+    bound: bool,
     logs: OwnedFd,
     events: OwnedFd,
     service: String,
@@ -37,21 +44,24 @@ impl Places {
         }
         private_dir(&spec.data.join("run"))?;
         let root = rustix::process::geteuid().is_root();
-        let folder = |name: &str| {
+        let folder = |name: &str, shared: bool| {
             let path = spec.data.join(name);
             private_dir(&path)?;
             if root {
                 // Harmless: only root can traverse the data directory.
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o1777))
-                    .step(|| format!("share {} between the shims", path.display()))?;
+                let mode = if shared { 0o1777 } else { 0o700 };
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+                    .step(|| format!("set the mode of {}", path.display()))?;
             }
             rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .step(|| format!("open {}", path.display()))
         };
-        let places = Self {
-            sockets: folder("run/shim")?,
-            logs: folder("logs")?,
-            events: folder("events")?,
+        let mut places = Self {
+            sockets: folder("run/shim", false)?,
+            listener: None,
+            bound: false,
+            logs: folder("logs", true)?,
+            events: folder("events", true)?,
             service: spec.service.clone(),
         };
         let path = places.socket();
@@ -68,19 +78,21 @@ impl Places {
             }
             _ => {}
         }
-        if root {
+        if root && spec.isolation == Isolation::On {
             places.hand_over(spec)?;
         }
+        // Nobody can connect between bind and chmod: the folder is private, and umask says 0600 at once.
+        let before = rustix::process::umask(Mode::from_bits_truncate(0o177));
+        let listener = UnixListener::bind(places.socket());
+        rustix::process::umask(before);
+        places.listener = Some(listener.step(|| "make the shim's socket".into())?);
+        places.bound = true;
         Ok(places)
     }
 
-    /// The socket for supervisors.
-    pub(crate) fn listener(&self) -> Result<UnixListener, SandboxError> {
-        // Nobody can connect between bind and chmod: the folder is private, and umask says 0600 at once.
-        let before = rustix::process::umask(Mode::from_bits_truncate(0o177));
-        let listener = UnixListener::bind(self.socket());
-        rustix::process::umask(before);
-        listener.step(|| "make the shim's socket".into())
+    /// The socket for supervisors; there is one.
+    pub(crate) fn listener(&mut self) -> Result<UnixListener, SandboxError> {
+        self.listener.take().ok_or_else(|| SandboxError::Refused("the shim's socket is taken already".into()))
     }
 
     /// The folder of event logs.
@@ -93,12 +105,6 @@ impl Places {
         by_fd(&self.logs).join(format!("{}.log", self.service))
     }
 
-    /// Removes what must not be left behind.
-    pub(crate) fn clean(&self) {
-        // Already gone, or the next start removes it.
-        let _ = fs::remove_file(self.socket());
-    }
-
     fn socket(&self) -> PathBuf {
         by_fd(&self.sockets).join(format!("{}.sock", self.service))
     }
@@ -106,15 +112,47 @@ impl Places {
     /// Files of an earlier run may belong to another uid, if ranges were dealt out anew.
     fn hand_over(&self, spec: &Spec) -> Result<(), SandboxError> {
         let Some(range) = spec.uids else { return Ok(()) };
-        let files = [self.log(), self.events().join(format!("shim-{}.jsonl", self.service))];
-        for path in files {
-            if OpenOptions::new().append(true).custom_flags(libc::O_NOFOLLOW).open(&path).is_ok() {
-                std::os::unix::fs::lchown(&path, Some(range.base), Some(range.base))
-                    .step(|| format!("hand {} over", path.display()))?;
-            }
+        let rotated = (1..=ROTATED).map(|n| self.events().join(format!("shim-{}.{n}.jsonl", self.service)));
+        let files = [
+            self.log(),
+            self.log().with_extension("log.1"),
+            self.events().join(format!("shim-{}.jsonl", self.service)),
+        ];
+        for path in files.into_iter().chain(rotated) {
+            hand_over(&path, range)?;
         }
         Ok(())
     }
+}
+
+impl Drop for Places {
+    /// Removes what must not be left behind, however the shim ends.
+    fn drop(&mut self) {
+        if self.bound {
+            // With a uid of our own it is for the supervisor or the next start to remove.
+            let _ = fs::remove_file(self.socket());
+        }
+    }
+}
+
+/// Gives a file of an earlier shim to the new one, by descriptor. Shims of other services write in the same folder: what is
+/// there may be a link to a file that is nobody's to give away, and then it goes.
+fn hand_over(path: &Path, range: UidRange) -> Result<(), SandboxError> {
+    let step = || format!("hand {} over", path.display());
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = match OpenOptions::new().append(true).custom_flags(flags).open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(_) => return fs::remove_file(path).step(step),
+        Ok(file) => file,
+    };
+    let metadata = file.metadata().step(step)?;
+    let owner = metadata.uid();
+    // Only the first uid of some service's range ever was a shim's.
+    let of_a_shim = owner >= range.count && owner % range.count == range.base % range.count;
+    if !metadata.is_file() || metadata.nlink() != 1 || !of_a_shim {
+        return fs::remove_file(path).step(step);
+    }
+    std::os::unix::fs::fchown(&file, Some(range.base), Some(range.base)).step(step)
 }
 
 /// Canonical paths of what the service sees.
@@ -165,4 +203,37 @@ fn private_dir(path: &Path) -> Result<(), SandboxError> {
 
 fn by_fd(fd: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_shim_planted_is_not_given_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let range = UidRange { base: 0x5001_0000, count: 65_536 };
+        let (secret, log) = (dir.path().join("secret"), dir.path().join("portal.log"));
+        let before = |path: &Path| fs::metadata(path).unwrap().uid() != range.base;
+        fs::write(&secret, "s").unwrap();
+        std::os::unix::fs::symlink(&secret, &log).unwrap();
+        hand_over(&log, range).unwrap();
+        assert!(fs::symlink_metadata(&log).is_err() && before(&secret), "symbolic link");
+        fs::hard_link(&secret, &log).unwrap();
+        hand_over(&log, range).unwrap();
+        assert!(fs::symlink_metadata(&log).is_err() && before(&secret), "hard link");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &log,
+            rustix::fs::FileType::Fifo,
+            Mode::from_bits_truncate(0o600),
+            0,
+        )
+        .unwrap();
+        hand_over(&log, range).unwrap();
+        assert!(fs::symlink_metadata(&log).is_err(), "a pipe, which nobody reads");
+        fs::write(&log, "line").unwrap();
+        hand_over(&log, range).unwrap();
+        assert!(fs::symlink_metadata(&log).is_err(), "a file that never was a shim's");
+    }
 }

@@ -50,7 +50,7 @@ fn foreground() {
     let output = run_here(&fence).output().unwrap();
     assert_eq!(output.status.code(), Some(7), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\n");
-    assert!(!fence.socket().exists());
+    assert!(!fence.answers());
 }
 
 fn ctrl_c() {
@@ -61,7 +61,7 @@ fn ctrl_c() {
     let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     assert!(child.wait().unwrap().success());
-    assert!(!fence.socket().exists());
+    assert!(!fence.answers());
     fence.assert_nothing_left();
 }
 
@@ -135,7 +135,7 @@ fn stop() {
     let (shim, init) = (fence.shim_pid(), fence.init_pid());
     assert!(alive(shim) && alive(init));
     fence.stop();
-    assert!(!alive(shim) && !alive(init) && !fence.socket().exists());
+    assert!(!alive(shim) && !alive(init) && !fence.answers());
     fence.assert_nothing_left();
 }
 
@@ -160,7 +160,7 @@ fn sigterm() {
     let pid = rustix::process::Pid::from_raw(fence.shim_pid() as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     fence.reap();
-    assert!(!fence.socket().exists());
+    assert!(!fence.answers());
     fence.assert_nothing_left();
 }
 
@@ -269,5 +269,5 @@ fn missing_path() {
     });
     let refused = launch(&fence.spec).unwrap_err();
     assert!(refused.to_string().contains("gone does not exist"), "{refused}");
-    assert!(!fence.socket().exists());
+    assert!(!fence.answers());
 }

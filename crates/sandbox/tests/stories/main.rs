@@ -10,6 +10,7 @@ mod fence;
 mod files;
 mod life;
 mod network;
+mod sense;
 mod walls;
 
 use std::os::unix::process::CommandExt;
@@ -29,7 +30,9 @@ fn main() -> ExitCode {
         return code;
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(code) = confinement::role(&arguments).or_else(|| life::role(&arguments)) {
+    if let Some(code) =
+        confinement::role(&arguments).or_else(|| life::role(&arguments)).or_else(|| sense::role(&arguments))
+    {
         return code;
     }
     let root = rustix::process::getuid().is_root();
@@ -53,8 +56,15 @@ fn main() -> ExitCode {
 fn tell(root: bool, filters: &[&String]) -> usize {
     let teller = if root { "root" } else { "user" };
     let mut failed = 0;
-    for Story(name, story) in
-        [life::STORIES, network::STORIES, walls::STORIES, files::STORIES, confinement::STORIES].concat()
+    for Story(name, story) in [
+        life::STORIES,
+        network::STORIES,
+        walls::STORIES,
+        files::STORIES,
+        sense::STORIES,
+        confinement::STORIES,
+    ]
+    .concat()
     {
         if !filters.is_empty() && !filters.iter().any(|f| name.contains(f.as_str())) {
             continue;
