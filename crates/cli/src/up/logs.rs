@@ -41,7 +41,13 @@ impl Logs {
         let offset = std::fs::symlink_metadata(&path).map_or(0, |m| m.len());
         let colour = COLOURS[self.files.len() % COLOURS.len()];
         self.width = self.width.max(service.len());
-        self.files.entry(service.to_owned()).or_insert(Tail { path, file: None, offset, partial: Vec::new(), colour });
+        self.files.entry(service.to_owned()).or_insert(Tail {
+            path,
+            file: None,
+            offset,
+            partial: Vec::new(),
+            colour,
+        });
     }
 
     /// Prints what is new.
@@ -66,7 +72,14 @@ impl Logs {
     }
 }
 
-fn print(out: &mut dyn Write, colour: bool, width: usize, name: &str, code: u8, line: &str) -> io::Result<()> {
+fn print(
+    out: &mut dyn Write,
+    colour: bool,
+    width: usize,
+    name: &str,
+    code: u8,
+    line: &str,
+) -> io::Result<()> {
     if colour {
         writeln!(out, "\x1b[{code}m{name:width$} │\x1b[0m {line}")
     } else {

@@ -32,7 +32,9 @@ pub(crate) struct Ground<'a> {
 /// Why a service cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SpecError {
-    #[error("{position}: `{program}` of service `{service}` is neither beside the fence, nor beside ringfence, nor on the PATH")]
+    #[error(
+        "{position}: `{program}` of service `{service}` is neither beside the fence, nor beside ringfence, nor on the PATH"
+    )]
     Program { position: String, program: String, service: String },
     #[error("{position}: service `{service}` may not write to {}: it could change {what} and so declare for itself what it likes; give it a folder of its own", path.display())]
     OwnFence { position: String, service: String, path: PathBuf, what: &'static str },
@@ -84,12 +86,17 @@ pub(crate) fn spec(
 /// identity, with the line that is missing, instead of failing for a reason that nobody sees.
 ///
 /// Without isolation nobody has a hosts file of its own; the addresses, on the one loopback, are in the environment.
-pub(crate) fn hosts(isolation: Isolation, applied: &Applied, service: &Service) -> BTreeMap<String, Ipv4Addr> {
+pub(crate) fn hosts(
+    isolation: Isolation,
+    applied: &Applied,
+    service: &Service,
+) -> BTreeMap<String, Ipv4Addr> {
     let caller = number(applied, service);
-    let (of_service, of_host): (fn(u16, u16) -> Option<Ipv4Addr>, fn(u16, u16) -> Option<Ipv4Addr>) = match isolation {
-        Isolation::On => (|_, n| Some(service_ip(n)), |_, n| Some(egress_ip(n))),
-        Isolation::Off => (loopback_service_ip, loopback_egress_ip),
-    };
+    let (of_service, of_host): (fn(u16, u16) -> Option<Ipv4Addr>, fn(u16, u16) -> Option<Ipv4Addr>) =
+        match isolation {
+            Isolation::On => (|_, n| Some(service_ip(n)), |_, n| Some(egress_ip(n))),
+            Isolation::Off => (loopback_service_ip, loopback_egress_ip),
+        };
     let others = applied.services.iter().filter(|(name, _)| *name != service.name);
     let declared = applied.egress.iter().filter(|(host, _)| service.egress.iter().any(|e| e.host == *host));
     let services = others.filter_map(|(name, n)| Some((name.clone(), of_service(caller, *n)?)));
@@ -97,7 +104,12 @@ pub(crate) fn hosts(isolation: Isolation, applied: &Applied, service: &Service) 
 }
 
 /// Where listening sockets are needed.
-pub(crate) fn listeners(isolation: Isolation, fence: &Fence, applied: &Applied, service: &Service) -> Vec<Listen> {
+pub(crate) fn listeners(
+    isolation: Isolation,
+    fence: &Fence,
+    applied: &Applied,
+    service: &Service,
+) -> Vec<Listen> {
     let hosts = hosts(isolation, applied, service);
     let at = |port: u16| {
         let callable = fence.services.iter().filter(|s| s.port == Some(port) || port == 80).map(|s| &s.name);
@@ -147,8 +159,14 @@ pub(crate) struct Listen {
     pub(crate) addresses: Vec<Ipv4Addr>,
 }
 
-fn environment(ground: &Ground<'_>, fence: &Fence, applied: &Applied, service: &Service) -> BTreeMap<String, String> {
-    let path = std::env::join_paths(ground.path).map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
+fn environment(
+    ground: &Ground<'_>,
+    fence: &Fence,
+    applied: &Applied,
+    service: &Service,
+) -> BTreeMap<String, String> {
+    let path =
+        std::env::join_paths(ground.path).map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
     let mut env = BTreeMap::from([
         ("HOME".to_owned(), "/tmp".to_owned()),
         ("LANG".to_owned(), "C.UTF-8".to_owned()),
@@ -174,7 +192,10 @@ fn environment(ground: &Ground<'_>, fence: &Fence, applied: &Applied, service: &
 }
 
 fn files(ground: &Ground<'_>, service: &Service) -> Vec<FileRule> {
-    let rule = |rule: &ringfence_model::FileRule| FileRule { path: ground.folder.join(&rule.path), write: rule.write };
+    let rule = |rule: &ringfence_model::FileRule| FileRule {
+        path: ground.folder.join(&rule.path),
+        write: rule.write,
+    };
     service.files().iter().map(rule).collect()
 }
 
@@ -209,11 +230,15 @@ fn refuse_own_fence(ground: &Ground<'_>, fence: &Fence, service: &Service) -> Re
 /// The gateway's private key, where it lies among what every service sees: its folder, so that a renewed one is hidden too,
 /// unless that is the fence's own or holds the service's program.
 fn keys(ground: &Ground<'_>, fence: &Fence, command: &[String]) -> Vec<PathBuf> {
-    let Some(GatewayTls::Files { key, .. }) = fence.gateway.as_ref().map(|g| &g.tls) else { return Vec::new() };
+    let Some(GatewayTls::Files { key, .. }) = fence.gateway.as_ref().map(|g| &g.tls) else {
+        return Vec::new();
+    };
     let key = ground.folder.join(key);
     let program = command.first().map(Path::new);
     let folder = key.parent().filter(|folder| {
-        folder.starts_with(ground.folder) && *folder != ground.folder && !program.is_some_and(|p| p.starts_with(folder))
+        folder.starts_with(ground.folder)
+            && *folder != ground.folder
+            && !program.is_some_and(|p| p.starts_with(folder))
     });
     vec![folder.map_or(key.clone(), Path::to_owned)]
 }
