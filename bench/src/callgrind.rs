@@ -66,7 +66,7 @@ pub(crate) fn table(counts: &Counts) -> String {
 pub(crate) fn markdown(counts: &Counts, facts: &Facts) -> String {
     format!(
         "## Instructions per request\n\n    cargo xtask bench -- callgrind --write\n\nUser-space instructions by valgrind's callgrind, \
-         one connection: ({MANY} requests - {FEW} requests) / {}. haproxy and Envoy do not run under it.\n\n{}\n{}\n",
+         one connection: ({MANY} requests - {FEW} requests) / {}. haproxy and Envoy are not counted; Ringfence runs without its confinement, whose system calls valgrind does not know.\n\n{}\n{}\n",
         MANY - FEW,
         table(counts),
         facts.sentence()

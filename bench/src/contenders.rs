@@ -6,6 +6,7 @@ mod nginx;
 mod ringfence;
 
 use std::any::Any;
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,15 +30,15 @@ pub(crate) struct Setup<'a> {
 
 impl Setup<'_> {
     /// The proxy's program, or valgrind around it.
-    pub(crate) fn program(&self, program: &Path) -> Command {
-        let Some(file) = &self.counted_in else { return Command::new(program) };
+    pub(crate) fn program(&self, program: &Path) -> io::Result<Command> {
+        let Some(file) = &self.counted_in else { return Ok(Command::new(program)) };
         let mut command = Command::new("valgrind");
         command
             .args(["--tool=callgrind", "--quiet"])
             .arg(format!("--callgrind-out-file={}", file.display()))
             .arg(program)
-            .stderr(Stdio::null());
-        command
+            .stderr(Stdio::from(File::create(self.folder.join("error.log"))?));
+        Ok(command)
     }
 }
 

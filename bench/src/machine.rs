@@ -146,10 +146,12 @@ impl Facts {
         let info = fs::read_to_string("/proc/cpuinfo")?;
         let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
         let load = fs::read_to_string("/proc/loadavg")?;
-        let versions = contenders.iter().map(|c| Ok((c.name().to_owned(), c.version()?)));
+        let programs = contenders.iter().filter(|c| c.name() != "ringfence-mesh");
+        let versions = programs.map(|c| Ok((c.name().to_owned(), c.version()?)));
         Ok(Self {
             cpu: model.trim_start_matches(['\t', ' ', ':']).to_owned(),
-            cores: std::thread::available_parallelism()?.get(),
+            // Not what this thread may use: it is pinned.
+            cores: info.lines().filter(|line| line.starts_with("processor")).count(),
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
             load_at_end: load.split(' ').next().unwrap_or("?").to_owned(),
             versions: versions.collect::<io::Result<_>>()?,

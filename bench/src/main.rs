@@ -27,6 +27,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::case::Case;
 
+/// As in the product.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures Ringfence's proxy beside its peers.
 #[derive(Parser)]
 #[command(version)]
@@ -41,6 +45,9 @@ struct Cli {
 enum Command {
     /// Counts instructions per request with valgrind instead: slow, but the same on every machine.
     Callgrind(Callgrind),
+    /// Ringfence's node without its confinement, for valgrind, which does not know the system calls of that.
+    #[command(hide = true)]
+    Node,
 }
 
 /// What to compare, and for how long.
@@ -90,6 +97,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Some(Command::Callgrind(args)) => count(&args),
+        Some(Command::Node) => node(),
         None => compare(&cli.compare),
     };
     match done {
@@ -140,6 +148,12 @@ fn count(args: &Callgrind) -> io::Result<bool> {
         let facts = machine::Facts::read(&contenders)?;
         report::write("instructions", &callgrind::markdown(&counts, &facts))?;
     }
+    Ok(true)
+}
+
+fn node() -> io::Result<bool> {
+    let channel = ringfence_channel::stdin_channel()?;
+    ringfence_proxy::run(channel, |_| Ok(())).map_err(io::Error::other)?;
     Ok(true)
 }
 

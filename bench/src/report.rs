@@ -78,17 +78,22 @@ fn summary(outcomes: &[Outcome]) -> String {
 
 pub(crate) fn markdown(outcomes: &[Outcome], facts: &Facts, rounds: u32, seconds: f64) -> String {
     format!(
-        "## The proxy beside its peers\n\n    cargo xtask bench -- --rounds {rounds} --seconds {seconds} --write\n\n\
-         CPU time of the proxy per request, as a ratio to nginx: the median over the rounds of the ratio within each round.\n\n{}\n\
-         {}\n\nOne worker each, on a core of its own; load and upstream on others. All contenders of a case are up at once and \
-         take turns, the order reversed every other round. 32 connections (handshake 16; h2 and grpc 8 with 16 streams \
-         each), 1 KiB answers, no resumption, X25519, P-256. Contenders do what they can of the identity check in `mtls`: \
-         Envoy checks the SPIFFE ID on both hops; nginx and haproxy cannot and check the authority, and behind also a DNS name; Ringfence's \
-         gateway asks clients for no certificate (its front hop is TLS with the server's alone, which is the same work per request) and checks the \
-         SPIFFE ID behind. Ringfence runs as in the product: routes, limits, framing guard, events and metrics on. \
-         `ringfence-mesh` is the whole way of the product in one process, gateway to sidecar to service: one TLS hop more than the others do. Where `core used` is well below 100 %, the load or \
-         other work on the machine was the bottleneck, and requests/s and latency at saturation are not the proxy's; CPU per request is \
-         not affected.\n\n{}",
+        "## The proxy beside its peers\n\n    cargo xtask bench -- --rounds {rounds} --seconds \
+         {seconds} --write\n\nCPU time of the proxy per request, as a ratio to nginx: the median over \
+         the rounds of the ratio within each round.\n\n{}\n{}\n\nOne worker each, on a core of its own; \
+         load and upstream on others. All contenders of a case are up at once and take turns, the order \
+         reversed every other round. 32 connections (handshake 16; h2 and grpc 8 with 16 streams each), \
+         1 KiB answers, the load resumes no session and offers X25519 only, certificates are P-256. \
+         Contenders do what they can of the identity check in `mtls`: Envoy checks the SPIFFE ID on \
+         both hops; nginx and haproxy cannot and check the authority, and behind also a DNS name; \
+         Ringfence's gateway asks clients for no certificate (its front hop is TLS with the server's \
+         alone, which is less work per connection and the same per request) and checks the SPIFFE ID \
+         behind. Ringfence runs as in the product: routes, limits, framing guard, events and metrics \
+         on. `ringfence-mesh` is the whole way of the product in one process, gateway to sidecar to \
+         service: one TLS hop more than the others do. Where `core used` is well below 100 %, the load \
+         or other work on the machine was the bottleneck, and requests/s and latency at saturation are \
+         not the proxy's; CPU per request suffers less, but busy neighbours change how many events are \
+         handled per wake-up: quote it from a quiet machine.\n\n{}",
         summary(outcomes),
         facts.sentence(),
         text(outcomes)

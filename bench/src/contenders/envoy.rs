@@ -32,7 +32,7 @@ impl Contender for Envoy {
         let file = setup.folder.join("envoy.json");
         std::fs::write(&file, configuration(setup).to_string())?;
         let home: PathBuf = setup.folder.parent().map(Path::to_owned).unwrap_or_default();
-        let mut command = setup.program(&install::envoy(&home)?);
+        let mut command = setup.program(&install::envoy(&home)?)?;
         command
             .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"])
             .arg(file)

@@ -22,7 +22,7 @@ impl Contender for Haproxy {
     fn launch(&self, setup: &Setup<'_>) -> io::Result<Launch> {
         let file = setup.folder.join("haproxy.cfg");
         std::fs::write(&file, configuration(setup))?;
-        let mut command = setup.program(&install::debian("haproxy", "haproxy")?);
+        let mut command = setup.program(&install::debian("haproxy", "haproxy")?)?;
         command.arg("-db").arg("-q").arg("-f").arg(file);
         Ok(command.into())
     }

@@ -24,7 +24,7 @@ impl Contender for Nginx {
     fn launch(&self, setup: &Setup<'_>) -> io::Result<Launch> {
         let file = setup.folder.join("nginx.conf");
         std::fs::write(&file, configuration(setup))?;
-        let mut command = setup.program(&install::debian("nginx", "nginx-light")?);
+        let mut command = setup.program(&install::debian("nginx", "nginx-light")?)?;
         command
             .arg("-p")
             .arg(&setup.folder)

@@ -104,7 +104,8 @@ fn launch(setup: &Setup<'_>, service: &str) -> io::Result<Launch> {
         _ => fs::create_dir_all(&data)?,
     }
     let (ours, theirs) = cloexec_pair()?;
-    let mut command = setup.program(&binary()?);
+    let program = if setup.counted_in.is_some() { std::env::current_exe()? } else { binary()? };
+    let mut command = setup.program(&program)?;
     command.arg("node").stdin(Stdio::from(OwnedFd::from(theirs)));
     let supervisor = Supervisor {
         channel: BlockingChannel::new(ours),
