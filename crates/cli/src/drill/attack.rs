@@ -121,7 +121,10 @@ fn processes(pid1: bool, neighbours: &[&str]) -> Value {
         found.push(json!({ "pid": 1, "killed": false, "error": error, "traced": memory(1) | reach_into(1) }));
     }
     for neighbour in neighbours {
-        let Some((pid, start)) = neighbour.split_once(':').and_then(|(p, s)| Some((p.parse().ok()?, s))) else { continue };
+        let Some((pid, start)) = neighbour.split_once(':').and_then(|(p, s)| Some((p.parse().ok()?, s)))
+        else {
+            continue;
+        };
         // Inside a PID namespace the same number may be a process of our own.
         if start_time(pid).as_deref() != Some(start) {
             continue;

@@ -41,7 +41,8 @@ impl Score {
 
     /// One line under the description of the drill.
     pub(crate) fn verdict(&self, colour: bool) -> String {
-        let word = if self.passed() { Paint::Good.on("passed", colour) } else { Paint::Bad.on("FAILED", colour) };
+        let word =
+            if self.passed() { Paint::Good.on("passed", colour) } else { Paint::Bad.on("FAILED", colour) };
         format!("  {word}: {}\n\n", clean(&self.detail()))
     }
 }

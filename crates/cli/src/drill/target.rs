@@ -54,7 +54,9 @@ impl Target {
         let gateway = args.gateway.or_else(|| report.gateway.iter().find_map(|g| reachable(g)));
         let mesh = args.mesh.or_else(|| reachable(&report.mesh));
         let stand_in = args.gateway.is_some();
-        Ok(Self { data: data.to_owned(), fence, report, applied, client, gateway, stand_in, mesh })
+        // Inside a service only the real path stands for it.
+        let data = std::fs::canonicalize(data)?;
+        Ok(Self { data, fence, report, applied, client, gateway, stand_in, mesh })
     }
 
     pub(crate) fn data(&self) -> &Path {
@@ -87,13 +89,15 @@ impl Target {
     }
 
     pub(crate) fn mesh(&self) -> Result<SocketAddr, Unable> {
-        self.mesh.ok_or_else(|| Unable::new("the running `ringfence up` does not say where its mesh listener is"))
+        self.mesh
+            .ok_or_else(|| Unable::new("the running `ringfence up` does not say where its mesh listener is"))
     }
 
     /// Host and path of something that is reachable from outside.
     pub(crate) fn route(&self) -> Result<(String, String), Unable> {
         let gateway = self.gateway()?;
-        let route = self.fence.services.iter().filter(|s| s.protocol != Protocol::Tcp).find_map(|s| s.routes.first());
+        let route =
+            self.fence.services.iter().filter(|s| s.protocol != Protocol::Tcp).find_map(|s| s.routes.first());
         let route = route.ok_or_else(|| Unable::new("the fence has no route from outside"))?;
         Ok((route.host.clone().unwrap_or_else(|| gateway.to_string()), route.path.clone()))
     }
@@ -109,14 +113,17 @@ impl Target {
             self.pairs().find(|p| !declares(*p) && (p.callee.protocol != Protocol::Tcp) == protocol_is_http)
         };
         pair(true).or_else(|| pair(false)).ok_or_else(|| {
-            Unable::new("every service that runs here may call every other: there is no undeclared call to try")
+            Unable::new(
+                "every service that runs here may call every other: there is no undeclared call to try",
+            )
         })
     }
 
     /// A declared pair if there is one, so that only the identity decides.
     pub(crate) fn declared(&self) -> Result<Pair<'_>, Unable> {
         let pair = self.pairs().find(|p| declares(*p) && self.inhabited().any(|s| s.name == p.callee.name));
-        pair.or_else(|| self.pairs().next()).ok_or_else(|| Unable::new("the fence needs two services that run here"))
+        pair.or_else(|| self.pairs().next())
+            .ok_or_else(|| Unable::new("the fence needs two services that run here"))
     }
 
     /// A pair for dialling past the fence: the callee listens where the caller does not.
@@ -135,7 +142,8 @@ impl Target {
     pub(crate) fn strangers(&self, service: &str) -> Vec<u32> {
         let own = self.report.processes.iter().map(|p| p.pid);
         let others = self.report.services.iter().filter(|s| s.name != service).flat_map(|s| [s.shim, s.init]);
-        let mut all: Vec<u32> = own.chain(others).chain(self.inits_children(service)).filter(|pid| *pid != 0).collect();
+        let mut all: Vec<u32> =
+            own.chain(others).chain(self.inits_children(service)).filter(|pid| *pid != 0).collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -143,8 +151,14 @@ impl Target {
 
     fn inits_children(&self, service: &str) -> Vec<u32> {
         let inits = self.report.services.iter().filter(|s| s.name != service && s.init != 0).map(|s| s.init);
-        let children = |init: u32| std::fs::read_to_string(format!("/proc/{init}/task/{init}/children")).unwrap_or_default();
-        inits.flat_map(|init| children(init).split_whitespace().filter_map(|c| c.parse().ok()).collect::<Vec<_>>()).collect()
+        let children = |init: u32| {
+            std::fs::read_to_string(format!("/proc/{init}/task/{init}/children")).unwrap_or_default()
+        };
+        inits
+            .flat_map(|init| {
+                children(init).split_whitespace().filter_map(|c| c.parse().ok()).collect::<Vec<_>>()
+            })
+            .collect()
     }
 
     /// A real SVID of a service, for a moment.
@@ -155,7 +169,10 @@ impl Target {
 
     fn inhabited(&self) -> impl Iterator<Item = &Service> {
         let runs = |name: &str| {
-            self.report.services.iter().any(|s| s.name == name && s.shim != 0 && matches!(s.state.as_str(), "ready" | "starting"))
+            self.report
+                .services
+                .iter()
+                .any(|s| s.name == name && s.shim != 0 && matches!(s.state.as_str(), "ready" | "starting"))
         };
         self.fence.services.iter().filter(move |s| runs(&s.name))
     }

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ringfence_event::{Filter, Follow, Record};
-use serde_json::Value;
 
 use super::Unable;
 
@@ -61,5 +60,5 @@ pub(crate) fn is_of(record: &Record, trace: &str) -> bool {
 /// Whether an event's destination is this address and port.
 pub(crate) fn went_to(record: &Record, ip: &str, port: u16) -> bool {
     let endpoint = &record.json["dst_endpoint"];
-    endpoint["ip"] == ip && endpoint["port"] == Value::from(port)
+    endpoint["ip"] == ip && endpoint["port"] == port
 }

@@ -76,7 +76,12 @@ fn plain(socket: &mut TcpStream, bytes: &[u8], answer: &mut Answer) -> io::Resul
     Ok(())
 }
 
-fn encrypted(socket: &mut TcpStream, mut tls: ClientConnection, bytes: &[u8], answer: &mut Answer) -> io::Result<()> {
+fn encrypted(
+    socket: &mut TcpStream,
+    mut tls: ClientConnection,
+    bytes: &[u8],
+    answer: &mut Answer,
+) -> io::Result<()> {
     tls.writer().write_all(bytes)?;
     let begun = Instant::now();
     loop {
@@ -202,13 +207,29 @@ mod tests {
     #[test]
     fn an_answer_in_frames_is_told_by_its_first_verdict() {
         let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-        let head = |first: &[u8]| [&settings[..], &[0, 0, first.len() as u8, 1, 4, 0, 0, 0, 1], first].concat();
+        let head =
+            |first: &[u8]| [&settings[..], &[0, 0, first.len() as u8, 1, 4, 0, 0, 0, 1], first].concat();
         assert_eq!(http2_answer(&head(&[0x8c])), Http2::BadRequest);
         assert_eq!(http2_answer(&head(&[0x20, 0x8c])), Http2::BadRequest);
         assert_eq!(http2_answer(&head(&[0x88])), Http2::Answered);
-        assert_eq!(http2_answer(&[&settings[..], &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 1]].concat()), Http2::Reset);
+        assert_eq!(
+            http2_answer(&[&settings[..], &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 1]].concat()),
+            Http2::Reset
+        );
         assert_eq!(http2_answer(&settings), Http2::Nothing);
         assert_eq!(http2_answer(&[0xff; 12]), Http2::Nothing);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_listener_sends_is_looked_through(bytes: Vec<u8>, frames: Vec<(u8, u8, Vec<u8>)>) {
+            let framed: Vec<u8> = frames.iter().flat_map(|(kind, flags, payload)| {
+                [&(payload.len() as u32).to_be_bytes()[1..], &[*kind, *flags, 0, 0, 0, 1], payload].concat()
+            }).collect();
+            for bytes in [bytes, framed] {
+                let (_, _, _) = (http2_answer(&bytes), status(&bytes), responses(&bytes));
+            }
+        }
     }
 
     #[test]

@@ -17,7 +17,15 @@ fn an_edge_in_force_that_nobody_declared_fails_the_undeclared_call() {
     let strict = clinic.folder.join("strict.yaml");
     let lenient = std::fs::read_to_string(clinic.folder.join("ringfence.yaml")).unwrap();
     std::fs::write(&strict, lenient.replace(", mailer]", "]")).unwrap();
-    let output = clinic.ringfence(&["drill", "--json", "-f", "strict.yaml", "--data", ".ringfence", "undeclared-call"]);
+    let output = clinic.ringfence(&[
+        "drill",
+        "--json",
+        "-f",
+        "strict.yaml",
+        "--data",
+        ".ringfence",
+        "undeclared-call",
+    ]);
     let one = fails(&output, "undeclared-call");
     assert_eq!(one["reported"], false, "{one}");
 }
@@ -75,7 +83,14 @@ http.server.ThreadingHTTPServer(('', 9000), Echo).serve_forever()";
     });
     let output = clinic.ringfence(&["drill", "--json", "spoofed-header"]);
     assert_eq!(score(&output, "spoofed-header")["passed"], true, "{}", text(&output.stdout));
-    let lies = ["X-Forwarded-Client-Cert", "X-Forwarded-For", "Forwarded", "Ringfence-Caller", "Txn-Token", "X_Real_IP"];
+    let lies = [
+        "X-Forwarded-Client-Cert",
+        "X-Forwarded-For",
+        "Forwarded",
+        "Ringfence-Caller",
+        "Txn-Token",
+        "X_Real_IP",
+    ];
     let fields: Vec<String> = lies.iter().map(|name| format!("{name}: i-am-the-portal")).collect();
     let mut arguments: Vec<&str> = fields.iter().flat_map(|field| ["-H", field.as_str()]).collect();
     arguments.push("/");
@@ -164,5 +179,11 @@ exit $code
     let as_user = as_user(Who::Nobody, &binary());
     let words: Vec<PathBuf> =
         [as_user.get_program()].into_iter().chain(as_user.get_args()).map(PathBuf::from).collect();
-    command.args(["sh", "-c", SCRIPT, "sh"]).args(words).env("HOME", "/tmp").current_dir(folder).output().unwrap()
+    command
+        .args(["sh", "-c", SCRIPT, "sh"])
+        .args(words)
+        .env("HOME", "/tmp")
+        .current_dir(folder)
+        .output()
+        .unwrap()
 }

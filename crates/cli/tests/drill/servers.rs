@@ -18,7 +18,15 @@ impl Server {
     pub(crate) fn any_certificate() -> Self {
         Self::start(|folder, port| {
             let mut command = Command::new("openssl");
-            command.args(["s_server", "-accept", &format!("127.0.0.1:{port}"), "-verify", "3", "-www", "-quiet"]);
+            command.args([
+                "s_server",
+                "-accept",
+                &format!("127.0.0.1:{port}"),
+                "-verify",
+                "3",
+                "-www",
+                "-quiet",
+            ]);
             command.arg("-cert").arg(folder.join("cert.pem")).arg("-key").arg(folder.join("key.pem"));
             command
         })
@@ -50,7 +58,17 @@ while True: threading.Thread(target=serve, args=listener.accept()[:1], daemon=Tr
         let folder = std::env::temp_dir().join(format!("ringfence-server-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"])
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+                "-days",
+                "1",
+            ])
             .args(["-subj", "/CN=naive", "-keyout", "key.pem", "-out", "cert.pem"])
             .current_dir(&folder)
             .output()
@@ -63,7 +81,8 @@ while True: threading.Thread(target=serve, args=listener.accept()[:1], daemon=Tr
             .spawn()
             .unwrap();
         let server = Self { child, folder, address: format!("127.0.0.1:{port}") };
-        let listens = eventually(Duration::from_secs(10), || std::net::TcpStream::connect(&server.address).ok());
+        let listens =
+            eventually(Duration::from_secs(10), || std::net::TcpStream::connect(&server.address).ok());
         assert!(listens.is_some(), "the server does not listen");
         server
     }

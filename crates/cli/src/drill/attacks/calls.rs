@@ -17,7 +17,8 @@ pub(super) fn undeclared(target: &Target) -> Result<Outcome, Unable> {
     let found = inside::run(target, caller, &["http", &at, &format!("traceparent: {trace}")])?;
     // Over plain TCP there is nothing to answer with: the connection ends without a byte.
     let tcp = pair.callee.protocol == Protocol::Tcp;
-    let stopped = if tcp { found["bytes"] == 0 || found["error"].is_string() } else { found["status"] == 403 };
+    let stopped =
+        if tcp { found["bytes"] == 0 || found["error"].is_string() } else { found["status"] == 403 };
     let event = watch.wait(|e| {
         let same = e.caller() == caller && e.callee() == callee && rule(e) == "edge.undeclared" && e.denied();
         same && e.json["unmapped"]["missing"].is_string() && (tcp || is_of(e, id))
@@ -31,5 +32,9 @@ pub(super) fn undeclared(target: &Target) -> Result<Outcome, Unable> {
         || "no event tells of it".to_owned(),
         |e| format!("would need {}", e.json["unmapped"]["missing"].as_str().unwrap_or("")),
     );
-    Ok(Outcome { stopped, reported: event.is_some(), detail: format!("{caller} → {callee}: {answer}; {told}") })
+    Ok(Outcome {
+        stopped,
+        reported: event.is_some(),
+        detail: format!("{caller} → {callee}: {answer}; {told}"),
+    })
 }

@@ -38,11 +38,14 @@ fn dial(target: &Target, service: &str, dials: &[(&str, String, u16)]) -> Result
     let (mut stopped, mut reported) = (true, true);
     let mut details = Vec::new();
     for (protocol, address, port) in dials {
-        let at = if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
+        let at =
+            if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
         let arguments: &[&str] = if *protocol == "udp" { &["udp", &at, QUESTION] } else { &["tcp", &at] };
         let found = inside::run(target, service, arguments)?;
         let reached = found["reached"] != false;
-        let told = watch.wait(|e| e.kind() == "dial" && e.caller() == service && went_to(e, address, *port)).is_some();
+        let told = watch
+            .wait(|e| e.kind() == "dial" && e.caller() == service && went_to(e, address, *port))
+            .is_some();
         let what = if reached { "REACHED" } else { "unreachable" };
         let told_as = if told { "" } else { ", and no event tells of it" };
         details.push(format!("{at} {what}{told_as}"));

@@ -38,7 +38,9 @@ pub(super) fn smuggled(target: &Target) -> Result<Outcome, Unable> {
         if !refused {
             passed.push(variant.name);
         }
-        let framing = |e: &ringfence_event::Record| e.kind() == "call" && e.denied() && point(e) == "gateway" && rule(e) == "framing";
+        let framing = |e: &ringfence_event::Record| {
+            e.kind() == "call" && e.denied() && point(e) == "gateway" && rule(e) == "framing"
+        };
         if variant.told && watch.wait(framing).is_none() {
             untold.push(variant.name);
         }
@@ -109,7 +111,8 @@ pub(super) fn spoofed(target: &Target) -> Result<Outcome, Unable> {
     let id = &trace[3..35];
     // No service can know it; one that sends it back must have been told.
     let marker = ringfence_keys::to_hex(&ringfence_keys::random::<8>());
-    let mut request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\ntraceparent: {trace}\r\nConnection: close\r\n");
+    let mut request =
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\ntraceparent: {trace}\r\nConnection: close\r\n");
     for name in NAMES {
         let value = match name {
             "X-Forwarded-Client-Cert" => format!("URI=spiffe://{}/service/{marker}", target.trust_domain()),
@@ -125,10 +128,12 @@ pub(super) fn spoofed(target: &Target) -> Result<Outcome, Unable> {
     let reflected = answer.bytes.windows(marker.len()).any(|w| w == marker.as_bytes());
     let event = watch.wait(|e| is_of(e, id) && point(e) == "gateway");
     let corrected = event.as_ref().is_some_and(|e| {
-        rule(e) == "header.spoofed" && NAMES.iter().all(|name| e.message().contains(&name.to_ascii_lowercase()))
+        rule(e) == "header.spoofed"
+            && NAMES.iter().all(|name| e.message().contains(&name.to_ascii_lowercase()))
     });
     let refused = event.as_ref().is_some_and(ringfence_event::Record::denied);
-    let status = wire::status(&answer.bytes).map_or_else(|| "no answer".to_owned(), |s| format!("answered {s}"));
+    let status =
+        wire::status(&answer.bytes).map_or_else(|| "no answer".to_owned(), |s| format!("answered {s}"));
     let told = event.as_ref().map_or("no event tells of it", |e| e.message());
     let seen = if reflected { "the service SAW them" } else { "nothing of them came back" };
     // What the gateway says that it dropped, it has dropped: the words come from the list that the writer leaves out.

@@ -52,7 +52,10 @@ fn dial(target: &Target, pair: Pair<'_>, shown: Shown, rules: &[&str]) -> Result
     let stopped = answer.bytes.is_empty() && answer.end != End::Silent;
     let event = watch.wait(|e| {
         let source = &e.json["src_endpoint"];
-        e.kind() == "connection" && e.denied() && source["port"] == answer.local.port() && rules.contains(&rule(e))
+        e.kind() == "connection"
+            && e.denied()
+            && source["port"] == answer.local.port()
+            && rules.contains(&rule(e))
     });
     let said = match (&answer.end, answer.bytes.len()) {
         (End::Alert(alert), 0) => format!("refused with the alert {alert}"),
@@ -61,5 +64,9 @@ fn dial(target: &Target, pair: Pair<'_>, shown: Shown, rules: &[&str]) -> Result
         (_, n) => format!("answered with {n} bytes"),
     };
     let told = event.as_ref().map_or("no event gives the reason", |e| e.message());
-    Ok(Outcome { stopped, reported: event.is_some(), detail: format!("as {caller} → {callee}: {said}; {told}") })
+    Ok(Outcome {
+        stopped,
+        reported: event.is_some(),
+        detail: format!("as {caller} → {callee}: {said}; {told}"),
+    })
 }

@@ -15,15 +15,19 @@ pub(super) fn neighbour(target: &Target) -> Result<Outcome, Unable> {
         let pid = i32::try_from(pid).ok()?;
         Some(format!("{pid}:{}", attack::start_time(pid)?))
     };
-    let neighbours: Vec<String> = target.strangers(service).into_iter().filter_map(named).take(MOST).collect();
-    let arguments: Vec<&str> = ["processes", first].into_iter().chain(neighbours.iter().map(String::as_str)).collect();
+    let neighbours: Vec<String> =
+        target.strangers(service).into_iter().filter_map(named).take(MOST).collect();
+    let arguments: Vec<&str> =
+        ["processes", first].into_iter().chain(neighbours.iter().map(String::as_str)).collect();
     let mut watch = Watch::begin(&target.events())?;
     let found = inside::run(target, service, &arguments)?;
     let found = found["found"].as_array().cloned().unwrap_or_default();
     let strangers = found.iter().filter(|f| f["pid"] != 1).count();
     let harmed = found.iter().any(|f| f["killed"] == true || f["traced"] == true);
     let mut told = |what: &str| {
-        watch.wait(|e| e.kind() == "tamper" && e.caller() == service && e.json["finding_info"]["uid"] == what).is_some()
+        watch
+            .wait(|e| e.kind() == "tamper" && e.caller() == service && e.json["finding_info"]["uid"] == what)
+            .is_some()
     };
     let (signal, trace) = (told("signal"), told("trace"));
     let detail = format!(
