@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::ControlError;
+use crate::attest::Asking;
 use crate::api::{Answer, Ask, Mint, Question, Rotate, RotateWhat};
 use crate::nodes::{NodeNews, Nodes, may_hold};
 use crate::state::State;
@@ -46,6 +47,7 @@ pub(crate) struct Core {
     pub(crate) news: mpsc::Sender<WorkloadEvent>,
     pub(crate) nodes: Nodes,
     pub(crate) supervisor: Sender<FromControl>,
+    pub(crate) asking: Asking,
     pub(crate) emitter: Emitter,
     pub(crate) lives: Options,
     pub(crate) fence: Option<Fence>,
@@ -70,6 +72,10 @@ impl Core {
         message: ToControl,
         fds: Vec<OwnedFd>,
     ) -> Result<(), ControlError> {
+        if let ToControl::Attested { id, outcome } = message {
+            self.asking.answered(id, outcome, fds);
+            return Ok(());
+        }
         let mut fds = fds.into_iter();
         match (message, fds.next()) {
             (ToControl::Keeper, Some(fd)) => {
@@ -94,6 +100,7 @@ impl Core {
                 }
             }
             (ToControl::Report(report), _) => self.report = report,
+            (ToControl::Attested { .. }, _) => {}
             (ToControl::Start { .. }, _) => return Err(ControlError::Protocol("started twice")),
             (ToControl::Keeper | ToControl::Proxy { .. } | ToControl::Workload { .. }, None) => {
                 return Err(ControlError::Protocol("a descriptor is missing"));
@@ -112,6 +119,7 @@ impl Core {
         }
         let ca = Ca::start(client, self.state.store().clone(), self.lives).await?;
         let (workload, mut events) = WorkloadApi::new(ca.clone(), ringfence_ca::workload::Limits::default());
+        let workload = workload.attested_by(std::sync::Arc::new(self.asking.clone()));
         let news = self.news.clone();
         tokio::spawn(async move {
             while let Some(event) = events.recv().await {
@@ -193,6 +201,7 @@ impl Core {
             return;
         };
         let Some(sender) = self.nodes.sender(&node) else { return };
+        let Some(turn) = self.nodes.turn(&node, &subject, &spki, &proof) else { return };
         let allowed = match &self.current {
             Some((snapshot, _)) => may_hold(snapshot, &node, &subject),
             None => Err("no fence is in force yet".into()),
@@ -224,6 +233,7 @@ impl Core {
             let outcome =
                 outcome.map(|svid: IssuedSvid| Issued { chain: svid.chain, not_after: svid.not_after });
             let _ = sender.send(&ToProxy::Signed { request, outcome }, &[]).await;
+            drop(turn);
         });
     }
 

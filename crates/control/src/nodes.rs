@@ -2,14 +2,26 @@
 
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use ringfence_channel::{Channel, ChannelError, Sender};
 use ringfence_keeper::gateway_id;
 use ringfence_model::ExternalTls;
 use ringfence_snapshot::node::{FromProxy, Stats, Subject, ToProxy};
-use ringfence_snapshot::{SignedSnapshot, Snapshot, Target};
+use ringfence_snapshot::{Der, SignedSnapshot, Snapshot, Target};
 use ringfence_spiffe::{SpiffeId, TrustDomain};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// Certificates that one node may have asked for and not been answered: as many as a fence has identities, and room.
+const MAX_SIGNING: usize = 4096;
+/// Longest public key or proof of possession in a request.
+const MAX_PART: usize = 4096;
+/// Longest list of names in a request.
+const MAX_NAMES: usize = 64 * 1024;
+/// Longest text of a node that is kept.
+const MAX_TEXT: usize = 4096;
+/// Most edges whose counters are kept of one node.
+const MAX_EDGES: usize = 65_536;
 
 /// What arrives from proxies, under the name of the node whose channel it came over.
 pub(crate) type NodeNews = (String, u64, Option<FromProxy>);
@@ -30,6 +42,7 @@ struct Node {
     acknowledged: u64,
     refused: Option<String>,
     version: String,
+    signing: Arc<Semaphore>,
 }
 
 impl Nodes {
@@ -57,6 +70,7 @@ impl Nodes {
             acknowledged: 0,
             refused: None,
             version: String::new(),
+            signing: Arc::new(Semaphore::new(MAX_SIGNING)),
         };
         self.nodes.insert(name.to_owned(), node);
         Ok(())
@@ -75,13 +89,29 @@ impl Nodes {
     pub(crate) fn note(&mut self, name: &str, message: FromProxy) -> Option<FromProxy> {
         let node = self.nodes.get_mut(name)?;
         match message {
-            FromProxy::Hello { version, .. } => node.version = version,
+            FromProxy::Hello { version, .. } => node.version = cut(version),
             FromProxy::Ack { revision } => (node.acknowledged, node.refused) = (revision, None),
-            FromProxy::Nack { reason, .. } => node.refused = Some(reason),
-            FromProxy::Stats(stats) => node.stats = stats,
+            FromProxy::Nack { reason, .. } => node.refused = Some(cut(reason)),
+            FromProxy::Stats(mut stats) => {
+                stats.edges.truncate(MAX_EDGES);
+                node.stats = stats;
+            }
             sign @ FromProxy::Sign { .. } => return Some(sign),
         }
         None
+    }
+
+    /// A turn for one request of a certificate. `None` when so many are under way, or it is so large, that no honest node asks
+    /// for it: the request is dropped then, since an answer would have to wait as well.
+    pub(crate) fn turn(&self, name: &str, subject: &Subject, spki: &Der, proof: &Der) -> Option<OwnedSemaphorePermit> {
+        let named = match subject {
+            Subject::Svid(id) => id.len(),
+            Subject::Serving(hosts) => hosts.iter().map(|host| host.len() + 1).sum(),
+        };
+        if spki.0.len() > MAX_PART || proof.0.len() > MAX_PART || named > MAX_NAMES {
+            return None;
+        }
+        self.nodes.get(name)?.signing.clone().try_acquire_owned().ok()
     }
 
     pub(crate) fn sender(&self, name: &str) -> Option<Sender<ToProxy>> {
@@ -128,6 +158,13 @@ impl Nodes {
     }
 }
 
+/// A node parses what comes from outside: what it says is bounded.
+fn cut(mut text: String) -> String {
+    let end = (0..=MAX_TEXT.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    text.truncate(end);
+    text
+}
+
 /// Whether the proxy of `node` may hold a certificate for `subject`: the services behind its own shims, and the gateway.
 ///
 /// The keeper checks again that the subject is in the snapshot at all; which node it belongs to only control knows.
@@ -153,5 +190,29 @@ pub(crate) fn may_hold(snapshot: &Snapshot, node: &str, subject: &Subject) -> Re
             });
             if own || gateway.is_some_and(|g| g == id) { Ok(()) } else { refuse(text) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_that_floods_is_held_to_its_bounds() {
+        let (news, _inbox) = mpsc::channel(4);
+        let mut nodes = Nodes::new(news);
+        let (_theirs, ours) = UnixStream::pair().unwrap();
+        nodes.connect("local", ours).unwrap();
+        let (key, subject) = (Der(vec![1; 64]), Subject::Svid("spiffe://x/service/a".into()));
+        let turns: Vec<_> = (0..MAX_SIGNING).map_while(|_| nodes.turn("local", &subject, &key, &key)).collect();
+        assert_eq!(turns.len(), MAX_SIGNING);
+        assert!(nodes.turn("local", &subject, &key, &key).is_none(), "no more at once");
+        drop(turns);
+        assert!(nodes.turn("local", &subject, &key, &key).is_some());
+        let huge = Der(vec![1; MAX_PART + 1]);
+        assert!(nodes.turn("local", &subject, &huge, &key).is_none());
+        assert!(nodes.turn("local", &Subject::Serving(vec!["x".repeat(MAX_NAMES)]), &key, &key).is_none());
+        nodes.note("local", FromProxy::Nack { revision: 1, reason: "ü".repeat(MAX_TEXT) });
+        assert!(nodes.nodes["local"].refused.as_ref().unwrap().len() <= MAX_TEXT);
     }
 }
