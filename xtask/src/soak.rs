@@ -11,6 +11,9 @@ use crate::{demo, environment, tools};
 pub(crate) struct Options {
     /// Which; without it, what there is
     name: Option<String>,
+    /// How long it is to run
+    #[arg(long)]
+    seconds: Option<u64>,
     /// Passed on to the run
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -23,16 +26,35 @@ struct Soak {
     about: &'static str,
     /// Arguments of `cargo`.
     cargo: &'static [&'static str],
+    /// How long it runs, unless `--seconds` says otherwise.
+    seconds: u64,
+}
+
+/// Stories of `crates/cli/tests/load`, which run for seconds among the tests.
+macro_rules! load {
+    ($story:literal) => {
+        ["test", "--quiet", "--package", "ringfence", "--test", "load", $story, "--", "--nocapture"]
+    };
 }
 
 /// All long runs. To add one: a program that is bounded in time and exits with 1 when what it watches does not hold.
-const SOAKS: &[Soak] = &[];
+const SOAKS: &[Soak] = &[
+    Soak {
+        name: "rotation",
+        about: "2 min of load, SVIDs of 10 s, an issuing and a root rotation, a snapshot each second: no request may fail",
+        cargo: &load!("rotation"),
+        seconds: 120,
+    },
+    Soak {
+        name: "kill",
+        about: "5 min of load and random kills of Ringfence's own processes: the fence may never open, and heals",
+        cargo: &load!("kill"),
+        seconds: 300,
+    },
+];
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode, Error> {
     let Some(name) = &options.name else {
-        if SOAKS.is_empty() {
-            println!("there is no long run yet: add one to xtask/src/soak.rs");
-        }
         for soak in SOAKS {
             println!("{:<16} {}", soak.name, soak.about);
         }
@@ -47,6 +69,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Error> {
     let python = tools::python()?;
     demo::build()?;
     let mut command = cargo(soak.cargo.iter().copied());
-    command.args(&options.arguments).env("PATH", environment::search_path(&python));
+    let seconds = options.seconds.unwrap_or(soak.seconds);
+    command
+        .args(&options.arguments)
+        .env("RINGFENCE_SOAK_SECONDS", seconds.to_string())
+        .env("PATH", environment::search_path(&python));
     Ok(if status(&mut command)?.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -252,8 +252,10 @@ impl Ca {
         let due = |a: &&ringfence_keeper::protocol::AuthorityStatus| {
             a.stage == Stage::Active && now() >= renew_half(a.not_before, a.not_after)
         };
+        // What else is due does not wait for a root that is kept offline.
+        let mut issuing = Ok(());
         if status.issuing.iter().find(due).is_some() {
-            self.rotate_issuing("calendar").await?;
+            issuing = self.rotate_issuing("calendar").await.map(drop);
         }
         let retire = Step::Retire { force: false };
         let retiring = |list: &[ringfence_keeper::protocol::AuthorityStatus]| {
@@ -268,7 +270,7 @@ impl Ca {
         if retiring(&status.tokens) {
             unless_too_early(self.rotate_token("calendar", retire).await)?;
         }
-        Ok(self.0.bundle.borrow().generation != before)
+        if self.0.bundle.borrow().generation != before { Ok(true) } else { issuing.map(|()| false) }
     }
 
     fn keeper(&self) -> Arc<Client> {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use ringfence_control::{Mint, Rotate, RotateWhat};
-use ringfence_keeper::protocol::{AuthorityStatus, Stage, Status};
+use ringfence_keeper::protocol::{AuthorityStatus, Stage, Status, Step};
 use ringfence_snapshot::Der;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -34,6 +34,12 @@ enum CaCommand {
         /// The issuing CA in one step, or the root in three: run it again for the next step
         #[arg(value_enum, default_value = "issuing")]
         what: What,
+        /// Which step of a root rotation [default: the next one]
+        #[arg(long, value_enum)]
+        step: Option<RootStep>,
+        /// Drop the old root although what it signed may still be valid: it is not to be believed any more
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -41,6 +47,16 @@ enum CaCommand {
 enum What {
     Issuing,
     Root,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RootStep {
+    /// Make the new root, and have everybody believe it too
+    Prepare,
+    /// Sign with the new root
+    Activate,
+    /// Drop the old root
+    Retire,
 }
 
 #[derive(Debug, Args)]
@@ -67,7 +83,7 @@ struct Minted {
 pub(crate) fn run(args: &CaArgs, data: &Path) -> ExitCode {
     finish(match args.command {
         CaCommand::Show => show(data, args.json),
-        CaCommand::Rotate { what } => rotate(what, data, args.json),
+        CaCommand::Rotate { what, step, force } => rotate(what, step, force, data, args.json),
     })
 }
 
@@ -89,12 +105,24 @@ fn show(data: &Path, json: bool) -> Done {
     print(&Client::new(data)?.get("/v1/ca")?, json)
 }
 
-fn rotate(what: What, data: &Path, json: bool) -> Done {
+fn rotate(what: What, step: Option<RootStep>, force: bool, data: &Path, json: bool) -> Done {
+    let step = match (what, step, force) {
+        (What::Root, Some(RootStep::Retire), force) => Some(Step::Retire { force }),
+        (_, _, true) => {
+            return Err(Failure::Wrong("--force goes with `ca rotate root --step retire` only".into()));
+        }
+        (What::Issuing, Some(_), _) => {
+            return Err(Failure::Wrong("an issuing CA is rotated in one step".into()));
+        }
+        (What::Root, Some(RootStep::Prepare), _) => Some(Step::Prepare),
+        (What::Root, Some(RootStep::Activate), _) => Some(Step::Activate),
+        (_, None, _) => None,
+    };
     let what = match what {
         What::Issuing => RotateWhat::Issuing,
         What::Root => RotateWhat::Root,
     };
-    let status: Status = Client::new(data)?.post("/v1/ca/rotate", &Rotate { what })?;
+    let status: Status = Client::new(data)?.post("/v1/ca/rotate", &Rotate { what, step })?;
     print(&status, json)?;
     if !json && what == RotateWhat::Root {
         let next = if status.roots.iter().any(|r| r.stage == Stage::Prepared) {

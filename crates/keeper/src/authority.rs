@@ -214,6 +214,12 @@ impl Record {
         Ok(keyring.open_sealed(role.purpose(), &format!("{}/{}", role.label(), self.id), 1, &blob)?)
     }
 
+    /// Keeps the key, sealed.
+    pub(crate) fn seal_bytes(&mut self, keyring: &Keyring, role: Role, secret: &SecretBytes) {
+        let name = format!("{}/{}", role.label(), self.id);
+        self.key = Some(to_hex(&keyring.seal(role.purpose(), &name, 1, secret)));
+    }
+
     /// The CA of this record, with its key.
     pub(crate) fn ca(&self, signer: Signer) -> Result<Ca, AuthorityError> {
         let validity = Validity { not_before: self.not_before, not_after: self.not_after };

@@ -120,7 +120,9 @@ pub(crate) fn serving(
     key: &VerifyingKey,
     validity: Validity,
 ) -> Result<(Vec<u8>, String), CertificateError> {
-    let mut params = leaf("gateway", key, validity)?;
+    let mut params = leaf("", key, validity)?;
+    // A common name beside DNS names must be one of them, or strict clients refuse the certificate.
+    params.distinguished_name.remove(DnType::CommonName);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     for host in hosts {
         params.subject_alt_names.push(match host.parse() {

@@ -1,17 +1,19 @@
 //! The oracle: requests in, signatures or refusals out. Knows nothing of channels.
 
+mod offline;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use ringfence_keys::{
-    Keyring, KeyringError, MasterSource, Secret, SigningKey, VerifyingKey, digest, export, file, to_hex,
+    Keyring, KeyringError, MasterSource, SecretBytes, SigningKey, VerifyingKey, digest, file, to_hex,
 };
 use ringfence_snapshot::{Bundle, Der, SignedSnapshot};
 use ringfence_spiffe::TrustDomain;
 use ringfence_token::Spec;
 
-use crate::authority::{AuthorityError, Role, Signers, Stored, active};
+use crate::authority::{AuthorityError, Record, Role, Signers, Stored, active};
 use crate::certificate::Signer;
 use crate::clock::now;
 use crate::folder::{lock, make_folder, read_current};
@@ -76,7 +78,7 @@ pub struct Oracle {
     change: Mutex<()>,
     log: Mutex<Log>,
     /// A root key that was brought back from outside, with its record's id.
-    imported: Mutex<Option<(String, Secret<Vec<u8>>)>>,
+    imported: Mutex<Option<(String, SecretBytes)>>,
     counters: [AtomicU64; 6],
     /// Held for the life of the process.
     _lock: std::fs::File,
@@ -188,48 +190,6 @@ impl Oracle {
             }
         }
         answers
-    }
-
-    /// Seals the active root's key under a passphrase and forgets it here.
-    ///
-    /// # Errors
-    /// When it is offline already, the passphrase is too short, or the disk fails.
-    pub fn export_root(&self, passphrase: &Secret<String>) -> Result<Der, Refusal> {
-        let _turn = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = self.state();
-        let mut stored = state.stored.clone();
-        let root = active(&stored.roots)?;
-        if root.key.is_none() {
-            return Err(Refusal::new(RefusalCode::RootOffline, "the root is offline already"));
-        }
-        let id = root.id.clone();
-        let secret = root.unseal_bytes(&self.keyring, Role::Root)?;
-        let package = export::seal(passphrase, &format!("root/{id}"), &secret).map_err(Refusal::internal)?;
-        for root in stored.roots.iter_mut().filter(|r| r.id == id) {
-            root.key = None;
-        }
-        self.log_change("root-export", &id)?;
-        self.keep(stored)?;
-        Ok(Der(package))
-    }
-
-    /// Brings an exported root key back for as long as this process lives.
-    ///
-    /// # Errors
-    /// A wrong passphrase, or the key of another root.
-    pub fn import_root(&self, package: &Der, passphrase: &Secret<String>) -> Result<(), Refusal> {
-        let state = self.state();
-        let root = active(&state.stored.roots)?;
-        let malformed = |e: &dyn std::fmt::Display| Refusal::new(RefusalCode::Malformed, e.to_string());
-        let secret =
-            export::open(passphrase, &format!("root/{}", root.id), &package.0).map_err(|e| malformed(&e))?;
-        let key = SigningKey::from_pkcs8(root.algorithm, &secret).map_err(|e| malformed(&e))?;
-        if key.verifying_key().to_spki() != root.spki.0 {
-            return Err(Refusal::new(RefusalCode::Malformed, "this is the key of another root"));
-        }
-        self.log_change("root-import", &root.id)?;
-        *self.imported.lock().unwrap_or_else(PoisonError::into_inner) = Some((root.id.clone(), secret));
-        Ok(())
     }
 
     fn state(&self) -> Arc<State> {
@@ -419,7 +379,8 @@ impl Oracle {
         match imported.as_ref().filter(|(id, _)| *id == root.id) {
             Some((_, secret)) => SigningKey::from_pkcs8(root.algorithm, secret).map_err(Refusal::internal),
             None => {
-                Err(Refusal::new(RefusalCode::RootOffline, "the root key is kept offline: import it first"))
+                let reason = "the root key is kept offline; stop `ringfence up` and run `ringfence ca rotate issuing --package FILE` with the exported root";
+                Err(Refusal::new(RefusalCode::RootOffline, reason))
             }
         }
     }
@@ -447,7 +408,7 @@ impl Oracle {
     fn status(&self) -> Status {
         let state = self.state();
         let stored = &state.stored;
-        let list = |records: &[crate::authority::Record]| records.iter().map(|r| r.status()).collect();
+        let list = |records: &[Record]| records.iter().map(|r| r.status()).collect();
         let [x509, serving, jwt, snapshots, rotations, refused] =
             self.counters.each_ref().map(|counter| counter.load(Ordering::Relaxed));
         let tail = self.log.lock().unwrap_or_else(PoisonError::into_inner).tail().clone();

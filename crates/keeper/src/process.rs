@@ -15,7 +15,7 @@ use ringfence_channel::{BlockingChannel, ChannelError};
 use ringfence_snapshot::Der;
 
 use crate::oracle::{OpenError, Oracle};
-use crate::protocol::{Answer, Call, FromSupervisor, Start, ToSupervisor};
+use crate::protocol::{Answer, Call, FromSupervisor, Refusal, Start, ToSupervisor};
 
 /// Threads that sign. One waits for the disk while the other computes.
 const WORKERS: usize = 2;
@@ -129,17 +129,24 @@ fn serve(supervisor: &Supervisor, oracle: &Oracle, jobs: SyncSender<Job>) -> Res
                 Ok(package) => ToSupervisor::Root { package },
                 Err(e) => ToSupervisor::Failed { reason: e.to_string() },
             },
-            FromSupervisor::ImportRoot { package, passphrase } => {
-                match oracle.import_root(&package, &passphrase) {
-                    Ok(()) => ToSupervisor::Done,
-                    Err(e) => ToSupervisor::Failed { reason: e.to_string() },
-                }
+            FromSupervisor::ForgetRoot { package, passphrase } => {
+                done(oracle.forget_root(&package, &passphrase))
+            }
+            FromSupervisor::ImportRoot { package, passphrase, keep } => {
+                done(oracle.import_root(&package, &passphrase, keep))
             }
             FromSupervisor::Start(_) => {
                 ToSupervisor::Failed { reason: "the keeper is started already".into() }
             }
         };
         supervisor.send(&reply, &[])?;
+    }
+}
+
+fn done(outcome: Result<(), Refusal>) -> ToSupervisor {
+    match outcome {
+        Ok(()) => ToSupervisor::Done,
+        Err(e) => ToSupervisor::Failed { reason: e.to_string() },
     }
 }
 

@@ -28,17 +28,27 @@ pub enum FromSupervisor {
     Start(Start),
     /// The descriptor that comes with this is control's channel from now on; the one before is closed.
     Control,
-    /// Seals the root key under a passphrase, answers with it and forgets the key: the root is offline then.
+    /// Seals the root key under a passphrase and answers with it. The key stays until `ForgetRoot`.
     ExportRoot {
         /// What opens it again.
         passphrase: Secret<String>,
     },
-    /// Brings an exported root back for as long as this process lives, for a rotation.
+    /// Forgets the root key: the root is offline then. Refused unless `package`, read back from where it was put, opens
+    /// to that very key: a package that does not would be the end of the root.
+    ForgetRoot {
+        /// As answered to `ExportRoot`.
+        package: Der,
+        /// As given to `ExportRoot`.
+        passphrase: Secret<String>,
+    },
+    /// Brings an exported root back: for as long as this process lives, for a rotation, or for good.
     ImportRoot {
         /// As answered to `ExportRoot`.
         package: Der,
         /// As given to `ExportRoot`.
         passphrase: Secret<String>,
+        /// The key is sealed and kept from now on: the root is online again.
+        keep: bool,
     },
 }
 

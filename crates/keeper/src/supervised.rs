@@ -78,7 +78,7 @@ impl Supervised {
         Ok(ours)
     }
 
-    /// Takes the root key offline: answers its sealed form, which the keeper then no longer has.
+    /// The root key in sealed form, to be kept elsewhere and then given to [`Self::forget_root`].
     ///
     /// # Errors
     /// [`SupervisedError`].
@@ -90,12 +90,26 @@ impl Supervised {
         }
     }
 
-    /// Brings an exported root key back until the keeper ends.
+    /// Takes the root key offline: the keeper no longer has it, after it has seen that `package` opens to it.
     ///
     /// # Errors
     /// [`SupervisedError`].
-    pub fn import_root(&self, package: Der, passphrase: Secret<String>) -> Result<(), SupervisedError> {
-        self.channel.send(&FromSupervisor::ImportRoot { package, passphrase }, &[])?;
+    pub fn forget_root(&self, package: Der, passphrase: Secret<String>) -> Result<(), SupervisedError> {
+        self.channel.send(&FromSupervisor::ForgetRoot { package, passphrase }, &[])?;
+        self.done()
+    }
+
+    /// Brings an exported root key back: until the keeper ends, or for good (`keep`).
+    ///
+    /// # Errors
+    /// [`SupervisedError`].
+    pub fn import_root(
+        &self,
+        package: Der,
+        passphrase: Secret<String>,
+        keep: bool,
+    ) -> Result<(), SupervisedError> {
+        self.channel.send(&FromSupervisor::ImportRoot { package, passphrase, keep }, &[])?;
         self.done()
     }
 

@@ -3,14 +3,17 @@
 mod common;
 
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use common::{FENCE, keeper, now, request, serving, sign, snapshot, start_message, svid, verify};
 use ringfence_keeper::protocol::{JwtRequest, Request, ServingRequest, Stage, Step, serving_subject};
 use ringfence_keeper::{ClientError, Supervised, main_loop, verify_log};
 use ringfence_keys::{Algorithm, Secret, SigningKey, VerifyingKey, possession};
 use ringfence_snapshot::Der;
-use ringfence_spiffe::TrustDomain;
+use ringfence_spiffe::path::{Anchors, PathOptions, verify_server_name};
+use ringfence_spiffe::{CertificateDer, TrustDomain, UnixTime};
 use ringfence_token::KeySet;
+use rustls_pki_types::ServerName;
 
 const PORTAL: &str = "spiffe://clinic.example/service/portal";
 
@@ -190,6 +193,15 @@ async fn a_root_can_be_kept_offline_and_brought_back_for_a_rotation() {
     let words = || Secret::new("correct horse battery".to_owned());
     let first = serving(data.path()).await;
     let package = first.supervised.export_root(words()).unwrap();
+    // A package that does not open must not cost the root.
+    let mut damaged = package.clone();
+    let middle = damaged.0.len() / 2;
+    damaged.0[middle] ^= 1;
+    for (package, words) in [(damaged, words()), (package.clone(), Secret::new("incorrect horse".into()))] {
+        assert!(first.supervised.forget_root(package, words).is_err());
+        assert!(first.client.status().await.unwrap().roots[0].online);
+    }
+    first.supervised.forget_root(package.clone(), words()).unwrap();
     assert!(first.supervised.export_root(words()).is_err());
     svid(&first.client, Algorithm::P256, PORTAL, 60).await.unwrap();
     let refused = first.client.rotate_issuing().await.unwrap_err().to_string();
@@ -199,12 +211,21 @@ async fn a_root_can_be_kept_offline_and_brought_back_for_a_rotation() {
     let keeper = keeper(data.path());
     assert!(!keeper.client.status().await.unwrap().roots[0].online);
     assert!(keeper.client.rotate_issuing().await.is_err());
-    let wrong = keeper.supervised.import_root(package.clone(), Secret::new("incorrect horse".into()));
+    let wrong = keeper.supervised.import_root(package.clone(), Secret::new("incorrect horse".into()), false);
     assert!(wrong.unwrap_err().to_string().contains("wrong passphrase"));
-    keeper.supervised.import_root(package, words()).unwrap();
+    keeper.supervised.import_root(package.clone(), words(), false).unwrap();
     keeper.client.rotate_issuing().await.unwrap();
     let (chain, _) = svid(&keeper.client, Algorithm::P256, PORTAL, 60).await.unwrap();
     verify(&chain, &keeper.client.bundle().await.unwrap()).unwrap();
+    keeper.stop();
+
+    let keeper = self::keeper(data.path());
+    assert!(keeper.client.rotate_issuing().await.is_err(), "it was back for as long as that process lived");
+    keeper.supervised.import_root(package, words(), true).unwrap();
+    keeper.stop();
+    let keeper = self::keeper(data.path());
+    assert!(keeper.client.status().await.unwrap().roots[0].online);
+    keeper.client.rotate_issuing().await.unwrap();
 }
 
 #[tokio::test]
@@ -220,6 +241,14 @@ async fn the_gateway_gets_certificates_for_its_own_hosts_from_an_authority_of_th
     };
     let leaf = ask(&["clinic.example", "localhost", "127.0.0.1"]).await.unwrap();
     let bundle = keeper.client.bundle().await.unwrap();
+    let roots: Vec<CertificateDer<'_>> = bundle.serving.iter().map(|der| der.0.as_slice().into()).collect();
+    let (anchors, _) = Anchors::for_servers(&roots);
+    let options = PathOptions::server(&anchors, UnixTime::since_unix_epoch(Duration::from_secs(now())));
+    let certificate = CertificateDer::from(leaf.certificate.0.clone());
+    for host in ["clinic.example", "127.0.0.1"] {
+        let name = ServerName::try_from(host).unwrap();
+        verify_server_name(std::slice::from_ref(&certificate), &name, &options).unwrap();
+    }
     assert!(verify(&[leaf.certificate.0], &bundle).is_err(), "no SVID");
     assert!(!bundle.x509.iter().any(|root| bundle.serving.contains(root)));
     for foreign in [&["bank.example"][..], &["clinic.example", "bank.example"], &["*.clinic.example"], &[]] {
