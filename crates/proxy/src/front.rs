@@ -129,6 +129,11 @@ impl<'a> Front<'a> {
         }
     }
 
+    /// Whether the client has given up by now.
+    pub(crate) fn is_given_up(&mut self) -> bool {
+        self.poll_gone(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
+    }
+
     /// Tells the client to send its body.
     pub(crate) fn put_continue(&mut self) {
         if let Self::H1(front) = self

@@ -2,6 +2,8 @@
 //!
 //! route, authorize ([`Peer::authorize`]) → limit → connect → forward → respond; each may end it with a [`Deny`].
 
+use std::task::Poll;
+
 use ringfence_event::{Call, Event, EventId, Kind as EventKind, TraceContext, Verdict};
 use ringfence_model::Protocol;
 
@@ -122,7 +124,18 @@ async fn forward(
     let mut flow = Flow::default();
     let mut tried = false;
     loop {
-        let back = match open(ctx, view, front, wire, authorized, trace, tried).await {
+        let last = front.request_is_end();
+        let opened = {
+            let mut opening = std::pin::pin!(open(ctx, view, last, wire, authorized, trace, tried));
+            // Nobody waits for a connection on behalf of a client that has gone.
+            std::future::poll_fn(|cx| match opening.as_mut().poll(cx) {
+                Poll::Ready(opened) => Poll::Ready(Some(opened)),
+                Poll::Pending => front.poll_gone(cx).map(|()| None),
+            })
+            .await
+        };
+        let Some(opened) = opened else { return (Outcome::Gone, None) };
+        let back = match opened {
             Ok(back) => back,
             Err(deny) if !tried && deny.rule == "connect.failed" => {
                 tried = true;
@@ -151,7 +164,7 @@ async fn forward(
 async fn open<'b>(
     ctx: &Ctx<'b>,
     view: HeadView<'_>,
-    front: &Front<'_>,
+    last: bool,
     wire: &'b mut Wire,
     authorized: &Authorized,
     trace: &TraceContext,
@@ -168,7 +181,6 @@ async fn open<'b>(
         let scheme = if mesh { "https" } else { "http" };
         let mut request = forward_to_h2(view, scheme, view.authority(), not_copied()).map_err(malformed)?;
         ctx.forwarding.insert(view, edge, trace, request.headers_mut());
-        let last = front.request_is_end();
         let refused = |e: h2::Error| {
             Deny::failure(502, "connect.failed", format!("{} takes no stream: {e}", edge.callee))
         };

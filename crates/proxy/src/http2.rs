@@ -7,6 +7,7 @@ use std::task::Poll;
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 use h2::server::SendResponse;
+use ringfence_event::Verdict;
 
 use crate::deny::Deny;
 use crate::front::Front;
@@ -22,6 +23,11 @@ use crate::worker::Worker;
 
 /// Streams that a client may have reset while we still hold them: what a rapid reset floods.
 const MAX_RESET: usize = 32;
+
+/// Streams after which it is looked at how many of them the client gave up at once.
+const CHURN: u32 = 256;
+/// What counts as at once.
+const AT_ONCE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Serves a connection on which these bytes were read already.
 pub(crate) async fn serve(worker: &Rc<Worker>, live: &Live, peer: &Rc<Peer>, read: BytesMut, io: Io) {
@@ -41,6 +47,8 @@ pub(crate) async fn serve(worker: &Rc<Worker>, live: &Live, peer: &Rc<Peer>, rea
     let Ok(Ok(mut connection)) = live.within(handshake).await else { return };
     let forwarding = Rc::new(Forwarding::of(peer));
     let streams = Rc::new(Cell::new(0_usize));
+    let churn = Rc::new(Churn::default());
+    let most = limits.streams as usize + MAX_RESET;
     let mut leaving = false;
     live.arm(worker.now_ms() + idle);
     loop {
@@ -71,19 +79,38 @@ pub(crate) async fn serve(worker: &Rc<Worker>, live: &Live, peer: &Rc<Peer>, rea
         .await;
         let Some(Ok((request, respond))) = accepted else { return };
         live.arm(worker.now_ms() + idle);
+        // A stream that its client reset is none to the protocol any more, but it was passed on, and that was work.
+        if streams.get() >= most || churn.is_flood() {
+            drop((request, respond));
+            return calm(worker, live, peer, connection).await;
+        }
         let (worker, peer, forwarding) = (worker.clone(), peer.clone(), forwarding.clone());
-        let count = Count::new(&streams);
+        let (count, churn) = (Count::new(&streams), churn.clone());
         tokio::task::spawn_local(async move {
             let entry = worker.live.enter();
+            let begun = std::time::Instant::now();
             let ended = entry.run(stream(&worker, entry.live(), &peer, &forwarding, request, respond)).await;
-            if let Err(cut) = ended {
-                pipeline::tell_cut(&worker, &peer, entry.live(), cut);
+            match ended {
+                Err(cut) => pipeline::tell_cut(&worker, &peer, entry.live(), cut),
+                Ok(given_up) => churn.note(given_up && begun.elapsed() < AT_ONCE),
             }
             drop(count);
         });
     }
 }
 
+/// Ends a connection whose client has more undone than done.
+async fn calm(worker: &Worker, live: &Live, peer: &Peer, mut connection: h2::server::Connection<Rewind, Bytes>) {
+    let reason = "the client opens streams and resets them at once, again and again";
+    let verdict =
+        Verdict::Denied { stage: "limit", rule: "limit.resets", position: None, reason, missing: None };
+    pipeline::tell_connection(worker, peer, &peer.callee_name(worker), true, verdict);
+    connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+    live.arm(worker.now_ms() + 1_000);
+    let _ = live.within(std::future::poll_fn(|cx| connection.poll_closed(cx))).await;
+}
+
+/// Serves one stream; whether the client gave it up.
 async fn stream(
     worker: &Worker,
     live: &Live,
@@ -91,7 +118,7 @@ async fn stream(
     forwarding: &Forwarding,
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
-) {
+) -> bool {
     let table = worker.table();
     let defaults = crate::h1::Limits::default();
     let limits = table.as_ref().map_or(&defaults, |t| &t.http1);
@@ -109,6 +136,30 @@ async fn stream(
             let id = pipeline::tell_refused(worker, peer, &deny);
             answer(&ctx, &mut front, false, &deny, id).await;
         }
+    }
+    front.is_given_up()
+}
+
+/// How many of the last streams the client gave up at once.
+#[derive(Default)]
+struct Churn {
+    streams: Cell<u32>,
+    given_up: Cell<u32>,
+}
+
+impl Churn {
+    fn note(&self, given_up: bool) {
+        if self.streams.get() >= 2 * CHURN {
+            // What was long ago counts less and less.
+            self.streams.set(self.streams.get() / 2);
+            self.given_up.set(self.given_up.get() / 2);
+        }
+        self.streams.set(self.streams.get() + 1);
+        self.given_up.set(self.given_up.get() + u32::from(given_up));
+    }
+
+    fn is_flood(&self) -> bool {
+        self.streams.get() >= CHURN && self.given_up.get() > self.streams.get() / 2
     }
 }
 

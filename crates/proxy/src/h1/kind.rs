@@ -24,8 +24,9 @@ pub enum Kind {
     /// `Proxy-Authorization`, `Proxy-Authenticate` and `Proxy-Authentication-Info`.
     ProxyAuth,
     Http2Settings,
-    /// A field by which a proxy tells who called or what was asked: `Forwarded`, `X-Forwarded-*`, `X-Real-IP`,
-    /// `X-Original-URL`, `X-Rewrite-URL`.
+    /// A field by which a proxy tells who called: `Forwarded`, `X-Forwarded-*`, `X-Real-IP` and the like, `Client-Cert`
+    /// (RFC 9440); or that has a service do something else than was judged: `X-Original-URL`, `X-Rewrite-URL`,
+    /// `X-HTTP-Method-Override` and its spellings.
     Forwarding,
     /// `Ringfence-*`, and `Txn-Token`, by which services pass on for whom they act.
     Ringfence,
@@ -202,6 +203,9 @@ pub(crate) fn classify(name: &[u8]) -> Kind {
         (10, b's') => (is(name, b"set-cookie"), Kind::SetCookie),
         (10, b't') => (is(name, b"tracestate"), Kind::Tracestate),
         (11, b't') => (is(name, b"traceparent"), Kind::Traceparent),
+        (11, b'c') => (is(name, b"client-cert"), Kind::Forwarding),
+        (17, b'c') => (is(name, b"client-cert-chain"), Kind::Forwarding),
+        (14, b't') => (is(name, b"true-client-ip"), Kind::Forwarding),
         (12, b'c') => (is(name, b"content-type"), Kind::ContentType),
         (12, b'g') => (is(name, b"grpc-timeout"), Kind::GrpcTimeout),
         (13, b'a') => (is(name, b"authorization"), Kind::Authorization),
@@ -229,10 +233,18 @@ pub(crate) fn classify(name: &[u8]) -> Kind {
 
 fn is_forwarding(name: &[u8], length: usize) -> Match {
     match (begins(name, b"x-forwarded-"), length) {
-        (Match::No, 13) => is(name, b"x-rewrite-url"),
+        (Match::No, 11) => is(name, b"x-client-ip"),
+        (Match::No, 13) => either(is(name, b"x-rewrite-url"), is(name, b"x-http-method")),
         (Match::No, 14) => is(name, b"x-original-url"),
+        (Match::No, 17) => is(name, b"x-method-override"),
+        (Match::No, 19) => is(name, b"x-cluster-client-ip"),
+        (Match::No, 22) => is(name, b"x-http-method-override"),
         (matched, _) => matched,
     }
+}
+
+fn either(a: Match, b: Match) -> Match {
+    if a == Match::No { b } else { a }
 }
 
 /// A prefix, where an underscore anywhere in the name makes it an alias.
@@ -276,6 +288,24 @@ mod tests {
         }
         assert_eq!(classify(b"api_key"), Kind::Other);
         assert_eq!(classify(b"user_agent"), Kind::Other);
+    }
+
+    #[test]
+    fn whatever_speaks_for_the_caller_or_changes_what_was_judged_is_only_ours_to_set() {
+        for name in [
+            "Client-Cert",
+            "Client-Cert-Chain",
+            "True-Client-IP",
+            "X-Client-IP",
+            "X-Cluster-Client-IP",
+            "X-HTTP-Method",
+            "X-HTTP-Method-Override",
+            "X-Method-Override",
+            "X-Rewrite-URL",
+        ] {
+            assert_eq!(classify(name.as_bytes()), Kind::Forwarding, "{name}");
+            assert_eq!(classify(name.replace('-', "_").as_bytes()), Kind::Alias, "{name}");
+        }
     }
 
     #[test]

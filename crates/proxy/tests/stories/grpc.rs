@@ -278,3 +278,37 @@ fn a_rapid_reset_ends_the_connection_and_not_the_node() {
         answer.starts_with("HTTP/1.1 200").then_some(())
     });
 }
+
+#[test]
+fn a_client_that_gives_up_what_was_passed_on_again_and_again_is_told_to_calm_down() {
+    // A service that accepts and never answers.
+    let (listener, port) = crate::rig::local();
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for stream in listener.incoming().flatten() {
+            held.push(stream);
+        }
+    });
+    let rig = Rig::start(&crate::gateway::fence(port));
+    let stopped = runtime().block_on(async {
+        let mut client = client(rig.gateway).await;
+        for n in 0..1_000 {
+            let request = Request::get("http://clinic.test/slow").body(()).unwrap();
+            let Ok((response, mut send)) = client.send_request(request, true) else { return Some(n) };
+            // Time for the stream to be taken and passed on.
+            tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+            send.send_reset(h2::Reason::CANCEL);
+            drop(response);
+            client = match client.ready().await {
+                Ok(client) => client,
+                Err(e) => {
+                    assert_eq!(e.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM), "{e}");
+                    return Some(n);
+                }
+            };
+        }
+        None
+    });
+    assert!(stopped.is_some_and(|n| (200..600).contains(&n)), "{stopped:?}");
+    rig.event("the flood", |r| crate::rig::field(r, "/firewall_rule/uid") == "limit.resets");
+}
