@@ -6,8 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ringfence_sandbox::confine::{CapabilitySet, Confinement, Sockets};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use ringfence_sandbox::confine::{Confinement, Sockets};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 
 /// What programs and libraries are read from.
 const PROGRAMS: [&str; 5] = ["/usr", "/bin", "/lib", "/lib64", "/opt"];
@@ -49,22 +49,22 @@ fn keeper() -> Result<(), String> {
     ringfence_keeper::main_loop(channel, confine).map_err(|e| e.to_string())
 }
 
-/// Unix sockets for the Workload API and the control socket, which it is handed; processes are looked at through `/proc`.
+/// The Workload API's sockets and the control socket it is handed. Who calls there, the supervisor finds out: a process under
+/// Landlock can look at no other.
 fn control() -> Result<(), String> {
     prepare_runtime()?;
     let channel = ringfence_channel::stdin_channel().map_err(|e| e.to_string())?;
     let confine = |folder: &Path| {
-        let read = existing(PROGRAMS.iter().chain(&["/proc"]));
+        let read = existing(PROGRAMS.iter().chain(&["/proc/self"]));
         let events = folder.with_file_name("events");
-        // As root, callers have uids of their own, and to look at their `/proc` takes this.
-        let keep = Some(CapabilitySet::SYS_PTRACE);
-        enforce(Confinement { read, write: vec![folder.to_owned(), events], keep, ..Confinement::default() })
+        enforce(Confinement { read, write: vec![folder.to_owned(), events], ..Confinement::default() })
     };
     ringfence_control::run(channel, confine).map_err(|e| e.to_string())
 }
 
 /// TCP and UDP, no Unix sockets: nobody of this host can be reached but through channels that it was handed.
 fn node() -> Result<(), String> {
+    raise_descriptors();
     prepare_runtime()?;
     let channel = ringfence_channel::stdin_channel().map_err(|e| e.to_string())?;
     let confine = |data: &Path| {
@@ -78,6 +78,13 @@ fn node() -> Result<(), String> {
 /// The runtime library makes one socket pair per process for signals, at its first start. Confined, it could not.
 fn prepare_runtime() -> Result<(), String> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map(drop).map_err(|e| e.to_string())
+}
+
+/// As many descriptors as the system allows: a proxied connection takes up to four, and the usual soft limit of 1024 would end
+/// for all what one caller uses up. What is inherited stays if it cannot be raised.
+fn raise_descriptors() {
+    let present = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: present.maximum, ..present });
 }
 
 fn existing<'a>(paths: impl Iterator<Item = &'a &'a str>) -> Vec<PathBuf> {

@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod attest;
 mod core;
 mod nodes;
 mod state;
 pub mod supervisor;
 
 pub use crate::core::pem;
+pub use attest::look;
 pub use api::{Mint, Rotate, RotateWhat};
 
 use std::io;
@@ -107,6 +109,7 @@ async fn work(
         workloads: std::collections::HashMap::new(),
         offered: Vec::new(),
         waiting: Vec::new(),
+        asking: attest::Asking::new(supervisor.clone()),
         supervisor: supervisor.clone(),
         state,
     };

@@ -39,8 +39,33 @@ pub enum ToControl {
         /// Name and text of each file.
         files: Vec<(String, String)>,
     },
+    /// To [`FromControl::Attest`]; a caller's pidfd and, if it could be opened, its program come with it.
+    Attested {
+        /// The question's number.
+        id: u64,
+        /// Who it is, or why that is not told.
+        outcome: Result<Caller, String>,
+    },
     /// What runs, whenever it changed.
     Report(Report),
+}
+
+/// A caller of the Workload API, as the supervisor sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Caller {
+    /// Process number.
+    pub pid: u32,
+    /// User number.
+    pub uid: u32,
+    /// Group number.
+    pub gid: u32,
+    /// Inode of its network namespace.
+    pub netns: u64,
+    /// Path of its program, as it sees it.
+    pub program: String,
+    /// Its control group.
+    pub cgroup: String,
 }
 
 /// From control to the supervisor.
@@ -53,6 +78,14 @@ pub enum FromControl {
     Trust(String),
     /// How the fence was taken.
     Fence(Result<Applied, String>),
+    /// With one descriptor: a connection to the Workload API of `service`. Whoever opened it is looked at by the supervisor,
+    /// because control, under Landlock, can look at no other process.
+    Attest {
+        /// Number of the question, for its answer.
+        id: u64,
+        /// The service.
+        service: String,
+    },
     /// Somebody asked over the control socket.
     Command(Command),
     /// Control cannot go on; it will exit.

@@ -4,13 +4,13 @@
 //! everything is read through it; that the process lives after each step, by its pidfd, proves that the directory is its.
 
 use std::fs::File;
+use std::future::Future;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, statat};
-
-use super::digest::{FileKey, ProgramDigests};
 
 /// Longest cgroup file that is read.
 const CGROUP_BYTES: u64 = 4096;
@@ -53,21 +53,49 @@ pub enum AttestError {
         expected: u64,
     },
     /// It cannot be seen from here.
-    #[error("the process is in no process namespace that control can see")]
+    #[error("the process is in no process namespace that can be seen from here")]
     Unseen,
+    /// Whoever looks on our behalf says why.
+    #[error("{0}")]
+    Told(String),
 }
 
 /// A caller that was attested, with what keeps it so.
 #[derive(Debug)]
-pub(crate) struct Attested {
-    pub(crate) workload: Workload,
-    pub(crate) pidfd: OwnedFd,
+pub struct Attested {
+    /// Who it is.
+    pub workload: Workload,
+    /// The process itself, whatever happens to its number.
+    pub pidfd: OwnedFd,
     /// Its program, open, for the digest.
-    pub(crate) program: Option<(FileKey, File)>,
+    pub program: Option<File>,
+}
+
+/// What [`Attestor::attest`] gives.
+pub type Attesting = Pin<Box<dyn Future<Output = Result<Attested, AttestError>> + Send>>;
+
+/// Whoever looks at callers. A process under Landlock can look at no other process, so control has its supervisor do it.
+pub trait Attestor: std::fmt::Debug + Send + Sync {
+    /// Attests the process that connected `socket`, which is one of `service`, whose network namespace has inode `netns`.
+    fn attest(&self, socket: OwnedFd, service: &str, netns: u64) -> Attesting;
+}
+
+/// Looks itself, on a thread that may block.
+#[derive(Clone, Copy, Debug)]
+pub struct Here;
+
+impl Attestor for Here {
+    fn attest(&self, socket: OwnedFd, _: &str, netns: u64) -> Attesting {
+        let looking = tokio::task::spawn_blocking(move || attest(socket.as_fd(), netns));
+        Box::pin(async { looking.await.map_err(|e| AttestError::Io("attestation", io::Error::other(e)))? })
+    }
 }
 
 /// Attests the process that connected `socket`: it must live in the network namespace with inode `netns`.
-pub(crate) fn attest(socket: BorrowedFd<'_>, netns: u64) -> Result<Attested, AttestError> {
+///
+/// # Errors
+/// [`AttestError`]: the caller gets nothing.
+pub fn attest(socket: BorrowedFd<'_>, netns: u64) -> Result<Attested, AttestError> {
     let peer = rustix::net::sockopt::socket_peercred(socket).map_err(|e| step("peer credentials", e))?;
     let pidfd = pidfd(socket, peer.pid)?;
     let pid = pid_of(&pidfd)?;
@@ -98,7 +126,7 @@ pub(crate) fn attest(socket: BorrowedFd<'_>, netns: u64) -> Result<Attested, Att
             program: program.to_string_lossy().into_owned(),
             cgroup,
         },
-        program: file.map(File::from).and_then(|file| Some((ProgramDigests::key(&file).ok()?, file))),
+        program: file.map(File::from),
         pidfd,
     })
 }

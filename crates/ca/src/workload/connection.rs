@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
-use super::attest::{AttestError, Attested, Workload, attest};
+use super::attest::{AttestError, Attested, Attestor, Workload};
 use super::authority::Filter;
 use super::digest::ProgramDigests;
 use super::{Events, WorkloadEvent, wait_for_end};
@@ -24,6 +24,7 @@ pub(crate) struct Accept {
     pub(crate) service: Arc<str>,
     pub(crate) netns: u64,
     pub(crate) connections: usize,
+    pub(crate) attestor: Arc<dyn Attestor>,
     pub(crate) digests: ProgramDigests,
     pub(crate) events: Events,
     pub(crate) stopped: watch::Receiver<()>,
@@ -94,14 +95,9 @@ impl Accept {
         Connection { stream, peer, filter: Filter::new(), filtered: Vec::new(), read: 0, _permit: permit }
     }
 
-    /// Reads /proc on a thread that may block.
     async fn attest(&self, stream: &UnixStream) -> Result<Attested, AttestError> {
-        let socket: OwnedFd =
-            stream.as_fd().try_clone_to_owned().map_err(|e| AttestError::Io("its socket", e))?;
-        let netns = self.netns;
-        tokio::task::spawn_blocking(move || attest(socket.as_fd(), netns))
-            .await
-            .map_err(|e| AttestError::Io("attestation", io::Error::other(e)))?
+        let socket = stream.as_fd().try_clone_to_owned().map_err(|e| AttestError::Io("its socket", e))?;
+        self.attestor.attest(socket, &self.service, self.netns).await
     }
 
     /// Watches the process, and tells who it is once its program is hashed; nobody waits for that.
@@ -112,6 +108,7 @@ impl Accept {
         let (service, digests, events) = (self.service.clone(), self.digests.clone(), self.events.clone());
         let seen = workload.clone();
         tokio::spawn(async move {
+            let program = program.and_then(|file| Some((ProgramDigests::key(&file).ok()?, file)));
             let digest = match program {
                 Some((key, file)) => digests.digest(key, file).await,
                 None => None,

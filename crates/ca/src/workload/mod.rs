@@ -20,7 +20,7 @@ use ringfence_spiffe::{IdError, SpiffeId, TrustDomain};
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Server;
 
-pub use attest::{AttestError, Workload};
+pub use attest::{AttestError, Attested, Attesting, Attestor, Here, Workload, attest};
 pub use digest::ProgramDigests;
 pub use limits::Limits;
 
@@ -90,6 +90,7 @@ pub enum WorkloadEvent {
 pub struct WorkloadApi {
     ca: Ca,
     limits: Limits,
+    attestor: Arc<dyn Attestor>,
     digests: ProgramDigests,
     events: Events,
 }
@@ -132,7 +133,14 @@ impl WorkloadApi {
     pub fn new(ca: Ca, limits: Limits) -> (Self, mpsc::Receiver<WorkloadEvent>) {
         let (sender, receiver) = mpsc::channel(EVENTS);
         let events = Events { sender, dropped: Arc::default() };
-        (Self { ca, limits, digests: ProgramDigests::default(), events }, receiver)
+        let attestor = Arc::new(Here);
+        (Self { ca, limits, attestor, digests: ProgramDigests::default(), events }, receiver)
+    }
+
+    /// The same with callers looked at by `attestor`.
+    #[must_use]
+    pub fn attested_by(self, attestor: Arc<dyn Attestor>) -> Self {
+        Self { attestor, ..self }
     }
 
     /// Events that were dropped because nobody took them in time.
@@ -158,6 +166,7 @@ impl WorkloadApi {
             service: service.clone(),
             netns: socket.netns_inode,
             connections: self.limits.connections,
+            attestor: self.attestor.clone(),
             digests: self.digests.clone(),
             events: self.events.clone(),
             stopped: stopped.clone(),

@@ -245,7 +245,12 @@ impl Supervisor {
                 self.say(&format!("restarting {service}: asked for"));
                 self.services.restart(&service).await;
             }
-            News::Control(FromControl::Command(Command::Down)) => {}
+            // Without its descriptor it asks nothing.
+            News::Control(FromControl::Attest { .. } | FromControl::Command(Command::Down)) => {}
+            News::Attest { id, service, socket } => {
+                // No namespace has the number 0: without a shim, nobody is the service.
+                self.peers.attest(id, self.services.netns(&service).unwrap_or(0), socket);
+            }
             News::Control(FromControl::Fatal(reason)) => return Err(UpError::Control(reason)),
             News::Node(FromNode::Ready) => {
                 self.peers.node_ready(&self.fence).await?;

@@ -15,6 +15,8 @@ use super::shim::{ShimLink, ShimNews};
 #[derive(Debug)]
 pub(crate) enum News {
     Control(FromControl),
+    /// Control wants to know who opened a connection to a service's Workload API.
+    Attest { id: u64, service: String, socket: OwnedFd },
     Node(FromNode),
     Keeper(ringfence_keeper::protocol::ToSupervisor),
     /// A channel to one of our processes ended; its exit follows.
@@ -43,7 +45,7 @@ pub(crate) struct Sockets {
 pub(crate) fn listen<Out, In>(
     socket: std::os::unix::net::UnixStream,
     news: mpsc::Sender<News>,
-    wrap: fn(In) -> News,
+    wrap: fn(In, Vec<OwnedFd>) -> News,
 ) -> Result<Sender<Out>, ChannelError>
 where
     Out: Serialize + Send + 'static,
@@ -51,12 +53,20 @@ where
 {
     let (sender, mut receiver) = Channel::<Out, In>::new(socket)?.split();
     tokio::spawn(async move {
-        while let Ok((message, _)) = receiver.recv().await {
-            if news.send(wrap(message)).await.is_err() {
+        while let Ok((message, fds)) = receiver.recv().await {
+            if news.send(wrap(message, fds)).await.is_err() {
                 return;
             }
         }
         let _ = news.send(News::Closed).await;
     });
     Ok(sender)
+}
+
+/// What control says.
+pub(crate) fn of_control(message: FromControl, fds: Vec<OwnedFd>) -> News {
+    match (message, fds.into_iter().next()) {
+        (FromControl::Attest { id, service }, Some(socket)) => News::Attest { id, service, socket },
+        (message, _) => News::Control(message),
+    }
 }

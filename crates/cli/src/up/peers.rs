@@ -21,7 +21,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 
 use super::child::{Process, Role};
-use super::news::{News, Sockets, listen};
+use super::news::{News, Sockets, listen, of_control};
 use super::services::Services;
 use super::watch::Texts;
 use super::{Options, UpError};
@@ -98,7 +98,7 @@ impl Peers {
                 .map_err(|source| UpError::Io { what: "cannot start one of ringfence's processes", source })?;
             match role {
                 Role::Keeper => {
-                    let sender = listen(socket, self.news.clone(), News::Keeper)?;
+                    let sender = listen(socket, self.news.clone(), |said, _| News::Keeper(said))?;
                     let start = KeeperStart {
                         data: self.data.root().to_owned(),
                         master: self.master.clone(),
@@ -110,7 +110,7 @@ impl Peers {
                     self.pair_keeper_control().await?;
                 }
                 Role::Control => {
-                    let sender = listen(socket, self.news.clone(), News::Control)?;
+                    let sender = listen(socket, self.news.clone(), of_control)?;
                     let start = ToControl::Start { data: self.data.root().to_owned(), svid_life: self.svid_life };
                     tell(&sender, &start, &[self.socket.as_fd()]).await;
                     self.control = Some(sender);
@@ -119,7 +119,7 @@ impl Peers {
                     self.tell_control(&ToControl::Fence { files: texts.clone() }).await;
                 }
                 Role::Node => {
-                    self.node = Some(listen(socket, self.news.clone(), News::Node)?);
+                    self.node = Some(listen(socket, self.news.clone(), |said, _| News::Node(said))?);
                     self.node_is_ready = false;
                     self.start_node().await;
                 }
@@ -198,6 +198,19 @@ impl Peers {
         if let Some(control) = &self.control {
             tell(control, &ToControl::Workload { service, netns }, &[listener.as_fd()]).await;
         }
+    }
+
+    /// Looks for control at whoever opened `socket`; the service's network namespace is the one that its shim told us.
+    pub(crate) fn attest(&self, id: u64, netns: u64, socket: OwnedFd) {
+        let Some(control) = self.control.clone() else { return };
+        tokio::spawn(async move {
+            // Reading `/proc` may block.
+            let looking = tokio::task::spawn_blocking(move || ringfence_control::look(id, &socket, netns));
+            if let Ok((answer, fds)) = looking.await {
+                let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+                tell(&control, &answer, &fds).await;
+            }
+        });
     }
 
     /// Tells the proxy whether a service answers.

@@ -318,8 +318,14 @@ impl Services {
         for task in stopping {
             let _ = tokio::time::timeout(Duration::from_secs(15), task).await;
         }
-        // A shim removes its socket as the last thing.
+        // A shim removes its socket as the last thing. As root it has a uid of its own and cannot: then it is for us.
         for _ in 0..100 {
+            for (_, path) in self.sockets() {
+                let dead = std::os::unix::net::UnixStream::connect(&path);
+                if dead.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
+                    let _ = std::fs::remove_file(&path);
+                }
+            }
             if self.sockets().is_empty() {
                 break;
             }
