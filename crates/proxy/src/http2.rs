@@ -13,7 +13,7 @@ use crate::deny::Deny;
 use crate::front::Front;
 use crate::handle::{Ctx, answer, handle};
 use crate::headers::Forwarding;
-use crate::io::{Io, Rewind};
+use crate::io::{Gather, Io};
 use crate::live::Live;
 use crate::peer::Peer;
 use crate::pipeline;
@@ -34,6 +34,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, live: &Live, peer: &Rc<Peer>, rea
     let limits = worker.table().map(|t| t.limits.clone()).unwrap_or_default();
     let idle = limits.idle.as_millis() as u64;
     live.arm(worker.now_ms() + limits.header_time.as_millis() as u64);
+    let gather = Gather::new(read, io);
     let handshake = h2::server::Builder::new()
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
@@ -43,8 +44,8 @@ pub(crate) async fn serve(worker: &Rc<Worker>, live: &Live, peer: &Rc<Peer>, rea
         .max_concurrent_reset_streams(MAX_RESET)
         .max_pending_accept_reset_streams(MAX_RESET)
         .max_local_error_reset_streams(Some(64))
-        .handshake::<_, Bytes>(Rewind { head: read, io });
-    let Ok(Ok(mut connection)) = live.within(handshake).await else { return };
+        .handshake::<_, Bytes>(gather.clone());
+    let Ok(Ok(mut connection)) = live.within(gather.flushing(handshake)).await else { return };
     let forwarding = Rc::new(Forwarding::of(peer));
     let streams = Rc::new(Cell::new(0_usize));
     let churn = Rc::new(Churn::default());
@@ -74,7 +75,10 @@ pub(crate) async fn serve(worker: &Rc<Worker>, live: &Live, peer: &Rc<Peer>, rea
                 }
                 live.arm(worker.now_ms() + idle);
             }
-            Poll::Pending
+            match gather.poll_flush(cx) {
+                Poll::Ready(Err(_)) => Poll::Ready(None),
+                Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+            }
         })
         .await;
         let Some(Ok((request, respond))) = accepted else { return };

@@ -159,6 +159,10 @@ fn a_callee_that_fails_gives_a_problem_document_and_the_connection_goes_on() {
         assert!(said["sleep/9"]["seconds"].as_f64().unwrap() < 4.0, "{from:?}: {said}");
         assert_eq!(said["then"], "/still/good", "{from:?}: {said}");
     }
+    for (from, at) in [(From::Outside, target(&lab, From::Outside)), (From::Caller, json!({ "address": "absent", "port": 9002 }))] {
+        let said = lab.tell(from, "web_client", "head_refused", &at);
+        assert_eq!(said, json!({ "head": 503, "length": true, "then": 503, "told": 503 }), "{from:?}");
+    }
     let said = lab.tell(From::Caller, "web_client", "plain_get", &json!({ "address": "absent", "port": 9002 }));
     assert_eq!((&said["status"], &said["body"]["status"]), (&json!(503), &json!(503)), "{said}");
     let (code, body) = lab.clinic.get("/absent");

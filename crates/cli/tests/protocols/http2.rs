@@ -20,6 +20,7 @@ fn curl_speaks_http2_with_a_service_that_does_not() {
     assert_eq!(curl(&["/plain/x"]), ("/plain/x".into(), "2 200 8".into()));
     assert_eq!(curl(&["--output", "/dev/null", "/bytes/20971520"]).1, "2 200 20971520");
     assert_eq!(curl(&["--head", "/bytes/7"]).1, "2 200 0");
+    assert_eq!(curl(&["--head", "/drop"]).1, "2 502 0");
 
     // A body of 5 MiB there and back; curl sends no length for what it reads from a pipe.
     let file = lab.clinic.folder.join("large");

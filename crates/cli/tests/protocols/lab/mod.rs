@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 pub(crate) use running::{Clinic, Who, eventually, text};
 
-/// Python that a fenced service can see.
+/// Python that a fenced service can see; it gets only the packages that it is given (`-S`).
 const PYTHON: &str = "/usr/bin/python3";
 /// Where the packages of the tests lie in the fence's folder.
 const SITE: &str = "site";
@@ -123,7 +123,7 @@ fn fence(services: &str) -> String {
         // In a block mapping the second key needs a line of its own.
         let block = fence[..at].ends_with("\n    ");
         let between = if block { "\n    " } else { ", " };
-        let run = format!("run: [{PYTHON}, -B, {}]{between}env: {{ PYTHONPATH: {SITE} }}", words.join(", "));
+        let run = format!("run: [{PYTHON}, -S, -B, {}]{between}env: {{ PYTHONPATH: {SITE} }}", words.join(", "));
         fence.replace_range(at..end, &run);
     }
     fence

@@ -135,6 +135,15 @@ def head(wire):
     return {"heads": said, "then": len(wire.response()[2])}
 
 
+def head_refused(wire):
+    """The answer to a HEAD has no body, whoever gives it: what comes next is in step."""
+    wire.request("HEAD /absent")
+    status, fields, _, _ = wire.response(head_only=True)
+    wire.request("GET /absent")
+    then, _, body, _ = wire.response()
+    return {"head": status, "length": int(fields["content-length"]) > 0, "then": then, "told": json.loads(body)["status"]}
+
+
 def keep_alive(wire):
     bodies = []
     for number in range(50):
