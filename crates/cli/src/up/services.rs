@@ -53,7 +53,12 @@ struct Service {
 const STANDING: (Duration, u32) = (Duration::from_millis(50), 400);
 
 impl Services {
-    pub(crate) fn new(options: &Options, data: &DataDir, env: &Env, news: mpsc::Sender<News>) -> io::Result<Self> {
+    pub(crate) fn new(
+        options: &Options,
+        data: &DataDir,
+        env: &Env,
+        news: mpsc::Sender<News>,
+    ) -> io::Result<Self> {
         let (shim_news, mut inbox) = mpsc::channel(256);
         let forward = news.clone();
         tokio::spawn(async move {
@@ -107,7 +112,9 @@ impl Services {
     async fn connect(&mut self, service: &str, path: &std::path::Path, adopted: bool) -> bool {
         let Ok(socket) = std::os::unix::net::UnixStream::connect(path) else { return false };
         let Ok(link) = ShimLink::new(service, socket, self.shim_news.clone()) else { return false };
-        let Ok(Ok(hello)) = tokio::time::timeout(Duration::from_secs(5), link.hello()).await else { return false };
+        let Ok(Ok(hello)) = tokio::time::timeout(Duration::from_secs(5), link.hello()).await else {
+            return false;
+        };
         self.map.entry(service.to_owned()).or_default().starting = true;
         let _ = self.news.send(News::ShimUp { service: service.to_owned(), link, hello, adopted }).await;
         true
@@ -175,7 +182,9 @@ impl Services {
     /// Starts the shim of a service.
     pub(crate) fn start(&mut self, name: &str) {
         let Some(entry) = self.map.get_mut(name) else { return };
-        let Some(spec) = entry.spec.clone().filter(|_| entry.link.is_none() && !entry.starting) else { return };
+        let Some(spec) = entry.spec.clone().filter(|_| entry.link.is_none() && !entry.starting) else {
+            return;
+        };
         entry.starting = true;
         entry.failure = None;
         let (news, shim_news, path, name) =
@@ -351,7 +360,9 @@ impl Services {
     }
 
     pub(crate) fn any_starting(&self) -> bool {
-        self.map.iter().any(|(name, s)| s.starting || self.state(name).is_some_and(|s| matches!(s, State::Starting)))
+        self.map
+            .iter()
+            .any(|(name, s)| s.starting || self.state(name).is_some_and(|s| matches!(s, State::Starting)))
     }
 
     /// Every service that can be up is, or has failed.
@@ -373,7 +384,9 @@ impl Services {
                 (Kind::External { address, .. }, _, _) => ("external", address.to_string()),
                 (_, Some(status), _) => state_words(&status.state),
                 (_, None, Some(reason)) => ("failed", reason),
-                (Kind::Waits { .. }, None, _) => ("waiting", format!("for `ringfence run {} -- CMD`", service.name)),
+                (Kind::Waits { .. }, None, _) => {
+                    ("waiting", format!("for `ringfence run {} -- CMD`", service.name))
+                }
                 (_, None, None) => ("starting", String::new()),
             };
             ServiceReport {
