@@ -184,7 +184,7 @@ impl Up {
             fence: self.fence,
             data: self.data,
             isolation: if self.isolation == OnOff::On { Isolation::On } else { Isolation::Off },
-            threads: self.threads.map_or(cores.min(32), usize::from),
+            threads: self.threads.map_or_else(|| cores.min(32), usize::from),
             mesh: self.mesh,
             master: match self.master {
                 Master::File => MasterChoice::File(self.master_file),
@@ -199,8 +199,9 @@ impl Up {
 
 fn man(folder: Option<PathBuf>) -> ExitCode {
     let written = match folder {
-        Some(folder) => std::fs::create_dir_all(&folder)
-            .and_then(|()| clap_mangen::generate_to(Args::command(), &folder)),
+        Some(folder) => {
+            std::fs::create_dir_all(&folder).and_then(|()| clap_mangen::generate_to(Args::command(), &folder))
+        }
         None => clap_mangen::Man::new(Args::command()).render(&mut std::io::stdout()),
     };
     match written {

@@ -63,7 +63,13 @@ impl DataDir {
     pub(crate) fn lock(&self) -> Result<Lock, DataError> {
         let path = self.root.join("run/up.lock");
         let make = |source| DataError::Make { path: path.clone(), source };
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(make)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(make)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Lock { _file: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(DataError::Busy { path: self.root.clone() }),
@@ -122,7 +128,7 @@ impl DataDir {
 /// The folder that a fence's relative paths start from.
 pub(crate) fn fence_folder(fence: &Path) -> PathBuf {
     let folder = if fence.is_dir() { Some(fence) } else { fence.parent() };
-    folder.filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+    folder.filter(|f| !f.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")).to_owned()
 }
 
 #[cfg(test)]

@@ -43,9 +43,8 @@ pub(crate) fn dispatch(first: Option<&OsStr>) -> Option<ExitCode> {
 /// No sockets, no programs, no files but its own.
 fn keeper() -> Result<(), String> {
     let channel = ringfence_channel::stdin_channel().map_err(|e| e.to_string())?;
-    let confine = |folder: &Path| {
-        enforce(Confinement { write: vec![folder.to_owned()], ..Confinement::default() })
-    };
+    let confine =
+        |folder: &Path| enforce(Confinement { write: vec![folder.to_owned()], ..Confinement::default() });
     ringfence_keeper::main_loop(channel, confine).map_err(|e| e.to_string())
 }
 
@@ -94,7 +93,9 @@ fn existing<'a>(paths: impl Iterator<Item = &'a &'a str>) -> Vec<PathBuf> {
 fn enforce(confinement: Confinement) -> io::Result<()> {
     let confined = confinement.enforce().map_err(io::Error::other)?;
     if !confined.landlock {
-        eprintln!("ringfence: this kernel has no Landlock: file access of ringfence's own processes is not confined");
+        eprintln!(
+            "ringfence: this kernel has no Landlock: file access of ringfence's own processes is not confined"
+        );
     }
     Ok(())
 }

@@ -67,7 +67,9 @@ impl Asking {
         }
         let asked = self.supervisor.send(&FromControl::Attest { id, service }, &[socket.as_fd()]).await;
         let outcome = match asked {
-            Ok(()) => tokio::time::timeout(PATIENCE, answer).await.map_err(|_| told("the supervisor did not answer in time")),
+            Ok(()) => tokio::time::timeout(PATIENCE, answer)
+                .await
+                .map_err(|_| told("the supervisor did not answer in time")),
             Err(e) => Err(AttestError::Told(e.to_string())),
         };
         self.waiting().remove(&id);

@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::ControlError;
-use crate::attest::Asking;
 use crate::api::{Answer, Ask, Mint, Question, Rotate, RotateWhat};
+use crate::attest::Asking;
 use crate::nodes::{NodeNews, Nodes, may_hold};
 use crate::state::State;
 use crate::supervisor::{Applied, Command, FromControl, Report, ToControl};
@@ -201,7 +201,10 @@ impl Core {
             return;
         };
         let Some(sender) = self.nodes.sender(&node) else { return };
-        let Some(turn) = self.nodes.turn(&node, &subject, &spki, &proof) else { return };
+        let Some(turn) = self.nodes.turn(&node, &subject, &spki, &proof) else {
+            let reason = "the node asks for more than any honest one does: a request was dropped";
+            return self.entity("certificate", &node, 1, false, reason);
+        };
         let allowed = match &self.current {
             Some((snapshot, _)) => may_hold(snapshot, &node, &subject),
             None => Err("no fence is in force yet".into()),

@@ -13,8 +13,8 @@ mod state;
 pub mod supervisor;
 
 pub use crate::core::pem;
-pub use attest::look;
 pub use api::{Mint, Rotate, RotateWhat};
+pub use attest::look;
 
 use std::io;
 use std::os::unix::net::UnixStream;

@@ -103,7 +103,13 @@ impl Nodes {
 
     /// A turn for one request of a certificate. `None` when so many are under way, or it is so large, that no honest node asks
     /// for it: the request is dropped then, since an answer would have to wait as well.
-    pub(crate) fn turn(&self, name: &str, subject: &Subject, spki: &Der, proof: &Der) -> Option<OwnedSemaphorePermit> {
+    pub(crate) fn turn(
+        &self,
+        name: &str,
+        subject: &Subject,
+        spki: &Der,
+        proof: &Der,
+    ) -> Option<OwnedSemaphorePermit> {
         let named = match subject {
             Subject::Svid(id) => id.len(),
             Subject::Serving(hosts) => hosts.iter().map(|host| host.len() + 1).sum(),
@@ -204,7 +210,8 @@ mod tests {
         let (_theirs, ours) = UnixStream::pair().unwrap();
         nodes.connect("local", ours).unwrap();
         let (key, subject) = (Der(vec![1; 64]), Subject::Svid("spiffe://x/service/a".into()));
-        let turns: Vec<_> = (0..MAX_SIGNING).map_while(|_| nodes.turn("local", &subject, &key, &key)).collect();
+        let turns: Vec<_> =
+            (0..MAX_SIGNING).map_while(|_| nodes.turn("local", &subject, &key, &key)).collect();
         assert_eq!(turns.len(), MAX_SIGNING);
         assert!(nodes.turn("local", &subject, &key, &key).is_none(), "no more at once");
         drop(turns);

@@ -39,7 +39,7 @@ pub(crate) fn run(args: WhyArgs, env: &Env) -> ExitCode {
         }
         return match DataDir::locate(&args.fence, args.data.as_deref()) {
             Ok(data) => {
-                view::why::run(&args.from, args.json, data.root(), &fence_folder(&args.fence), env.colour)
+                view::why::run(&args.from, args.json, data.root(), fence_folder(&args.fence), env.colour)
             }
             Err(error) => fail(CANNOT, &format!("cannot find the data directory: {error}")),
         };

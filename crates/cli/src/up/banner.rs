@@ -5,7 +5,8 @@ use ringfence_model::{Fence, GatewayTls};
 use crate::data::DataDir;
 
 pub(crate) fn text(fence: &Fence, data: &DataDir, (ready, all): (usize, usize)) -> String {
-    let mut lines = vec![format!("{} is up: {ready} of {all} services ready, {} edges", fence.name, edges(fence))];
+    let mut lines =
+        vec![format!("{} is up: {ready} of {all} services ready, {} edges", fence.name, edges(fence))];
     if let Some(gateway) = &fence.gateway {
         let scheme = if matches!(gateway.tls, GatewayTls::Off) { "http" } else { "https" };
         for address in &gateway.listen {

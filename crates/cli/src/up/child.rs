@@ -44,7 +44,15 @@ impl Role {
 
 impl Process {
     pub(crate) fn new(role: Role) -> Self {
-        Self { role, child: None, pid: 0, restarts: 0, started: UNIX_EPOCH, failures: 0, next: Some(Instant::now()) }
+        Self {
+            role,
+            child: None,
+            pid: 0,
+            restarts: 0,
+            started: UNIX_EPOCH,
+            failures: 0,
+            next: Some(Instant::now()),
+        }
     }
 
     /// Starts it; what comes back is our end of its channel.
@@ -71,15 +79,15 @@ impl Process {
     /// Waits for its end; for ever while it does not run.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         loop {
-            if let Some(child) = &mut self.child {
-                if let Ok(status) = child.wait().await {
-                    self.child = None;
-                    self.pid = 0;
-                    self.failures = if self.age() > Duration::from_secs(10) { 1 } else { self.failures + 1 };
-                    let pause = Duration::from_millis(100 << self.failures.min(7));
-                    self.next = Some(Instant::now() + if self.failures == 1 { Duration::ZERO } else { pause });
-                    return status;
-                }
+            if let Some(child) = &mut self.child
+                && let Ok(status) = child.wait().await
+            {
+                self.child = None;
+                self.pid = 0;
+                self.failures = if self.age() > Duration::from_secs(10) { 1 } else { self.failures + 1 };
+                let pause = Duration::from_millis(100 << self.failures.min(7));
+                self.next = Some(Instant::now() + if self.failures == 1 { Duration::ZERO } else { pause });
+                return status;
             }
             std::future::pending::<()>().await;
         }
@@ -96,10 +104,10 @@ impl Process {
 
     /// Ends it: a moment to end by itself (its channel was closed or it was told), then for sure.
     pub(crate) async fn stop(&mut self, grace: Duration) {
-        if let Some(child) = &mut self.child {
-            if tokio::time::timeout(grace, child.wait()).await.is_err() {
-                let _ = child.kill().await;
-            }
+        if let Some(child) = &mut self.child
+            && tokio::time::timeout(grace, child.wait()).await.is_err()
+        {
+            let _ = child.kill().await;
         }
         (self.child, self.pid, self.next) = (None, 0, None);
     }

@@ -92,12 +92,10 @@ impl Tail {
         let mut lines = Vec::new();
         // Not `metadata`: shims write in this folder, and one that was taken over could put a link or a pipe in the log's place.
         let current = std::fs::symlink_metadata(&self.path).map(|m| m.ino()).ok();
-        if self.file.is_none() {
-            if let Some(inode) = current {
-                let mut file = open(&self.path)?;
-                file.seek(SeekFrom::Start(self.offset))?;
-                self.file = Some((inode, file));
-            }
+        if let (None, Some(inode)) = (&self.file, current) {
+            let mut file = open(&self.path)?;
+            file.seek(SeekFrom::Start(self.offset))?;
+            self.file = Some((inode, file));
         }
         let Some((inode, file)) = &mut self.file else { return Ok(lines) };
         let n = file.take(MAX_STEP).read_to_end(&mut self.partial)?;

@@ -76,7 +76,9 @@ pub(crate) enum UpError {
     Keeper(String),
     #[error("control: {0}")]
     Control(String),
-    #[error("cannot listen on {address}: {source}; is another program there, or should `gateway.listen` be another?")]
+    #[error(
+        "cannot listen on {address}: {source}; is another program there, or should `gateway.listen` be another?"
+    )]
     Listen { address: SocketAddr, source: io::Error },
     #[error("{0}")]
     Usage(String),
@@ -150,16 +152,18 @@ async fn up(options: Options, env: Env) -> Result<(), UpError> {
         }
     }
     let io = |what| move |source| UpError::Io { what, source };
-    let data =
-        DataDir::locate(&options.fence, options.data.as_deref()).map_err(io("cannot find the data directory"))?;
+    let data = DataDir::locate(&options.fence, options.data.as_deref())
+        .map_err(io("cannot find the data directory"))?;
     data.prepare()?;
     let _lock: Lock = data.lock()?;
     let (watch, texts) = Watch::new(&options.fence).map_err(io("cannot read the fence"))?;
-    let writer = Writer::open(&data.events(), "up", WriterOptions::default()).map_err(io("cannot write events"))?;
+    let writer =
+        Writer::open(&data.events(), "up", WriterOptions::default()).map_err(io("cannot write events"))?;
     let master = master(&options.master, &data, &env)?;
     let (news, inbox) = mpsc::channel(256);
     let peers = Peers::new(&options, &data, &fence, master, news.clone())?;
-    let services = Services::new(&options, &data, &env, news).map_err(io("cannot find where ringfence lies"))?;
+    let services =
+        Services::new(&options, &data, &env, news).map_err(io("cannot find where ringfence lies"))?;
     let mut supervisor = Supervisor {
         logs: Logs::new(env.colour),
         emitter: writer.emitter(),
@@ -193,7 +197,8 @@ impl Supervisor {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
         let mut reload = signal(SignalKind::hangup()).map_err(io)?;
-        let (mut look, mut tick) = (interval(Duration::from_millis(500)), interval(Duration::from_millis(100)));
+        let (mut look, mut tick) =
+            (interval(Duration::from_millis(500)), interval(Duration::from_millis(100)));
         loop {
             tokio::select! {
                 _ = interrupt.recv() => return Ok(()),
@@ -274,7 +279,9 @@ impl Supervisor {
                 self.order.settled(&service);
                 self.services.failed(&service, reason);
             }
-            News::Attached { service, sockets } => self.peers.introduce(&service, sockets, &self.services).await,
+            News::Attached { service, sockets } => {
+                self.peers.introduce(&service, sockets, &self.services).await
+            }
             News::Workload { service, listener } => {
                 if let Some(netns) = self.services.netns(&service) {
                     self.peers.serve_workload(service, netns, &listener).await;
@@ -329,7 +336,12 @@ impl Supervisor {
         if !first {
             self.say(&format!("the fence changed: revision {} is in force", applied.revision));
         }
-        self.event("fence", LifecycleActivity::Update, &format!("revision {}", applied.revision), Severity::Informational);
+        self.event(
+            "fence",
+            LifecycleActivity::Update,
+            &format!("revision {}", applied.revision),
+            Severity::Informational,
+        );
         self.rejected = None;
         self.applied = Some(applied.clone());
         if let Err(e) = self.peers.serve_gateway(&self.fence).await {
@@ -370,7 +382,12 @@ impl Supervisor {
         let report = Report {
             fence: self.fence.name.clone(),
             path: self.options.fence.clone(),
-            gateway: self.fence.gateway.iter().flat_map(|g| g.listen.iter().map(ToString::to_string)).collect(),
+            gateway: self
+                .fence
+                .gateway
+                .iter()
+                .flat_map(|g| g.listen.iter().map(ToString::to_string))
+                .collect(),
             mesh: self.peers.mesh().to_string(),
             isolation: if self.options.isolation == Isolation::On { "on".into() } else { "off".into() },
             warnings: self.warnings.clone(),

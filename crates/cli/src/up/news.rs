@@ -16,20 +16,38 @@ use super::shim::{ShimLink, ShimNews};
 pub(crate) enum News {
     Control(FromControl),
     /// Control wants to know who opened a connection to a service's Workload API.
-    Attest { id: u64, service: String, socket: OwnedFd },
+    Attest {
+        id: u64,
+        service: String,
+        socket: OwnedFd,
+    },
     Node(FromNode),
     Keeper(ringfence_keeper::protocol::ToSupervisor),
     /// A channel to one of our processes ended; its exit follows.
     Closed,
     Shim(ShimNews),
     /// A shim was started or found, and answers.
-    ShimUp { service: String, link: ShimLink, hello: Hello, adopted: bool },
+    ShimUp {
+        service: String,
+        link: ShimLink,
+        hello: Hello,
+        adopted: bool,
+    },
     /// A shim could not be started.
-    ShimFailed { service: String, reason: String },
+    ShimFailed {
+        service: String,
+        reason: String,
+    },
     /// What a shim made for the proxy.
-    Attached { service: String, sockets: Sockets },
+    Attached {
+        service: String,
+        sockets: Sockets,
+    },
     /// The Workload API's listening socket, made in a service's mounts.
-    Workload { service: String, listener: OwnedFd },
+    Workload {
+        service: String,
+        listener: OwnedFd,
+    },
 }
 
 /// Descriptors made inside a service's namespaces.

@@ -20,8 +20,11 @@ impl Order {
     pub(crate) fn want(&mut self, fence: &Fence, names: impl IntoIterator<Item = String>) {
         let names: BTreeSet<String> = names.into_iter().collect();
         for name in &names {
-            let calls = fence.service(name).map(|s| s.calls.iter().map(|c| c.service.clone()).collect::<BTreeSet<_>>());
-            let callees = calls.unwrap_or_default().intersection(&names).filter(|c| *c != name).cloned().collect();
+            let calls = fence
+                .service(name)
+                .map(|s| s.calls.iter().map(|c| c.service.clone()).collect::<BTreeSet<_>>());
+            let callees =
+                calls.unwrap_or_default().intersection(&names).filter(|c| *c != name).cloned().collect();
             self.waiting.insert(name.clone(), callees);
         }
         self.since = Some(Instant::now());
@@ -38,11 +41,17 @@ impl Order {
     /// Takes the services that may start now. `started` are those that were started and are not ready yet.
     pub(crate) fn due(&mut self, starting: bool) -> Vec<String> {
         let impatient = self.since.is_some_and(|s| s.elapsed() > PATIENCE);
-        let mut due: Vec<String> =
-            self.waiting.iter().filter(|(_, callees)| callees.is_empty()).map(|(name, _)| name.clone()).collect();
+        let mut due: Vec<String> = self
+            .waiting
+            .iter()
+            .filter(|(_, callees)| callees.is_empty())
+            .map(|(name, _)| name.clone())
+            .collect();
         if due.is_empty() && (impatient || !starting) {
             // A cycle, or a callee that does not come up: the one that waits for the fewest goes first.
-            due.extend(self.waiting.iter().min_by_key(|(_, callees)| callees.len()).map(|(name, _)| name.clone()));
+            due.extend(
+                self.waiting.iter().min_by_key(|(_, callees)| callees.len()).map(|(name, _)| name.clone()),
+            );
         }
         for name in &due {
             self.waiting.remove(name);

@@ -92,10 +92,10 @@ impl Peers {
     pub(crate) async fn start_due(&mut self, texts: &Texts) -> Result<(), UpError> {
         let due: Vec<Role> = Role::ALL.into_iter().filter(|r| self.process(*r).due()).collect();
         for role in due {
-            let socket = self
-                .process(role)
-                .start()
-                .map_err(|source| UpError::Io { what: "cannot start one of ringfence's processes", source })?;
+            let socket = self.process(role).start().map_err(|source| UpError::Io {
+                what: "cannot start one of ringfence's processes",
+                source,
+            })?;
             match role {
                 Role::Keeper => {
                     let sender = listen(socket, self.news.clone(), |said, _| News::Keeper(said))?;
@@ -111,7 +111,8 @@ impl Peers {
                 }
                 Role::Control => {
                     let sender = listen(socket, self.news.clone(), of_control)?;
-                    let start = ToControl::Start { data: self.data.root().to_owned(), svid_life: self.svid_life };
+                    let start =
+                        ToControl::Start { data: self.data.root().to_owned(), svid_life: self.svid_life };
                     tell(&sender, &start, &[self.socket.as_fd()]).await;
                     self.control = Some(sender);
                     self.pair_keeper_control().await?;
@@ -153,11 +154,14 @@ impl Peers {
         let Some(node) = self.node.as_ref().filter(|_| self.node_is_ready) else { return Ok(()) };
         if let Some(GatewayTls::Files { cert, key }) = fence.gateway.as_ref().map(|g| &g.tls) {
             let read = |path: &std::path::Path| {
-                std::fs::read_to_string(self.folder.join(path))
-                    .map_err(|source| UpError::Io { what: "cannot read the gateway's certificate or key", source })
+                std::fs::read_to_string(self.folder.join(path)).map_err(|source| UpError::Io {
+                    what: "cannot read the gateway's certificate or key",
+                    source,
+                })
             };
             let files = (read(cert)?, read(key)?);
-            let message = ToNode::GatewayFiles { cert: files.0.clone(), key: SecretText::new(files.1.clone()) };
+            let message =
+                ToNode::GatewayFiles { cert: files.0.clone(), key: SecretText::new(files.1.clone()) };
             tell(node, &message, &[]).await;
             self.certificate = Some(files);
         }
@@ -174,7 +178,9 @@ impl Peers {
 
     /// Reads the gateway's certificate files again if they changed.
     pub(crate) async fn reload_certificate(&mut self, fence: &Fence) -> Result<(), UpError> {
-        let Some(GatewayTls::Files { cert, key }) = fence.gateway.as_ref().map(|g| &g.tls) else { return Ok(()) };
+        let Some(GatewayTls::Files { cert, key }) = fence.gateway.as_ref().map(|g| &g.tls) else {
+            return Ok(());
+        };
         let read = |path: &std::path::Path| std::fs::read_to_string(self.folder.join(path)).ok();
         let now = read(cert).zip(read(key));
         if now.is_some() && now != self.certificate { self.serve_gateway(fence).await } else { Ok(()) }
@@ -299,7 +305,9 @@ impl Peers {
     }
 
     async fn pair_control_node(&self) -> Result<(), UpError> {
-        let (Some(control), Some(node), true) = (&self.control, &self.node, self.node_is_ready) else { return Ok(()) };
+        let (Some(control), Some(node), true) = (&self.control, &self.node, self.node_is_ready) else {
+            return Ok(());
+        };
         let (a, b) = pair()?;
         tell(control, &ToControl::Proxy { node: NODE.to_owned() }, &[a.as_fd()]).await;
         tell(node, &ToNode::Control, &[b.as_fd()]).await;
@@ -351,7 +359,8 @@ fn bind(address: SocketAddr, threads: usize) -> Result<(SocketAddr, Vec<OwnedFd>
 }
 
 fn listening(address: SocketAddr) -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    let socket =
+        Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;

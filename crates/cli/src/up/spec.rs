@@ -92,11 +92,11 @@ pub(crate) fn hosts(
     service: &Service,
 ) -> BTreeMap<String, Ipv4Addr> {
     let caller = number(applied, service);
-    let (of_service, of_host): (fn(u16, u16) -> Option<Ipv4Addr>, fn(u16, u16) -> Option<Ipv4Addr>) =
-        match isolation {
-            Isolation::On => (|_, n| Some(service_ip(n)), |_, n| Some(egress_ip(n))),
-            Isolation::Off => (loopback_service_ip, loopback_egress_ip),
-        };
+    type Address = fn(u16, u16) -> Option<Ipv4Addr>;
+    let (of_service, of_host): (Address, Address) = match isolation {
+        Isolation::On => (|_, n| Some(service_ip(n)), |_, n| Some(egress_ip(n))),
+        Isolation::Off => (loopback_service_ip, loopback_egress_ip),
+    };
     let others = applied.services.iter().filter(|(name, _)| *name != service.name);
     let declared = applied.egress.iter().filter(|(host, _)| service.egress.iter().any(|e| e.host == *host));
     let services = others.filter_map(|(name, n)| Some((name.clone(), of_service(caller, *n)?)));
@@ -240,7 +240,7 @@ fn keys(ground: &Ground<'_>, fence: &Fence, command: &[String]) -> Vec<PathBuf> 
             && *folder != ground.folder
             && !program.is_some_and(|p| p.starts_with(folder))
     });
-    vec![folder.map_or(key.clone(), Path::to_owned)]
+    vec![folder.map_or_else(|| key.clone(), Path::to_owned)]
 }
 
 /// Looks a program up beside the fence, then beside the `ringfence` binary, then on the `PATH`.

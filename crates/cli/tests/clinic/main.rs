@@ -76,9 +76,9 @@ fn an_undeclared_call_is_refused_by_identity_and_told_with_the_missing_line() {
 fn a_direct_dial_reaches_nothing_and_is_told_within_a_second() {
     for who in [Who::Root, Who::Nobody] {
         let clinic = Clinic::start(who);
-        let gateway = clinic.port.to_string();
+        let gateway = clinic.port;
         // (what, address, port): outside, the host's loopback, another service's port by way of its address.
-        for (address, port) in [("203.0.113.9", "443"), ("127.0.0.1", gateway.as_str()), ("198.18.1.2", "22")] {
+        for (address, port) in [("203.0.113.9", 443), ("127.0.0.1", gateway), ("198.18.1.2", 22)] {
             let said = clinic.inside(
                 "mailer",
                 &format!(
@@ -90,7 +90,7 @@ fn a_direct_dial_reaches_nothing_and_is_told_within_a_second() {
             let event = clinic.event(SOON, |e| {
                 e["unmapped"]["event"] == "dial"
                     && e["dst_endpoint"]["ip"] == address
-                    && e["dst_endpoint"]["port"].to_string() == port
+                    && e["dst_endpoint"]["port"] == port
             });
             assert_eq!(event.expect(address)["src_endpoint"]["svc_name"], "mailer");
         }
@@ -128,9 +128,15 @@ fn whichever_process_is_killed_the_fence_holds_and_heals() {
             assert!(healed.is_some(), "{who:?}: after the {role} was killed\n{}", clinic.said());
             clinic.wait_ready();
             assert_ne!(clinic.process(role), pid);
-            assert_eq!(service_pids(&clinic), services, "{who:?}: services go on while the {role} is replaced");
+            assert_eq!(
+                service_pids(&clinic),
+                services,
+                "{who:?}: services go on while the {role} is replaced"
+            );
         }
+        let before = clinic.up_pid();
         clinic.replace_up();
+        assert_ne!(clinic.up_pid(), before);
         assert_eq!(service_pids(&clinic), services, "{who:?}: the next up takes over what runs");
         assert_eq!(clinic.get("/").0, 200);
         assert_eq!(clinic.stop(), [""; 0], "{who:?}");
@@ -143,12 +149,18 @@ fn a_changed_fence_is_applied_live_and_a_wrong_one_is_refused() {
     let path = clinic.folder.join("ringfence.yaml");
     let before = std::fs::read_to_string(&path).unwrap();
     assert_eq!(clinic.get("/api/invoices?patient=p-1003").0, 200);
-    std::fs::write(&path, before.replace("[appointments, patients, billing]", "[appointments, patients, biling]")).unwrap();
+    std::fs::write(
+        &path,
+        before.replace("[appointments, patients, billing]", "[appointments, patients, biling]"),
+    )
+    .unwrap();
     let told = eventually(5 * SECOND, || clinic.said().contains("did you mean `billing`").then_some(()));
     assert!(told.is_some(), "{}", clinic.said());
     assert_eq!(clinic.get("/api/invoices?patient=p-1003").0, 200, "the fence before stays in force");
-    std::fs::write(&path, before.replace("[appointments, patients, billing]", "[appointments, patients]")).unwrap();
-    let refused = eventually(5 * SECOND, || (clinic.get("/api/invoices?patient=p-1003").0 != 200).then_some(()));
+    std::fs::write(&path, before.replace("[appointments, patients, billing]", "[appointments, patients]"))
+        .unwrap();
+    let refused =
+        eventually(5 * SECOND, || (clinic.get("/api/invoices?patient=p-1003").0 != 200).then_some(()));
     assert!(refused.is_some(), "the edge is gone");
     std::fs::write(&path, before).unwrap();
     let back = eventually(5 * SECOND, || (clinic.get("/api/invoices?patient=p-1003").0 == 200).then_some(()));
@@ -158,7 +170,8 @@ fn a_changed_fence_is_applied_live_and_a_wrong_one_is_refused() {
 fn service_pids(clinic: &Clinic) -> Vec<u32> {
     let status = clinic.json(&["status", "--json"]);
     let services = status["report"]["services"].as_array().unwrap().clone();
-    let mut pids: Vec<u32> = services.iter().flat_map(|s| children(s["init"].as_u64().unwrap() as u32)).collect();
+    let mut pids: Vec<u32> =
+        services.iter().flat_map(|s| children(s["init"].as_u64().unwrap() as u32)).collect();
     pids.sort_unstable();
     assert_eq!(pids.len(), services.len(), "{status}");
     pids

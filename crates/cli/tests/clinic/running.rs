@@ -40,7 +40,9 @@ impl Clinic {
     pub(crate) fn start_with(who: Who, change: impl FnOnce(String) -> String) -> Self {
         let source = workspace().join("examples/clinic");
         let fence = change(std::fs::read_to_string(source.join("ringfence.yaml")).unwrap());
-        Self::start_fence(who, &fence, Vec::new(), |folder| copy(&source.join("services"), &folder.join("services")))
+        Self::start_fence(who, &fence, Vec::new(), |folder| {
+            copy(&source.join("services"), &folder.join("services"))
+        })
     }
 
     /// Another fence altogether, in a folder that `fill` fills; `up` is started by the words `before`, if there are any.
@@ -49,7 +51,11 @@ impl Clinic {
         let folder = make_folder(who);
         fill(&folder);
         assert!(fence.contains("127.0.0.1:8443"));
-        std::fs::write(folder.join("ringfence.yaml"), fence.replace("127.0.0.1:8443", &format!("127.0.0.1:{port}"))).unwrap();
+        std::fs::write(
+            folder.join("ringfence.yaml"),
+            fence.replace("127.0.0.1:8443", &format!("127.0.0.1:{port}")),
+        )
+        .unwrap();
         own(&folder, who);
         let (up, output) = spawn(who, &folder, &before);
         let mut clinic = Self { who, folder, port, before, up, output };
@@ -63,7 +69,10 @@ impl Clinic {
             assert!(self.up.try_wait().unwrap().is_none(), "up ended:\n{}", self.said());
             let status = self.try_json(&["status", "--json"])?;
             let services = status["report"]["services"].as_array()?;
-            let all = !services.is_empty() && services.iter().all(|s| matches!(s["state"].as_str(), Some("ready" | "external" | "waiting")));
+            let all = !services.is_empty()
+                && services
+                    .iter()
+                    .all(|s| matches!(s["state"].as_str(), Some("ready" | "external" | "waiting")));
             let served = self.curl(&["/"]).status.success();
             (all && served).then_some(())
         });
@@ -125,7 +134,17 @@ impl Clinic {
         // The namespaces of the service itself, whose parent is its init.
         let pid = children(init as u32).into_iter().next().expect("the service runs");
         let output = Command::new("nsenter")
-            .args(["--target", &pid.to_string(), "--all", "--preserve-credentials", "--wd=/", "--", "python3", "-c", python])
+            .args([
+                "--target",
+                &pid.to_string(),
+                "--all",
+                "--preserve-credentials",
+                "--wd=/",
+                "--",
+                "python3",
+                "-c",
+                python,
+            ])
             .output()
             .unwrap();
         text(&output.stdout) + &text(&output.stderr)
@@ -188,7 +207,11 @@ impl Clinic {
             }
         }
         for socket in [data.join("control.sock"), data.join("run/shim")] {
-            let full = if socket.is_dir() { std::fs::read_dir(&socket).unwrap().count() > 0 } else { socket.exists() };
+            let full = if socket.is_dir() {
+                std::fs::read_dir(&socket).unwrap().count() > 0
+            } else {
+                socket.exists()
+            };
             if full {
                 found.push(format!("socket {}", socket.display()));
             }
@@ -272,14 +295,16 @@ pub(crate) fn make_folder(who: Who) -> PathBuf {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    let folder = std::env::temp_dir().join(format!("ringfence-{who:?}-{}-{n}", std::process::id()).to_lowercase());
+    let folder =
+        std::env::temp_dir().join(format!("ringfence-{who:?}-{}-{n}", std::process::id()).to_lowercase());
     std::fs::create_dir_all(&folder).unwrap();
     folder
 }
 
 pub(crate) fn own(folder: &Path, who: Who) {
     if who == Who::Nobody && rustix::process::geteuid().is_root() {
-        let status = Command::new("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(folder).status().unwrap();
+        let status =
+            Command::new("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(folder).status().unwrap();
         assert!(status.success());
     }
 }

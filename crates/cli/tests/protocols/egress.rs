@@ -69,8 +69,23 @@ fn start(who: Who) -> World {
         )
         .unwrap();
         let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
-            .args(["-subj", "/CN=mail.lab.test", "-addext", "subjectAltName=DNS:mail.lab.test,DNS:other.lab.test"])
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+                "-days",
+                "2",
+            ])
+            .args([
+                "-subj",
+                "/CN=mail.lab.test",
+                "-addext",
+                "subjectAltName=DNS:mail.lab.test,DNS:other.lab.test",
+            ])
             .args(["-keyout", "key.pem", "-out", "outside.pem"])
             .current_dir(folder)
             .output()
@@ -78,7 +93,8 @@ fn start(who: Who) -> World {
         assert!(made.status.success(), "{}", crate::lab::text(&made.stderr));
     };
     // Names that only this `up` knows: its own hosts file, in a mount namespace of its own.
-    let user: &[&str] = if running_as_root() { &[] } else { &["--user", "--map-current-user", "--keep-caps"] };
+    let user: &[&str] =
+        if running_as_root() { &[] } else { &["--user", "--map-current-user", "--keep-caps"] };
     let script = "mount --bind hosts /etc/hosts && exec \"$@\"";
     let before = [&["unshare", "--mount"], user, &["sh", "-c", script, "sh"]].concat();
     let before = before.into_iter().map(ToOwned::to_owned).collect();
@@ -91,7 +107,8 @@ fn start(who: Who) -> World {
         .spawn()
         .unwrap();
     let mut line = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(server.stdout.take().unwrap()), &mut line).unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(server.stdout.take().unwrap()), &mut line)
+        .unwrap();
     assert_eq!(line, "ready\n");
     World { lab, tls, plain, server }
 }
@@ -107,11 +124,14 @@ impl World {
 
     fn event(&self, host: &str, rule: &str) -> Value {
         let told = eventually(Duration::from_secs(3), || {
-            let mut events =
-                self.lab.events(|e| e["dst_endpoint"]["svc_name"] == host && e["firewall_rule"]["uid"] == rule);
+            let mut events = self
+                .lab
+                .events(|e| e["dst_endpoint"]["svc_name"] == host && e["firewall_rule"]["uid"] == rule);
             events.pop()
         });
-        told.unwrap_or_else(|| panic!("no event of {rule} for {host}: {:?}", self.lab.events(|e| e["action_id"] == 2)))
+        told.unwrap_or_else(|| {
+            panic!("no event of {rule} for {host}: {:?}", self.lab.events(|e| e["action_id"] == 2))
+        })
     }
 }
 
@@ -123,11 +143,13 @@ fn a_declared_host_is_reached_by_its_own_name_only() {
         let (tls, plain) = (world.tls, world.plain);
         let said = world.dial(&json!({ "address": "mail.lab.test", "port": plain }));
         assert_eq!(said["heard"], "220 hello from outside", "{who:?}: {said}");
-        let said = world.dial(&json!({ "address": "mail.lab.test", "port": tls, "ca": ca, "name": "mail.lab.test" }));
+        let said = world
+            .dial(&json!({ "address": "mail.lab.test", "port": tls, "ca": ca, "name": "mail.lab.test" }));
         assert_eq!(said["heard"], "220 hello from outside", "{who:?}: {said}");
 
         // The server would answer to this name as well; the fence does not declare it.
-        let said = world.dial(&json!({ "address": "mail.lab.test", "port": tls, "ca": ca, "name": "other.lab.test" }));
+        let said = world
+            .dial(&json!({ "address": "mail.lab.test", "port": tls, "ca": ca, "name": "other.lab.test" }));
         assert!(said.get("refused").is_some(), "{who:?}: {said}");
         world.event("mail.lab.test", "egress.server-name");
         // Not TLS where TLS is declared.

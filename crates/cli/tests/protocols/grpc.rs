@@ -107,10 +107,16 @@ fn what_may_not_be_is_permission_denied_and_what_is_not_there_is_unavailable() {
     assert_eq!(said["code"], "PERMISSION_DENIED", "{said}");
     assert!(said["details"].as_str().unwrap().starts_with("refused, event "), "{said}");
     let told = eventually(Duration::from_secs(3), || {
-        lab.events(|e| e["dst_endpoint"]["svc_name"] == "closed" && e["firewall_rule"]["uid"] == "edge.undeclared").pop()
+        lab.events(|e| {
+            e["dst_endpoint"]["svc_name"] == "closed" && e["firewall_rule"]["uid"] == "edge.undeclared"
+        })
+        .pop()
     });
     let missing = told.expect("an event")["unmapped"]["missing"].clone();
-    assert!(missing.as_str().is_some_and(|line| line.contains("services.caller.calls: [closed]")), "{missing}");
+    assert!(
+        missing.as_str().is_some_and(|line| line.contains("services.caller.calls: [closed]")),
+        "{missing}"
+    );
 
     let said = refused(From::Caller, json!({ "address": "absent:9202" }));
     assert_eq!(said["code"], "UNAVAILABLE", "{said}");

@@ -12,7 +12,10 @@ const SERVICES: &str = "
 /// All values of a field, in order.
 fn all<'a>(said: &'a Value, name: &str) -> Vec<&'a str> {
     let fields = said["fields"].as_array().unwrap().iter();
-    fields.filter(|f| f[0].as_str().unwrap().eq_ignore_ascii_case(name)).map(|f| f[1].as_str().unwrap()).collect()
+    fields
+        .filter(|f| f[0].as_str().unwrap().eq_ignore_ascii_case(name))
+        .map(|f| f[1].as_str().unwrap())
+        .collect()
 }
 
 #[test]
@@ -29,7 +32,11 @@ fn spoofed_headers_are_gone_and_verified_ones_are_there() {
     common(&said);
 
     let said = lab.tell(From::Caller, "web_client", "headers", &json!({ "address": "web", "port": 9000 }));
-    assert_eq!(all(&said, "x-forwarded-for"), [""; 0], "a service has no address that means something: {said}");
+    assert_eq!(
+        all(&said, "x-forwarded-for"),
+        [""; 0],
+        "a service has no address that means something: {said}"
+    );
     assert_eq!(all(&said, "x-forwarded-proto").len(), 1, "{said}");
     assert_eq!(all(&said, "x-forwarded-client-cert"), ["URI=spiffe://lab.example/service/caller"], "{said}");
     assert!(all(&said, "forwarded")[0].starts_with("for=_caller;"), "{said}");
@@ -39,7 +46,16 @@ fn spoofed_headers_are_gone_and_verified_ones_are_there() {
 /// What holds wherever a request came from.
 fn common(said: &Value) {
     let text = said.to_string();
-    for spoofed in ["6.6.6.6", "gopher", "evil.example", "service/admin", "to be dropped", "timeout=99", "eA==", "x-forwarded-port"] {
+    for spoofed in [
+        "6.6.6.6",
+        "gopher",
+        "evil.example",
+        "service/admin",
+        "to be dropped",
+        "timeout=99",
+        "eA==",
+        "x-forwarded-port",
+    ] {
         assert!(!text.to_lowercase().contains(&spoofed.to_lowercase()), "{spoofed}: {said}");
     }
     for gone in ["x-hop", "keep-alive", "proxy-authorization", "x-real-ip"] {
@@ -48,7 +64,10 @@ fn common(said: &Value) {
     assert_eq!((all(said, "x-own"), all(said, "cookie")), (vec!["kept"], vec!["a=b"]), "{said}");
     // The trace goes on, with a span of the last hop.
     let [trace] = all(said, "traceparent")[..] else { panic!("{said}") };
-    assert!(trace.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && !trace.contains("b7ad6b7169203331"), "{said}");
+    assert!(
+        trace.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && !trace.contains("b7ad6b7169203331"),
+        "{said}"
+    );
     assert_eq!(all(said, "tracestate"), ["lab=1"], "{said}");
 }
 

@@ -41,7 +41,11 @@ fn as_they_are(lab: &Lab) {
     for from in BOTH {
         let said = tell(lab, from, "chunked_both_ways");
         let pings: Vec<String> = (0..10).map(|n| format!("ping {n}")).collect();
-        assert_eq!((&said["status"], &said["said"], &said["rest"]), (&json!(200), &json!(pings), &json!(0)), "{from:?}: {said}");
+        assert_eq!(
+            (&said["status"], &said["said"], &said["rest"]),
+            (&json!(200), &json!(pings), &json!(0)),
+            "{from:?}: {said}"
+        );
         assert_eq!(said["trailers"], json!({ "x-heard": "60", "x-back-x-sum": "60" }), "{from:?}");
 
         let said = tell(lab, from, "trailers_only_for_who_takes_them");
@@ -68,7 +72,10 @@ fn as_they_are(lab: &Lab) {
         assert_eq!(tell(lab, from, "interim"), json!({ "status": 200, "body": "after hints" }), "{from:?}");
         let said = tell(lab, from, "streams_as_it_comes");
         assert_eq!(said["pieces"], 5, "{from:?}: {said}");
-        assert!(said["first"].as_f64().unwrap() < 0.4 && said["last"].as_f64().unwrap() > 0.6, "{from:?}: {said}");
+        assert!(
+            said["first"].as_f64().unwrap() < 0.4 && said["last"].as_f64().unwrap() > 0.6,
+            "{from:?}: {said}"
+        );
         let said = tell(lab, from, "until_close");
         assert_eq!(said, json!({ "status": 200, "body": "as long as it lasts" }), "{from:?}");
         let said = tell(lab, from, "empty");
@@ -76,11 +83,15 @@ fn as_they_are(lab: &Lab) {
 
         let said = tell(lab, from, "half");
         // How much had gone out when it broke off decides between a broken answer and a problem document.
-        let honest = said.get("broken").is_some() || said["whole"].as_str().is_some_and(|body| body.contains("\"status\":502"));
+        let honest = said.get("broken").is_some()
+            || said["whole"].as_str().is_some_and(|body| body.contains("\"status\":502"));
         assert!(honest, "{from:?}: half an answer is not passed off as a whole one: {said}");
         let said = tell(lab, from, "reuse");
         assert!(said["requests"].as_u64() >= Some(50), "{from:?}: {said}");
-        assert!(said["connections"].as_u64() <= Some(5), "{from:?}: connections to the callee are used again: {said}");
+        assert!(
+            said["connections"].as_u64() <= Some(5),
+            "{from:?}: connections to the callee are used again: {said}"
+        );
     }
 }
 
@@ -96,7 +107,11 @@ fn large_bodies_stream_in_constant_memory() {
     for from in BOTH {
         let said = tell(&lab, from, "large_down");
         assert_eq!(said, json!({ "declared": 50 << 20, "length": 50 << 20 }), "{from:?}");
-        assert_eq!(tell(&lab, from, "large_up"), json!({ "heard": 50 << 20, "framing": "length" }), "{from:?}");
+        assert_eq!(
+            tell(&lab, from, "large_up"),
+            json!({ "heard": 50 << 20, "framing": "length" }),
+            "{from:?}"
+        );
         assert_eq!(tell(&lab, from, "large_chunked_echo"), 50 << 20, "{from:?}");
     }
     let peak = memory(node, "VmHWM");
@@ -138,7 +153,8 @@ fn what_is_beyond_a_bound_or_ambiguous_gets_its_status_and_an_event() {
             assert_eq!(said["closed"], true, "{from:?} {what}: {said}");
             assert!(said["seconds"].as_f64().unwrap() < 3.0, "{from:?} {what}: {said}");
             let id = said["event"].as_str().unwrap().strip_prefix("urn:uuid:").unwrap();
-            let told = eventually(Duration::from_secs(3), || lab.events(|e| e["metadata"]["uid"] == id).pop());
+            let told =
+                eventually(Duration::from_secs(3), || lab.events(|e| e["metadata"]["uid"] == id).pop());
             assert!(told.is_some(), "{from:?} {what}: no event {id}");
         }
         let said = tell(&lab, from, "idle_connection_ends");
@@ -154,16 +170,24 @@ fn a_callee_that_fails_gives_a_problem_document_and_the_connection_goes_on() {
         let said = tell(&lab, from, "failures");
         for (path, status) in [("drop", 502), ("junk", 502), ("sleep/9", 504)] {
             let said = &said[path];
-            assert_eq!((&said["status"], &said["type"]), (&json!(status), &json!("application/problem+json")), "{from:?} {path}: {said}");
+            assert_eq!(
+                (&said["status"], &said["type"]),
+                (&json!(status), &json!("application/problem+json")),
+                "{from:?} {path}: {said}"
+            );
         }
         assert!(said["sleep/9"]["seconds"].as_f64().unwrap() < 4.0, "{from:?}: {said}");
         assert_eq!(said["then"], "/still/good", "{from:?}: {said}");
     }
-    for (from, at) in [(From::Outside, target(&lab, From::Outside)), (From::Caller, json!({ "address": "absent", "port": 9002 }))] {
+    for (from, at) in [
+        (From::Outside, target(&lab, From::Outside)),
+        (From::Caller, json!({ "address": "absent", "port": 9002 })),
+    ] {
         let said = lab.tell(from, "web_client", "head_refused", &at);
         assert_eq!(said, json!({ "head": 503, "length": true, "then": 503, "told": 503 }), "{from:?}");
     }
-    let said = lab.tell(From::Caller, "web_client", "plain_get", &json!({ "address": "absent", "port": 9002 }));
+    let said =
+        lab.tell(From::Caller, "web_client", "plain_get", &json!({ "address": "absent", "port": 9002 }));
     assert_eq!((&said["status"], &said["body"]["status"]), (&json!(503), &json!(503)), "{said}");
     let (code, body) = lab.clinic.get("/absent");
     assert_eq!(code, 503, "{body}");

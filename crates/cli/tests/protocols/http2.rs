@@ -35,7 +35,10 @@ fn curl_speaks_http2_with_a_service_that_does_not() {
 
     for (path, status) in [("/drop", "502"), ("/junk", "502")] {
         let (body, facts) = curl(&[path]);
-        assert!(facts.starts_with(&format!("2 {status}")) && body.contains("urn:uuid:"), "{path}: {body} {facts}");
+        assert!(
+            facts.starts_with(&format!("2 {status}")) && body.contains("urn:uuid:"),
+            "{path}: {body} {facts}"
+        );
     }
     // The early answer, while curl still has much to send.
     let (body, facts) = curl(&["--upload-file", &file, "/early"]);

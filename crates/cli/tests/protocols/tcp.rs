@@ -43,9 +43,10 @@ fn bytes_pass_both_ways_and_each_half_ends_by_itself() {
 
 #[test]
 fn a_connection_is_cut_within_a_second_of_the_removal_of_its_edge() {
-    for (from, before, after) in
-        [(From::Caller, "calls: [bytes, absent]", "calls: [absent]"), (From::Outside, ", routes: [{ host: bytes.lab.example }]", "")]
-    {
+    for (from, before, after) in [
+        (From::Caller, "calls: [bytes, absent]", "calls: [absent]"),
+        (From::Outside, ", routes: [{ host: bytes.lab.example }]", ""),
+    ] {
         let lab = start(Who::Nobody);
         let (said, removed) = std::thread::scope(|scope| {
             let talking = scope.spawn(|| tell(&lab, from, "until_cut"));
@@ -68,7 +69,8 @@ fn what_is_not_declared_or_not_there_is_closed_without_a_byte_and_told() {
         let nothing = said["heard"] == "" || said.get("refused").is_some();
         assert!(nothing, "{name}: {said}");
         let told = eventually(Duration::from_secs(3), || {
-            lab.events(|e| e["src_endpoint"]["svc_name"] == "caller" && e["dst_endpoint"]["svc_name"] == name).pop()
+            lab.events(|e| e["src_endpoint"]["svc_name"] == "caller" && e["dst_endpoint"]["svc_name"] == name)
+                .pop()
         });
         let told = told.expect(name);
         if event == "denied" {

@@ -20,7 +20,9 @@ fn start(who: Who) -> Lab {
 
 fn target(lab: &Lab, from: From) -> Value {
     match from {
-        From::Outside => json!({ "url": format!("wss://127.0.0.1:{}/sock", lab.clinic.port), "ca": lab.ca() }),
+        From::Outside => {
+            json!({ "url": format!("wss://127.0.0.1:{}/sock", lab.clinic.port), "ca": lab.ca() })
+        }
         From::Caller | From::Beside => json!({ "url": "ws://sock:9300/sock" }),
     }
 }
@@ -42,9 +44,17 @@ fn text_binary_parts_pings_and_close_codes_pass_as_root() {
 fn conversation(lab: &Lab) {
     for from in BOTH {
         let said = tell(lab, from, "talk");
-        assert_eq!((&said["text"], &said["subprotocol"]), (&json!("grüße"), &json!("lab")), "{from:?}: {said}");
+        assert_eq!(
+            (&said["text"], &said["subprotocol"]),
+            (&json!("grüße"), &json!("lab")),
+            "{from:?}: {said}"
+        );
         assert_eq!((&said["binary"], &said["large"]), (&json!(true), &json!(true)), "{from:?}: {said}");
-        assert_eq!((&said["parts"], &said["pong"]), (&json!("in three parts"), &json!(true)), "{from:?}: {said}");
+        assert_eq!(
+            (&said["parts"], &said["pong"]),
+            (&json!("in three parts"), &json!(true)),
+            "{from:?}: {said}"
+        );
         let expected = [1000, 1001, 1011, 4321].map(|code| json!([code, "as you wish"]));
         assert_eq!(tell(lab, from, "close_codes"), json!(expected), "{from:?}");
     }
@@ -58,7 +68,9 @@ fn an_idle_conversation_goes_on_within_the_limit_and_ends_beyond_it() {
         target["seconds"] = json!(2.5);
         assert_eq!(lab.tell(from, "sock_client", "idle", &target), "still here", "{from:?}");
         target["seconds"] = json!(6);
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| lab.tell(from, "sock_client", "idle", &target)));
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            lab.tell(from, "sock_client", "idle", &target)
+        }));
         assert!(ended.is_err(), "{from:?}: nothing was said for longer than the limit");
     }
 }
@@ -107,7 +119,12 @@ fn the_portal_s_live_news_reach_a_client_outside() {
         clinic.folder.join(".ringfence/ca.pem").display(),
         clinic.port
     );
-    let output = std::process::Command::new(crate::lab::venv_python()).args(["-c", &script]).output().unwrap();
+    let output =
+        std::process::Command::new(crate::lab::venv_python()).args(["-c", &script]).output().unwrap();
     let said = crate::lab::text(&output.stdout);
-    assert!(said.contains("welcome") && said.ends_with("heard?\n"), "{said}{}", crate::lab::text(&output.stderr));
+    assert!(
+        said.contains("welcome") && said.ends_with("heard?\n"),
+        "{said}{}",
+        crate::lab::text(&output.stderr)
+    );
 }

@@ -42,7 +42,13 @@ impl Lab {
     }
 
     /// The same with words before `up`, and more in the folder.
-    pub(crate) fn start_before(who: Who, services: &str, packages: &[&str], before: Vec<String>, fill: impl FnOnce(&Path)) -> Self {
+    pub(crate) fn start_before(
+        who: Who,
+        services: &str,
+        packages: &[&str],
+        before: Vec<String>,
+        fill: impl FnOnce(&Path),
+    ) -> Self {
         let fence = fence(services);
         let clinic = Clinic::start_fence(who, &fence, before, |folder| {
             running::copy(&source(), folder);
@@ -64,7 +70,11 @@ impl Lab {
     /// Has a client tell a story, and gives back what it says.
     pub(crate) fn tell(&self, from: From, client: &str, story: &str, target: &Value) -> Value {
         let answer = self.try_tell(from, client, story, target);
-        assert!(answer.get("said").is_some(), "{client}.{story} {from:?}: {answer}\n{}", answer["failed"].as_str().unwrap_or(""));
+        assert!(
+            answer.get("said").is_some(),
+            "{client}.{story} {from:?}: {answer}\n{}",
+            answer["failed"].as_str().unwrap_or("")
+        );
         answer["said"].clone()
     }
 
@@ -123,7 +133,8 @@ fn fence(services: &str) -> String {
         // In a block mapping the second key needs a line of its own.
         let block = fence[..at].ends_with("\n    ");
         let between = if block { "\n    " } else { ", " };
-        let run = format!("run: [{PYTHON}, -S, -B, {}]{between}env: {{ PYTHONPATH: {SITE} }}", words.join(", "));
+        let run =
+            format!("run: [{PYTHON}, -S, -B, {}]{between}env: {{ PYTHONPATH: {SITE} }}", words.join(", "));
         fence.replace_range(at..end, &run);
     }
     fence
@@ -152,7 +163,10 @@ fn copy_packages(to: &Path, packages: &[&str]) {
     for package in packages {
         let found = std::fs::read_dir(&site).unwrap().flatten().map(|e| e.path()).filter(|path| {
             let name = path.file_name().unwrap().to_str().unwrap();
-            name == *package || name.strip_prefix(package).is_some_and(|rest| rest.starts_with('.') || rest.starts_with('-'))
+            name == *package
+                || name
+                    .strip_prefix(package)
+                    .is_some_and(|rest| rest.starts_with('.') || rest.starts_with('-'))
         });
         let found: Vec<PathBuf> = found.collect();
         assert!(!found.is_empty(), "{package} is not in {}: `cargo xtask test` installs it", site.display());
