@@ -86,7 +86,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, live: &Live, peer: &Rc<Peer>, rea
         // A stream that its client reset is none to the protocol any more, but it was passed on, and that was work.
         if streams.get() >= most || churn.is_flood() {
             drop((request, respond));
-            return calm(worker, live, peer, connection).await;
+            return calm(worker, live, peer, &gather, connection).await;
         }
         let (worker, peer, forwarding) = (worker.clone(), peer.clone(), forwarding.clone());
         let (count, churn) = (Count::new(&streams), churn.clone());
@@ -104,14 +104,20 @@ pub(crate) async fn serve(worker: &Rc<Worker>, live: &Live, peer: &Rc<Peer>, rea
 }
 
 /// Ends a connection whose client has more undone than done.
-async fn calm(worker: &Worker, live: &Live, peer: &Peer, mut connection: h2::server::Connection<Rewind, Bytes>) {
+async fn calm(
+    worker: &Worker,
+    live: &Live,
+    peer: &Peer,
+    gather: &Gather,
+    mut connection: h2::server::Connection<Gather, Bytes>,
+) {
     let reason = "the client opens streams and resets them at once, again and again";
     let verdict =
         Verdict::Denied { stage: "limit", rule: "limit.resets", position: None, reason, missing: None };
     pipeline::tell_connection(worker, peer, &peer.callee_name(worker), true, verdict);
     connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
     live.arm(worker.now_ms() + 1_000);
-    let _ = live.within(std::future::poll_fn(|cx| connection.poll_closed(cx))).await;
+    let _ = live.within(gather.flushing(std::future::poll_fn(|cx| connection.poll_closed(cx)))).await;
 }
 
 /// Serves one stream; whether the client gave it up.

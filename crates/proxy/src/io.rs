@@ -1,9 +1,10 @@
 //! The three kinds of byte streams as one type, and the buffers that heads and bodies pass through.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
@@ -124,50 +125,124 @@ impl AsyncWrite for Io {
     }
 }
 
-/// A stream of which some bytes were read before it was known what they are.
+/// Bytes that are gathered before they are written. They fill one TLS record.
+const GATHERED: usize = 16 * 1024;
+
+/// A stream that an HTTP/2 connection is served on. Some bytes were read before it was known what they are.
+///
+/// The `h2` crate writes and flushes after every frame of a body. Here a flush of its only notes that; what the frames of
+/// all streams came to is written by [`Gather::poll_flush`] when the connection's task has nothing left to do: one record
+/// and one system call for what one wake-up brought.
+#[derive(Debug, Clone)]
+pub(crate) struct Gather(Rc<RefCell<Gathering>>);
+
 #[derive(Debug)]
-pub(crate) struct Rewind {
-    pub(crate) head: BytesMut,
-    pub(crate) io: Io,
+struct Gathering {
+    head: BytesMut,
+    io: Io,
+    out: Vec<u8>,
+    at: usize,
 }
 
-impl AsyncRead for Rewind {
+thread_local! {
+    /// The buffer that is gathered in, while no connection has something in it.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl Gather {
+    pub(crate) fn new(head: BytesMut, io: Io) -> Self {
+        Self(Rc::new(RefCell::new(Gathering { head, io, out: Vec::new(), at: 0 })))
+    }
+
+    /// Writes what was gathered. Whoever polls the connection calls this before it is pending.
+    pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut gathering = self.0.borrow_mut();
+        ready!(gathering.poll_empty(cx))?;
+        Pin::new(&mut gathering.io).poll_flush(cx)
+    }
+
+    /// Polls `future`, which uses the connection, and writes what it gathered.
+    pub(crate) async fn flushing<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        std::future::poll_fn(|cx| {
+            let polled = future.as_mut().poll(cx);
+            // An error is met again by the next read or write.
+            let _ = self.poll_flush(cx);
+            polled
+        })
+        .await
+    }
+}
+
+impl Gathering {
+    fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.out.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.io.poll_write_all(cx, &self.out, &mut self.at))?;
+        self.at = 0;
+        self.out.clear();
+        SPARE.set(std::mem::take(&mut self.out));
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let len: usize = slices.iter().map(|slice| slice.len()).sum();
+        if self.out.len() + len > GATHERED {
+            ready!(self.poll_empty(cx))?;
+            if len > GATHERED {
+                return Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+            }
+        }
+        if self.out.capacity() == 0 {
+            self.out = SPARE.take();
+            self.out.reserve(GATHERED);
+        }
+        slices.iter().for_each(|slice| self.out.extend_from_slice(slice));
+        Poll::Ready(Ok(len))
+    }
+}
+
+impl AsyncRead for Gather {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.head.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, buffer);
+        let mut gathering = self.0.borrow_mut();
+        if gathering.head.is_empty() {
+            return Pin::new(&mut gathering.io).poll_read(cx, buffer);
         }
-        let n = self.head.len().min(buffer.remaining());
-        buffer.put_slice(&self.head.split_to(n));
+        let n = gathering.head.len().min(buffer.remaining());
+        buffer.put_slice(&gathering.head.split_to(n));
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Rewind {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+impl AsyncWrite for Gather {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().poll_write(cx, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
+        slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bytes)
+        self.0.borrow_mut().poll_write(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut gathering = self.0.borrow_mut();
+        ready!(gathering.poll_empty(cx))?;
+        Pin::new(&mut gathering.io).poll_shutdown(cx)
     }
 }

@@ -11,7 +11,7 @@
 //!
 //! What speaks HTTP goes on in `http1.rs` and `http2.rs`, what does not in `tcp.rs`.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -41,10 +41,11 @@ pub(crate) async fn accepted(
 ) {
     let entry = worker.live.enter();
     let who = OnceCell::new();
+    let open = Cell::new(Some(open));
     let serving = async {
         match &*kind {
             ListenerKind::Gateway => gateway(&worker, entry.live(), stream, source, &who).await,
-            ListenerKind::Mesh => mesh(&worker, entry.live(), stream, source, &who).await,
+            ListenerKind::Mesh => mesh(&worker, entry.live(), stream, source, &who, &open).await,
             ListenerKind::Outbound { service, port } => {
                 outbound(&worker, entry.live(), stream, source, (service, *port), &who).await;
             }
@@ -137,7 +138,17 @@ async fn outbound(
 }
 
 /// Another sidecar, or a gateway: who it is and whom it wants is proved by the handshake.
-async fn mesh(worker: &Rc<Worker>, live: &Live, stream: TcpStream, source: SocketAddr, who: &Who) {
+///
+/// Until then it counts against the listener's limit, from then on against the caller's own: one that takes all it may takes
+/// nothing of the others'.
+async fn mesh(
+    worker: &Rc<Worker>,
+    live: &Live,
+    stream: TcpStream,
+    source: SocketAddr,
+    who: &Who,
+    unknown: &Cell<Option<OpenGuard>>,
+) {
     let Some(table) = worker.table() else { return };
     live.arm(worker.now_ms() + table.limits.header_time.as_millis() as u64);
     let mesh = &worker.shared.mesh;
@@ -196,6 +207,11 @@ async fn mesh(worker: &Rc<Worker>, live: &Live, stream: TcpStream, source: Socke
         Ok(authorized) => authorized.edge,
         Err(deny) => return tcp::refuse(worker, peer, &deny),
     };
+    let Some(_open) = worker.admit(&peer.caller) else {
+        let reason = format!("{} has more connections over the mesh than the limit allows", peer.caller);
+        return tcp::refuse(worker, peer, &Deny::new(503, "limit", "limit.connections", reason));
+    };
+    drop(unknown.take());
     live.set_edge(edge.id);
     let io = Io::Server(Box::new(stream));
     match (alpn, edge.protocol) {

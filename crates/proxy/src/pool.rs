@@ -14,12 +14,12 @@ use ringfence_tls::Alpn;
 use crate::connect::connect;
 use crate::deny::Deny;
 use crate::h1::Scratch;
-use crate::io::Io;
+use crate::io::{Gather, Io};
 use crate::table::{Edge, Table};
 use crate::worker::Worker;
 
-/// Most idle HTTP/1 connections per edge and thread.
-const MAX_IDLE: usize = 64;
+/// Most idle HTTP/1 connections per edge and thread: as many as the streams of a few busy HTTP/2 clients need at once.
+const MAX_IDLE: usize = 256;
 /// How long one may be idle, in milliseconds; shorter than what servers usually allow.
 const IDLE_MS: u64 = 15_000;
 /// Most streams that are put on one HTTP/2 connection.
@@ -142,9 +142,9 @@ impl Pool {
     }
 }
 
-/// A new HTTP/1 connection along `edge`.
+/// A new HTTP/1 connection along `edge`. What is rare is boxed here and below: a stream's task is as large as all it may wait for.
 pub(crate) async fn open(worker: &Worker, edge: &Edge) -> Result<Upstream, Deny> {
-    let connected = connect(worker, edge, Alpn::Http1).await?;
+    let connected = Box::pin(connect(worker, edge, Alpn::Http1)).await?;
     Ok(Upstream {
         io: connected.io,
         read: BytesMut::new(),
@@ -165,8 +165,9 @@ pub(crate) async fn open_h2(worker: &Worker, edge: &Edge) -> Result<Hold, Deny> 
     if let Some(hold) = worker.pool.shared(edge, worker.now_ms()) {
         return Ok(hold);
     }
-    let connected = connect(worker, edge, Alpn::H2).await?;
+    let connected = Box::pin(connect(worker, edge, Alpn::H2)).await?;
     let limits = worker.table().map(|t| t.limits.clone()).unwrap_or_default();
+    let gather = Gather::new(BytesMut::new(), connected.io);
     let handshake = h2::client::Builder::new()
         .initial_window_size(256 * 1024)
         .initial_connection_window_size(1024 * 1024)
@@ -174,16 +175,15 @@ pub(crate) async fn open_h2(worker: &Worker, edge: &Edge) -> Result<Hold, Deny> 
         .max_concurrent_reset_streams(32)
         .max_send_buffer_size(64 * 1024)
         .enable_push(false)
-        .handshake::<_, Bytes>(connected.io)
-        .await;
-    let (send, connection) = handshake.map_err(|e| {
+        .handshake::<_, Bytes>(gather.clone());
+    let (send, connection) = Box::pin(gather.flushing(handshake)).await.map_err(|e| {
         Deny::failure(502, "upstream.http2", format!("{} does not speak HTTP/2: {e}", edge.callee))
     })?;
     let closed = Rc::new(Cell::new(false));
     let ended = closed.clone();
     tokio::task::spawn_local(async move {
         // What went wrong is told to each stream.
-        let _ = connection.await;
+        let _ = gather.flushing(connection).await;
         ended.set(true);
     });
     let shared = Rc::new(Shared {

@@ -50,6 +50,8 @@ pub(crate) struct Worker {
     now_ms: Cell<u64>,
     /// Connections open per kind of listener.
     open: RefCell<HashMap<ListenerKind, Rc<Cell<usize>>>>,
+    /// Connections open per caller over the mesh, which all callers share.
+    callers: RefCell<HashMap<Arc<str>, Rc<Cell<usize>>>>,
 }
 
 impl Worker {
@@ -67,6 +69,7 @@ impl Worker {
             begun: Instant::now(),
             now_ms: Cell::new(0),
             open: RefCell::default(),
+            callers: RefCell::default(),
             shared,
         }
     }
@@ -102,6 +105,18 @@ impl Worker {
         us
     }
 
+    /// This thread's share of the connections that a listener, or a caller over the mesh, may have.
+    fn most_connections(&self) -> usize {
+        let limit = self.table.borrow().as_ref().map_or(64, |t| t.limits.connections as usize);
+        limit.div_ceil(self.shared.threads).max(1)
+    }
+
+    /// Counts a connection of a caller over the mesh from now on; `None` if it has too many.
+    pub(crate) fn admit(&self, caller: &Arc<str>) -> Option<OpenGuard> {
+        let open = self.callers.borrow_mut().entry(caller.clone()).or_default().clone();
+        (open.get() < self.most_connections()).then(|| OpenGuard::new(&open))
+    }
+
     pub(crate) fn emit(&self, kind: Kind<'_>) {
         self.events.emit(&Event::new(kind).revision(self.revision()));
     }
@@ -119,7 +134,8 @@ impl Worker {
         let unix = unix_now();
         self.stale.set(self.table.borrow().as_ref().is_none_or(|t| unix >= t.fresh_until));
         self.live.tick(self.now_ms(), unix);
-        self.counters.connections(self.open.borrow().values().map(|open| open.get()).sum());
+        let (open, callers) = (self.open.borrow(), self.callers.borrow());
+        self.counters.connections(open.values().chain(callers.values()).map(|open| open.get()).sum());
     }
 }
 
@@ -217,8 +233,7 @@ async fn accept(worker: Rc<Worker>, kind: ListenerKind, listener: TcpListener) {
                 continue;
             }
         };
-        let limit = worker.table.borrow().as_ref().map_or(64, |t| t.limits.connections as usize);
-        if open.get() >= limit.div_ceil(worker.shared.threads).max(1) {
+        if open.get() >= worker.most_connections() {
             pipeline::refuse_connection(&worker, &kind, source);
             continue;
         }

@@ -296,7 +296,7 @@ fn a_client_that_gives_up_what_was_passed_on_again_and_again_is_told_to_calm_dow
             let request = Request::get("http://clinic.test/slow").body(()).unwrap();
             let Ok((response, mut send)) = client.send_request(request, true) else { return Some(n) };
             // Time for the stream to be taken and passed on.
-            tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+            tokio::time::sleep(Duration::from_millis(3)).await;
             send.send_reset(h2::Reason::CANCEL);
             drop(response);
             client = match client.ready().await {
@@ -310,5 +310,5 @@ fn a_client_that_gives_up_what_was_passed_on_again_and_again_is_told_to_calm_dow
         None
     });
     assert!(stopped.is_some_and(|n| (200..600).contains(&n)), "{stopped:?}");
-    rig.event("the flood", |r| crate::rig::field(r, "/firewall_rule/uid") == "limit.resets");
+    rig.event("the flood", |r| field(r, "/firewall_rule/uid") == "limit.resets");
 }

@@ -296,3 +296,22 @@ fn smuggled_requests_reach_no_service() {
         "nothing was passed on"
     );
 }
+
+#[test]
+fn a_service_that_takes_all_the_connections_it_can_takes_none_of_the_others() {
+    let mut rig = Rig::start(&FENCE.replace("services:\n", "limits: { connections: 8 }\nservices:\n"));
+    let portal = rig.shim("portal", &[80, 9004]);
+    let vault = rig.shim("vault", &[]);
+    echo(portal.service(9000));
+    let safe = vault.service(9004);
+    std::thread::spawn(move || safe.incoming().flatten().collect::<Vec<_>>());
+    let held: Vec<_> = (0..40).map(|_| portal.connect(&rig.address("vault"), 9004)).collect();
+    rig.event("the connections beyond its own limit", |r| {
+        field(r, "/firewall_rule/uid") == "limit.connections"
+    });
+    for _ in 0..8 {
+        let answer = get(TcpStream::connect(rig.gateway).unwrap(), "x", "/");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    drop(held);
+}
