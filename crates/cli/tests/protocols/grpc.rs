@@ -59,6 +59,8 @@ fn every_kind_of_call(lab: &Lab) {
         assert_eq!(tell(lab, from, "server_stream"), json!((0..1000).collect::<Vec<_>>()));
         assert_eq!(tell(lab, from, "client_stream"), 500_000);
 
+        assert_eq!(tell(lab, from, "enough"), json!(["INVALID_ARGUMENT enough"]), "{from:?}");
+
         let said = tell(lab, from, "ping_pong");
         let expected: Vec<String> = (0..50).map(|n| format!("re:{n}")).collect();
         assert_eq!(said, json!({ "said": expected, "rest": 0, "code": "OK" }), "{from:?}");

@@ -52,6 +52,17 @@ def client_stream(ch):
     return int(ch.stream_unary(ECHO + "Total")((b"x" * 1000 for _ in range(500)), timeout=20))
 
 
+def enough(ch):
+    """A refusal in the middle of a large upload, ten times."""
+    said = set()
+    for _ in range(10):
+        try:
+            ch.stream_unary(ECHO + "Picky")((bytes(100_000) for _ in range(100)), timeout=20)
+        except grpc.RpcError as error:
+            said.add(error.code().name + " " + error.details())
+    return sorted(said)
+
+
 def ping_pong(ch):
     """Each question is asked after the answer to the one before: what is held back would block this."""
     questions = queue.Queue()

@@ -33,6 +33,12 @@ async def total(requests, context):
     return b"%d" % length
 
 
+async def picky(requests, context):
+    """Has heard enough after one message, whatever else is on its way."""
+    await anext(requests)
+    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "enough")
+
+
 async def chat(requests, context):
     async for request in requests:
         yield b"re:" + request
@@ -61,6 +67,7 @@ METHODS = {
     "Fail": grpc.unary_unary_rpc_method_handler(fail),
     "Count": grpc.unary_stream_rpc_method_handler(count),
     "Total": grpc.stream_unary_rpc_method_handler(total),
+    "Picky": grpc.stream_unary_rpc_method_handler(picky),
     "Chat": grpc.stream_stream_rpc_method_handler(chat),
     "Wait": grpc.unary_unary_rpc_method_handler(wait),
     "Ended": grpc.unary_unary_rpc_method_handler(ended),
