@@ -246,3 +246,49 @@ impl AsyncWrite for Gather {
         Pin::new(&mut gathering.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_wait_for_the_end_of_the_turn_and_keep_their_order() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut far = listener.accept().await.unwrap().0;
+        let mut gather = Gather::new(BytesMut::from("read before"), Io::Plain(near));
+        let mut before = [0; 11];
+        gather.read_exact(&mut before).await.unwrap();
+        assert_eq!(&before, b"read before");
+
+        gather.write_all(b"one ").await.unwrap();
+        gather.write_all(b"two ").await.unwrap();
+        gather.flush().await.unwrap();
+        let mut first = [0; 16];
+        tokio::time::timeout(Duration::from_millis(50), far.read(&mut first)).await.unwrap_err();
+        std::future::poll_fn(|cx| Gather::poll_flush(&gather, cx)).await.unwrap();
+        let n = far.read(&mut first).await.unwrap();
+        assert_eq!(&first[..n], b"one two ");
+
+        let long = vec![b'x'; 3 * GATHERED];
+        gather.write_all(b"three ").await.unwrap();
+        let (_, rest) = tokio::join!(
+            async {
+                gather.write_all(&long).await.unwrap();
+                gather.write_all(b" four").await.unwrap();
+                gather.shutdown().await.unwrap();
+            },
+            async {
+                let mut rest = Vec::new();
+                far.read_to_end(&mut rest).await.unwrap();
+                rest
+            }
+        );
+        assert_eq!(rest, [b"three ", &long[..], b" four"].concat());
+    }
+}
