@@ -35,11 +35,13 @@ fn s_client(config: Arc<ServerConfig>, mesh: Option<&Mesh>, arguments: &[&str]) 
         let mut child = Command::new("openssl")
             .args(["s_client", "-connect", &address])
             .args(arguments)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("these tests need the openssl command");
+        // A client whose input ends quits, whether or not it has read the alert that is on its way.
+        let mut input = child.stdin.take();
         let serve = async {
             let (stream, _) = listener.accept().await.unwrap();
             match TlsAcceptor::from(config).accept(stream).await {
@@ -50,6 +52,7 @@ fn s_client(config: Arc<ServerConfig>, mesh: Option<&Mesh>, arguments: &[&str]) 
                         version: connection.protocol_version(),
                         caller: mesh.map(|mesh| mesh.caller_of(connection).unwrap().id().to_string()),
                     };
+                    drop(input.take());
                     let _ = stream.read(&mut [0; 16]).await;
                     seen
                 }
@@ -60,13 +63,26 @@ fn s_client(config: Arc<ServerConfig>, mesh: Option<&Mesh>, arguments: &[&str]) 
             }
         };
         let seen = tokio::time::timeout(Duration::from_secs(20), serve).await;
-        if seen.is_err() {
+        let ended = || child.try_wait().unwrap().is_some();
+        if seen.is_err() || !eventually(Duration::from_secs(10), ended) {
             child.kill().unwrap();
         }
+        drop(input);
         let output = child.wait_with_output().unwrap();
         let text = [output.stdout, output.stderr].concat();
         (seen.expect("a verdict in time"), String::from_utf8_lossy(&text).into_owned())
     })
+}
+
+fn eventually(within: Duration, mut done: impl FnMut() -> bool) -> bool {
+    let start = std::time::Instant::now();
+    while !done() {
+        if start.elapsed() > within {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
 }
 
 fn write(folder: &Path, name: &str, contents: &str) -> String {

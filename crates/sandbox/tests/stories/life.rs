@@ -141,8 +141,9 @@ fn stop() {
 
 fn stubborn() {
     let script = "
-import signal, time
-signal.signal(signal.SIGTERM, lambda *a: print('term=ignored'))
+import os, signal, time
+# A line of its own, even if the signal comes in the middle of another print.
+signal.signal(signal.SIGTERM, lambda *a: os.write(1, b'\\nterm=ignored\\n'))
 print('up=yes')
 while True: time.sleep(1)";
     let mut fence = Fence::new(script).change(|s| s.grace_ms = 300).up();
