@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -156,8 +157,9 @@ impl Args {
                 ca::post(data, "/v1/restart", &serde_json::json!({ "service": args.service }))
             }),
             Command::Completions { shell } => {
-                clap_complete::generate(shell, &mut Self::command(), "ringfence", &mut std::io::stdout());
-                ExitCode::SUCCESS
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "ringfence", &mut script);
+                written("the completions", print(&script))
             }
             Command::Man { folder } => man(folder),
         }
@@ -198,16 +200,31 @@ impl Up {
 }
 
 fn man(folder: Option<PathBuf>) -> ExitCode {
-    let written = match folder {
+    let done = match folder {
         Some(folder) => {
             std::fs::create_dir_all(&folder).and_then(|()| clap_mangen::generate_to(Args::command(), &folder))
         }
-        None => clap_mangen::Man::new(Args::command()).render(&mut std::io::stdout()),
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Args::command()).render(&mut page).and_then(|()| print(&page))
+        }
     };
-    match written {
+    written("the man page", done)
+}
+
+/// Prints it; a reader that has seen enough is no failure.
+fn print(text: &[u8]) -> io::Result<()> {
+    match io::stdout().write_all(text) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done,
+    }
+}
+
+fn written(what: &str, done: io::Result<()>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("ringfence: cannot write the man page: {e}");
+            eprintln!("ringfence: cannot write {what}: {e}");
             ExitCode::from(3)
         }
     }

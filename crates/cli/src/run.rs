@@ -65,7 +65,9 @@ fn start(args: &RunArgs, env: &Env) -> Result<ExitCode, (u8, String)> {
         isolation: Isolation::On,
         root: rustix::process::geteuid().is_root(),
     };
-    let spec = spec(&ground, &fence, &applied, service, &args.command).map_err(|e| (2, e.to_string()))?;
+    let mut spec = spec(&ground, &fence, &applied, service, &args.command).map_err(|e| (2, e.to_string()))?;
+    // Whoever started this one, systemd or a person, is told how it ended and decides what follows.
+    spec.restart.enabled = false;
     // No thread was started so far: the client has a runtime of this one thread.
     ringfence_sandbox::run_here(&spec).map_err(|e| (3, e.to_string()))
 }

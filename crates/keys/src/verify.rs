@@ -53,6 +53,9 @@ impl VerifyingKey {
             Algorithm::P256 if raw.len() == 65 && raw[0] == 4 => &ECDSA_P256_SHA256_ASN1,
             _ => return Err(KeyError::Public),
         };
+        if algorithm == Algorithm::Ed25519 && is_of_small_order(raw) {
+            return Err(KeyError::Public);
+        }
         ParsedPublicKey::new(library, raw).map_err(|_| KeyError::Public)?;
         Ok(Self { algorithm, raw: raw.to_vec() })
     }
@@ -109,6 +112,28 @@ impl VerifyingKey {
     }
 }
 
+/// Whether an Ed25519 key is one of the points whose multiples are few, in any of their encodings: for those, signatures can
+/// be made without a private key, so that they prove nothing.
+fn is_of_small_order(raw: &[u8]) -> bool {
+    // The y coordinates of the eight points, and the encodings at or above the prime that stand for the same.
+    const ORDER_8: [[u8; 32]; 2] = [
+        [
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0,
+            0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+        ],
+        [
+            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f,
+            0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+        ],
+    ];
+    let [first, middle @ .., last] = raw else { return false };
+    let last = last & 0x7f;
+    let near_zero = *first <= 1 && last == 0 && middle.iter().all(|b| *b == 0);
+    let near_prime = (0xec..=0xee).contains(first) && last == 0x7f && middle.iter().all(|b| *b == 0xff);
+    let order_8 = ORDER_8.iter().any(|y| y[..31] == raw[..31] && y[31] == last);
+    near_zero || near_prime || order_8
+}
+
 impl fmt::Debug for VerifyingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "VerifyingKey({:?}, {})", self.algorithm, crate::to_hex(&self.raw))
@@ -137,6 +162,20 @@ mod tests {
                 public.verify(&message, &again.sign(&message).unwrap()).unwrap();
                 assert_eq!(public.verify(b"other", &again.sign(&message).unwrap()), Err(BadSignature));
             }
+        }
+    }
+
+    #[test]
+    fn a_point_of_small_order_proves_nothing_and_is_no_key() {
+        let mut points = vec![[0; 32], [0; 32], [0xff; 32], [0xff; 32], [0xff; 32]];
+        points[1][0] = 1;
+        for (point, first) in points[2..].iter_mut().zip([0xec, 0xed, 0xee]) {
+            (point[0], point[31]) = (first, 0x7f);
+        }
+        for mut point in points {
+            assert!(VerifyingKey::from_raw(Algorithm::Ed25519, &point).is_err(), "{point:02x?}");
+            point[31] |= 0x80;
+            assert!(VerifyingKey::from_raw(Algorithm::Ed25519, &point).is_err(), "{point:02x?}");
         }
     }
 

@@ -99,6 +99,11 @@ impl UpError {
 
 /// Runs until a signal, `down`, or something that cannot be mended.
 pub(crate) fn run(options: Options, env: Env) -> ExitCode {
+    // It may hold a passphrase for a moment, and channels to all others at all times.
+    if let Err(e) = ringfence_channel::sys::set_undumpable() {
+        eprintln!("ringfence: cannot close its memory to others: {e}");
+        return ExitCode::from(3);
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {

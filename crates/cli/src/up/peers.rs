@@ -90,7 +90,11 @@ impl Peers {
 
     /// Starts whatever should run and does not.
     pub(crate) async fn start_due(&mut self, texts: &Texts) -> Result<(), UpError> {
-        let due: Vec<Role> = Role::ALL.into_iter().filter(|r| self.process(*r).due()).collect();
+        // Nothing but the keeper touches the data directory before the master key has opened it.
+        let opened = self.snapshot_key.is_some();
+        let may_start = |role: Role| opened || role == Role::Keeper;
+        let due: Vec<Role> =
+            Role::ALL.into_iter().filter(|r| may_start(*r) && self.process(*r).due()).collect();
         for role in due {
             let socket = self.process(role).start().map_err(|source| UpError::Io {
                 what: "cannot start one of ringfence's processes",

@@ -19,7 +19,8 @@ pub(crate) fn of_keeper(data: &Path) -> Vec<Key> {
     let folder = data.join("keeper");
     let master = MasterSource::KeyFile { path: data.join("master.key") };
     let keyring = Keyring::open(&folder.join("keyring.json"), &master).unwrap();
-    let stored: Value = serde_json::from_slice(&std::fs::read(folder.join("authority.json")).unwrap()).unwrap();
+    let stored: Value =
+        serde_json::from_slice(&std::fs::read(folder.join("authority.json")).unwrap()).unwrap();
     let groups = [
         ("root", "roots", Purpose::Authority),
         ("issuing", "issuing", Purpose::Authority),

@@ -7,13 +7,11 @@
 mod running;
 
 mod confined;
-mod control;
 mod keeper;
 mod keys;
 mod master;
 mod memory;
 mod node;
-mod offline;
 mod rig;
 
 /// Whether this test can be run at all; says so if not, in a line that stands out.

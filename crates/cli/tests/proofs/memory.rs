@@ -34,29 +34,31 @@ fn no_process_but_the_keeper_holds_a_key_that_signs() {
     assert_eq!(roles, BTreeSet::from(["root", "issuing", "serving", "token", "snapshot"]));
 
     let keeper = Memory::read(clinic.process("keeper"));
+    let held = keeper.find(&keys);
     for role in ["issuing", "serving", "token", "snapshot"] {
-        let held = keys.iter().filter(|key| key.role == role).flat_map(|key| keeper.find(key)).count();
-        assert!(held > 0, "the search finds what is there: the keeper's {role} key");
+        assert!(
+            held.iter().any(|(held, _)| *held == role),
+            "the search finds what is there, the keeper's {role} key: {held:?}"
+        );
     }
     let master = keys::master(&data);
-    let others = [("node", clinic.process("node")), ("control", clinic.process("control")), ("up", clinic.up_pid())];
+    let others =
+        [("node", clinic.process("node")), ("control", clinic.process("control")), ("up", clinic.up_pid())];
     for (name, pid) in others {
         let memory = Memory::read(pid);
         assert!(memory.size() > 4 << 20, "{name}: only {} bytes were read", memory.size());
-        for key in keys.iter().chain([&master]) {
-            assert_eq!(memory.find(key), [""; 0], "{name} holds the {} key", key.role);
-        }
+        assert_eq!(memory.find(keys.iter().chain([&master])), BTreeSet::new(), "{name} holds a key");
     }
 
     // The node does hold keys, and the same search finds them: those of its own services' SVIDs.
     let issued = issued(&data);
     let node = Memory::read(clinic.process("node"));
-    let found = node.scalars().find(|scalar| public_digest(scalar).is_some_and(|digest| issued.contains(&digest)));
+    let found =
+        node.scalars().find(|scalar| public_digest(scalar).is_some_and(|digest| issued.contains(&digest)));
     let scalar = found.expect("the private key of an SVID is in the node");
+    assert!(node.contains(&scalar));
     for other in ["keeper", "control"] {
-        let memory = Memory::read(clinic.process(other));
-        let reversed: Vec<u8> = scalar.iter().rev().copied().collect();
-        assert!(!memory.contains(&scalar) && !memory.contains(&reversed), "{other} holds the key of an SVID");
+        assert!(!Memory::read(clinic.process(other)).contains(&scalar), "{other} holds the key of an SVID");
     }
 }
 
@@ -64,8 +66,10 @@ fn no_process_but_the_keeper_holds_a_key_that_signs() {
 fn issued(data: &Path) -> BTreeSet<String> {
     let log = std::fs::read_to_string(data.join("keeper/signing.log")).unwrap();
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let keys: BTreeSet<String> =
-        lines.filter(|line| line["what"] == "x509").map(|line| line["key"].as_str().unwrap().to_owned()).collect();
+    let keys: BTreeSet<String> = lines
+        .filter(|line| line["what"] == "x509")
+        .map(|line| line["key"].as_str().unwrap().to_owned())
+        .collect();
     assert!(!keys.is_empty());
     keys
 }
@@ -77,75 +81,113 @@ fn public_digest(scalar: &[u8]) -> Option<String> {
     Some(to_hex(&digest::sha256(&key.verifying_key().to_spki())))
 }
 
-/// What a process has in memory that can be read.
+/// What a process has in memory that can be read, in runs of pages.
 struct Memory {
-    maps: Vec<Vec<u8>>,
+    runs: Vec<Vec<u8>>,
 }
 
 impl Memory {
     fn read(pid: u32) -> Self {
         let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
+        let pages = File::open(format!("/proc/{pid}/pagemap")).unwrap();
         let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-        let mut read = Vec::new();
+        let mut runs = Vec::new();
         for line in maps.lines() {
             let mut fields = line.split_whitespace();
             let (range, flags) = (fields.next().unwrap(), fields.next().unwrap());
-            let special = line.ends_with("[vvar]") || line.ends_with("[vvar_vclock]") || line.ends_with("[vsyscall]");
+            let special = ["[vvar]", "[vvar_vclock]", "[vsyscall]"].iter().any(|name| line.ends_with(name));
             if !flags.starts_with('r') || special {
                 continue;
             }
             let (start, end) = range.split_once('-').unwrap();
             let number = |text: &str| u64::from_str_radix(text, 16).unwrap();
-            read.extend(Self::range(&memory, number(start), number(end)));
-        }
-        Self { maps: read }
-    }
-
-    /// A mapping, page by page where it cannot be read whole: what was never touched or is gone by now holds nothing.
-    fn range(memory: &File, start: u64, end: u64) -> Option<Vec<u8>> {
-        const STEP: u64 = 1 << 20;
-        let mut bytes = Vec::new();
-        let mut at = start;
-        while at < end {
-            let mut step = vec![0; usize::try_from(STEP.min(end - at)).unwrap()];
-            match memory.read_at(&mut step, at) {
-                Ok(n) if n > 0 => {
-                    bytes.extend_from_slice(&step[..n]);
-                    at += n as u64;
-                }
-                _ => {
-                    let n = 4096.min(end - at);
-                    bytes.resize(bytes.len() + usize::try_from(n).unwrap(), 0);
-                    at += n;
+            for (start, end) in touched(&pages, number(start), number(end)) {
+                let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+                // A mapping may be gone by now, and what was in it with it.
+                if memory.read_exact_at(&mut bytes, start).is_ok() {
+                    runs.push(bytes);
                 }
             }
         }
-        Some(bytes).filter(|bytes| bytes.iter().any(|b| *b != 0))
+        Self { runs }
     }
 
     fn size(&self) -> usize {
-        self.maps.iter().map(Vec::len).sum()
+        self.runs.iter().map(Vec::len).sum()
     }
 
-    /// In which forms a key is there.
-    fn find(&self, key: &Key) -> Vec<&'static str> {
-        key.forms.iter().filter(|(_, bytes)| self.contains(bytes)).map(|(form, _)| *form).collect()
+    /// Which keys are there in which forms; everything is looked for at once.
+    fn find<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) -> BTreeSet<(&'static str, &'static str)> {
+        let needles: Vec<(&str, &str, &[u8])> = keys
+            .into_iter()
+            .flat_map(|key| key.forms.iter().map(|(form, bytes)| (key.role, *form, &bytes[..])))
+            .collect();
+        let mut first = vec![Vec::new(); 1 << 16];
+        for (n, (.., bytes)) in needles.iter().enumerate() {
+            first[usize::from(bytes[0]) << 8 | usize::from(bytes[1])].push(n);
+        }
+        let mut found = BTreeSet::new();
+        for run in &self.runs {
+            let mut pair = 0;
+            for (at, byte) in run.iter().enumerate() {
+                pair = (pair << 8 | usize::from(*byte)) & 0xffff;
+                for n in &first[pair] {
+                    let (role, form, bytes) = needles[*n];
+                    if at > 0 && run[at - 1..].starts_with(bytes) {
+                        found.insert((role, form));
+                    }
+                }
+            }
+        }
+        found
     }
 
-    fn contains(&self, needle: &[u8]) -> bool {
-        self.maps.iter().any(|map| memchr::memmem::find(map, needle).is_some())
+    fn contains(&self, secret: &[u8]) -> bool {
+        let reversed = secret.iter().rev().copied().collect();
+        let forms = vec![("as it is", secret.to_vec()), ("reversed", reversed)];
+        !self.find(&[Key { role: "secret", forms }]).is_empty()
     }
 
     /// Everything that could be the number of a private key: 32 bytes at a word's boundary that look random, least
     /// significant byte first as the crypto library keeps it; given out most significant byte first.
     fn scalars(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
-        let windows = self.maps.iter().flat_map(|map| (0..map.len().saturating_sub(31)).step_by(8).map(|at| &map[at..at + 32]));
-        let random = |window: &&[u8]| {
-            let words: Vec<&[u8]> = window.chunks(8).collect();
-            let mut seen = [false; 256];
-            words.iter().all(|word| word.iter().filter(|b| **b == 0).count() < 3)
-                && window.iter().filter(|b| !std::mem::replace(&mut seen[usize::from(**b)], true)).count() >= 24
-        };
-        windows.filter(random).map(|window| window.iter().rev().copied().collect())
+        self.runs.iter().flat_map(|run| {
+            let words: Vec<u64> =
+                run.chunks_exact(8).map(|w| u64::from_le_bytes(w.try_into().unwrap())).collect();
+            let mut found = Vec::new();
+            for at in 0..words.len().saturating_sub(3) {
+                let four = &words[at..at + 4];
+                // No small numbers, no addresses, no text.
+                if four.iter().all(|w| w >> 52 != 0 && *w as u32 != 0 && w & 0x8080_8080_8080_8080 != 0) {
+                    let bytes: Vec<u8> = four.iter().rev().flat_map(|w| w.to_be_bytes()).collect();
+                    if bytes.iter().collect::<BTreeSet<_>>().len() >= 24 {
+                        found.push(bytes);
+                    }
+                }
+            }
+            found
+        })
     }
+}
+
+/// The parts of a mapping that were ever touched: the rest is zero, or still in a file as it was.
+fn touched(pages: &File, start: u64, end: u64) -> Vec<(u64, u64)> {
+    const PAGE: u64 = 4096;
+    let mut entries = vec![0; usize::try_from((end - start) / PAGE * 8).unwrap()];
+    if pages.read_exact_at(&mut entries, start / PAGE * 8).is_err() {
+        return Vec::new();
+    }
+    let mut found: Vec<(u64, u64)> = Vec::new();
+    for (n, entry) in entries.chunks_exact(8).enumerate() {
+        let here = u64::from_le_bytes(entry.try_into().unwrap());
+        let page = start + n as u64 * PAGE;
+        // In memory, or swapped out.
+        if here >> 62 != 0 {
+            match found.last_mut().filter(|(_, end)| *end == page) {
+                Some(last) => last.1 += PAGE,
+                None => found.push((page, page + PAGE)),
+            }
+        }
+    }
+    found
 }

@@ -51,5 +51,10 @@ fn a_service_started_by_run_is_fenced_like_any_other() {
         assert!(ended.is_some(), "{who:?}");
         let gone = eventually(Duration::from_secs(5), || (lab.clinic.get("/caller").0 == 503).then_some(()));
         assert!(gone.is_some(), "{who:?}: {:?}", lab.clinic.get("/caller"));
+
+        // A command that ends by itself is not started again: its exit code is ours.
+        let output = lab.clinic.ringfence(&["run", "late", "--", "sh", "-c", "echo said; exit 3"]);
+        assert_eq!(output.status.code(), Some(3), "{who:?}: {}", text(&output.stderr));
+        assert!(text(&output.stdout).contains("said"), "{who:?}: {}", text(&output.stdout));
     }
 }

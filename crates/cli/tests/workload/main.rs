@@ -5,6 +5,7 @@
 #[path = "../protocols/lab/mod.rs"]
 mod lab;
 
+use std::process::Command;
 use std::time::Duration;
 
 use lab::{From, Lab, Who};
@@ -61,16 +62,36 @@ fn everything(lab: &Lab) {
         streaming.join().unwrap()
     });
     assert_eq!((&said["issuers"], &said["ids"]), (&json!(2), &json!([own])), "{said}");
+
+    // Another control, and another init with a socket of its own: the service asks again and is answered.
+    let again = |what: &str| {
+        let answered = lab::eventually(Duration::from_secs(20), || {
+            let said = lab.try_tell(From::Caller, "spiffe_client", "everything", &json!({}))?;
+            (said["said"]["x509"]["id"] == own).then_some(())
+        });
+        assert!(answered.is_some(), "after {what}");
+    };
+    let kill = |pid: u64| {
+        assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success())
+    };
+    kill(lab.clinic.process("control").into());
+    again("control was killed");
+    kill(init(lab));
+    again("the service's init was killed");
+}
+
+/// PID 1 of the agent's namespaces, as the host sees it.
+fn init(lab: &Lab) -> u64 {
+    let status = lab.clinic.json(&["status", "--json"]);
+    let services = status["report"]["services"].as_array().unwrap();
+    services.iter().find(|s| s["name"] == "agent").unwrap()["init"].as_u64().unwrap()
 }
 
 #[test]
 fn a_process_that_is_not_the_service_gets_nothing_from_its_socket() {
     for who in [Who::Root, Who::Nobody] {
         let lab = start(who);
-        let status = lab.clinic.json(&["status", "--json"]);
-        let services = status["report"]["services"].as_array().unwrap();
-        let init = services.iter().find(|s| s["name"] == "agent").unwrap()["init"].as_u64().unwrap();
-        let socket = format!("/proc/{init}/root/run/ringfence/workload.sock");
+        let socket = format!("/proc/{}/root/run/ringfence/workload.sock", init(&lab));
         assert!(std::path::Path::new(&socket).exists(), "{who:?}");
         // The tests' own user may open the socket by this path; it lives in another network.
         let said = lab.tell(From::Outside, "spiffe_client", "everything", &json!({ "socket": socket }));

@@ -70,6 +70,7 @@ impl Lab {
     /// Has a client tell a story, and gives back what it says.
     pub(crate) fn tell(&self, from: From, client: &str, story: &str, target: &Value) -> Value {
         let answer = self.try_tell(from, client, story, target);
+        let answer = answer.unwrap_or_else(|| panic!("{client}.{story} {from:?} gave no answer, see above"));
         assert!(
             answer.get("said").is_some(),
             "{client}.{story} {from:?}: {answer}\n{}",
@@ -78,7 +79,8 @@ impl Lab {
         answer["said"].clone()
     }
 
-    fn try_tell(&self, from: From, client: &str, story: &str, target: &Value) -> Value {
+    /// The same, if there is an answer.
+    pub(crate) fn try_tell(&self, from: From, client: &str, story: &str, target: &Value) -> Option<Value> {
         let (stdout, stderr) = match from {
             From::Caller => {
                 let asked = json!({ "client": client, "story": story, "target": target }).to_string();
@@ -104,9 +106,11 @@ impl Lab {
                 (output.stdout, output.stderr)
             }
         };
-        serde_json::from_slice(&stdout).unwrap_or_else(|e| {
-            panic!("{client}.{story} {from:?}: {e}: {} {}", text(&stdout), text(&stderr));
-        })
+        let answer = serde_json::from_slice(&stdout);
+        if let Err(e) = &answer {
+            eprintln!("{client}.{story} {from:?}: {e}: {} {}", text(&stdout), text(&stderr));
+        }
+        answer.ok()
     }
 
     pub(crate) fn ca(&self) -> PathBuf {
