@@ -169,7 +169,7 @@ mod tests {
         std::fs::write(&path, "before\n").unwrap();
         let mut logs = Logs::new(false);
         logs.follow("portal", path.clone());
-        let mut shown = |logs: &mut Logs| {
+        let shown = |logs: &mut Logs| {
             let mut out = Vec::new();
             logs.show(&mut out).unwrap();
             String::from_utf8(out).unwrap()
