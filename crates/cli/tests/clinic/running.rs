@@ -272,6 +272,22 @@ pub(crate) fn as_user(who: Who, program: &Path) -> Command {
     }
 }
 
+/// Folders of copied binaries begin with this, and end with the process that copied them.
+const BINARIES: &str = "ringfence-bin-";
+
+/// Removes what test programs that have ended left.
+fn forget_binaries() {
+    for entry in std::fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|n| n.strip_prefix(BINARIES)?.parse::<u32>().ok()) else {
+            continue;
+        };
+        if !Path::new(&format!("/proc/{pid}")).exists() {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// The binaries where everybody may execute them, whatever the modes above the target directory are.
 pub(crate) fn binary() -> PathBuf {
     use std::sync::OnceLock;
@@ -281,7 +297,8 @@ pub(crate) fn binary() -> PathBuf {
             let built = PathBuf::from(env!("CARGO_BIN_EXE_ringfence"));
             let clinic = built.with_file_name("clinic");
             assert!(clinic.exists(), "build the clinic first: cargo build -p clinic");
-            let place = std::env::temp_dir().join(format!("ringfence-bin-{}", std::process::id()));
+            forget_binaries();
+            let place = std::env::temp_dir().join(format!("{BINARIES}{}", std::process::id()));
             std::fs::create_dir_all(&place).unwrap();
             for program in [&built, &clinic] {
                 std::fs::copy(program, place.join(program.file_name().unwrap())).unwrap();
