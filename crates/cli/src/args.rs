@@ -106,12 +106,8 @@ struct Up {
     /// Where this host's mesh listener is; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     mesh: SocketAddr,
-    /// Where the master key comes from
-    #[arg(long, value_enum, default_value = "file")]
-    master: Master,
-    /// The master key file [default: master.key in the data directory]
-    #[arg(long, value_name = "FILE")]
-    master_file: Option<PathBuf>,
+    #[command(flatten)]
+    master: MasterArgs,
     /// How long SVIDs live; each is renewed at half of it
     #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
     svid_life: std::time::Duration,
@@ -124,6 +120,27 @@ struct Up {
 enum OnOff {
     On,
     Off,
+}
+
+/// Where the keeper gets what opens its keys.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct MasterArgs {
+    /// Where the master key comes from
+    #[arg(long, value_enum, default_value = "file")]
+    master: Master,
+    /// The master key file [default: master.key in the data directory]
+    #[arg(long, value_name = "FILE")]
+    master_file: Option<PathBuf>,
+}
+
+impl MasterArgs {
+    pub(crate) fn choice(&self) -> MasterChoice {
+        match self.master {
+            Master::File => MasterChoice::File(self.master_file.clone()),
+            Master::Passphrase => MasterChoice::Passphrase,
+            Master::Credential => MasterChoice::Credential,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -150,7 +167,7 @@ impl Args {
             Command::Init(args) => fence::init::run(args, &env),
             Command::Schema(args) => fence::schema::run(args),
             Command::Drill(at) => at.with(|args, data| drill::run(args, &at.fence, data, env.colour)),
-            Command::Ca(at) => at.with(ca::run),
+            Command::Ca(at) => at.with(|args, data| ca::run(args, &at.fence, data, &env)),
             Command::Svid(at) => at.with(ca::svid),
             Command::Down(at) => at.with(|_, data| ca::post(data, "/v1/down", &serde_json::json!({}))),
             Command::Restart(at) => at.with(|args, data| {
@@ -188,11 +205,7 @@ impl Up {
             isolation: if self.isolation == OnOff::On { Isolation::On } else { Isolation::Off },
             threads: self.threads.map_or_else(|| cores.min(32), usize::from),
             mesh: self.mesh,
-            master: match self.master {
-                Master::File => MasterChoice::File(self.master_file),
-                Master::Passphrase => MasterChoice::Passphrase,
-                Master::Credential => MasterChoice::Credential,
-            },
+            master: self.master.choice(),
             svid_life: self.svid_life,
             quiet: self.quiet,
         }

@@ -1,4 +1,6 @@
-//! Commands that change something in a running fence, over its control socket.
+//! The certificate authority: what changes it in a running fence, over its control socket.
+
+mod offline;
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -13,7 +15,10 @@ use ringfence_snapshot::Der;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::offline::Place;
+use crate::args::MasterArgs;
 use crate::client::Client;
+use crate::env::Env;
 use crate::view::{Done, Failure, finish};
 
 #[derive(Debug, Args)]
@@ -40,6 +45,16 @@ enum CaCommand {
         /// Drop the old root although what it signed may still be valid: it is not to be believed any more
         #[arg(long)]
         force: bool,
+        /// The exported root, for an issuing CA while the root is offline; `up` must not run
+        #[arg(long, value_name = "FILE")]
+        package: Option<PathBuf>,
+        #[command(flatten)]
+        master: MasterArgs,
+    },
+    /// The root's private key: out of this machine, and back
+    Root {
+        #[command(subcommand)]
+        command: RootCommand,
     },
 }
 
@@ -47,6 +62,26 @@ enum CaCommand {
 enum What {
     Issuing,
     Root,
+}
+
+#[derive(Debug, Subcommand)]
+enum RootCommand {
+    /// Take the root offline: its key goes into a file under a passphrase, and nowhere else; `up` must not run
+    Export {
+        /// The file, which must not exist, outside the data directory
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        #[command(flatten)]
+        master: MasterArgs,
+    },
+    /// Bring an exported root back for good; `up` must not run
+    Import {
+        /// The file
+        #[arg(long, value_name = "FILE")]
+        package: PathBuf,
+        #[command(flatten)]
+        master: MasterArgs,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -80,10 +115,29 @@ struct Minted {
     not_after: u64,
 }
 
-pub(crate) fn run(args: &CaArgs, data: &Path) -> ExitCode {
-    finish(match args.command {
+pub(crate) fn run(args: &CaArgs, fence: &Path, data: &Path, env: &Env) -> ExitCode {
+    let place = |master| Place { fence, data, master, env };
+    finish(match &args.command {
         CaCommand::Show => show(data, args.json),
-        CaCommand::Rotate { what, step, force } => rotate(what, step, force, data, args.json),
+        CaCommand::Rotate { what: What::Issuing, step: None, force: false, package: Some(package), master } => {
+            offline::rotate(&place(master), package).and_then(|status| {
+                print(&status, args.json)?;
+                if !args.json {
+                    println!("the new issuing CA signs from the next `ringfence up` on; the root is offline as before");
+                }
+                Ok(ExitCode::SUCCESS)
+            })
+        }
+        CaCommand::Rotate { package: Some(_), .. } => Err(Failure::Wrong(
+            "--package goes with `ca rotate issuing`; a root rotation makes a new root and does not need the old one".into(),
+        )),
+        CaCommand::Rotate { what, step, force, .. } => rotate(*what, *step, *force, data, args.json),
+        CaCommand::Root { command: RootCommand::Export { out, master } } => {
+            offline::export(&place(master), out).map(|exported| exported.say(args.json))
+        }
+        CaCommand::Root { command: RootCommand::Import { package, master } } => {
+            offline::import(&place(master), package).map(|imported| imported.say(args.json))
+        }
     })
 }
 
@@ -151,15 +205,19 @@ fn print(status: &Status, json: bool) -> Done {
     ];
     for (what, list) in groups {
         for authority in list {
-            let end = std::time::UNIX_EPOCH + std::time::Duration::from_secs(authority.not_after);
             println!(
                 "{what:8} {:9} {:7} until {} {}",
                 format!("{:?}", authority.stage).to_lowercase(),
                 if authority.online { "online" } else { "offline" },
-                humantime::format_rfc3339_seconds(end),
+                date(authority.not_after),
                 authority.id,
             );
         }
+    }
+    if let Some(until) = offline_until(status) {
+        println!(
+            "the root is offline: before {until} stop `up` and run `ringfence ca rotate issuing --package FILE`"
+        );
     }
     let counts = status.counts;
     println!(
@@ -167,6 +225,18 @@ fn print(status: &Status, json: bool) -> Done {
         counts.x509, counts.jwt, counts.serving, counts.snapshots, counts.refused
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// While the active root is offline: when the issuing CA ends, which only the root can replace.
+fn offline_until(status: &Status) -> Option<String> {
+    let active = |list: &[AuthorityStatus]| list.iter().find(|a| a.stage == Stage::Active).cloned();
+    let offline = active(&status.roots).is_some_and(|root| !root.online);
+    active(&status.issuing).filter(|_| offline).map(|issuing| date(issuing.not_after))
+}
+
+fn date(seconds: u64) -> String {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    humantime::format_rfc3339_seconds(time).to_string()
 }
 
 fn mint(args: &SvidArgs, data: &Path) -> Done {

@@ -12,6 +12,8 @@ pub(crate) struct Env {
     pub(crate) credentials: Option<PathBuf>,
     /// `RINGFENCE_PASSPHRASE`, for unattended starts with a passphrase.
     pub(crate) passphrase: Option<String>,
+    /// `RINGFENCE_ROOT_PASSPHRASE`, for an exported root without a terminal.
+    pub(crate) root_passphrase: Option<String>,
     /// `PATH`.
     pub(crate) path: Vec<PathBuf>,
 }
@@ -24,6 +26,7 @@ impl Env {
             colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
             credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             passphrase: std::env::var("RINGFENCE_PASSPHRASE").ok(),
+            root_passphrase: std::env::var("RINGFENCE_ROOT_PASSPHRASE").ok(),
             path: std::env::var_os("PATH").map(|p| std::env::split_paths(&p).collect()).unwrap_or_default(),
         }
     }

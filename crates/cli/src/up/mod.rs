@@ -419,7 +419,8 @@ impl Supervisor {
     }
 }
 
-fn master(choice: &MasterChoice, data: &DataDir, env: &Env) -> Result<MasterSource, UpError> {
+/// The master key as it was chosen: a passphrase is asked for, a file is read by the keeper.
+pub(crate) fn master(choice: &MasterChoice, data: &DataDir, env: &Env) -> Result<MasterSource, UpError> {
     match choice {
         MasterChoice::File(path) => Ok(MasterSource::KeyFile { path: path.clone().unwrap_or_else(|| data.master_key()) }),
         MasterChoice::Credential => match &env.credentials {

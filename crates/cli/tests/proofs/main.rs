@@ -12,6 +12,7 @@ mod keys;
 mod master;
 mod memory;
 mod node;
+mod offline;
 mod rig;
 
 /// Whether this test can be run at all; says so if not, in a line that stands out.
