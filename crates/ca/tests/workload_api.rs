@@ -228,12 +228,15 @@ async fn a_socket_inherited_from_a_process_that_ended_is_worth_nothing() {
     let end = tokio::time::timeout(Duration::from_secs(5), stream.message()).await.unwrap();
     assert!(matches!(end, Ok(None)), "{end:?}");
     assert_eq!(call().await.unwrap_err().code(), tonic::Code::PermissionDenied);
-    let attested = std::iter::from_fn(|| world.events.try_recv().ok())
-        .find_map(|event| match event {
-            WorkloadEvent::Attested { workload, digest, .. } => Some((workload, digest)),
-            _ => None,
-        })
-        .unwrap();
+    // The digest of a large program takes its time.
+    let attested = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            if let WorkloadEvent::Attested { workload, digest, .. } = world.events.recv().await.unwrap() {
+                return (workload, digest);
+            }
+        }
+    });
+    let attested = attested.await.unwrap();
     assert_eq!(attested.0.pid, child.id());
     assert!(attested.0.program.contains("python") && attested.1.unwrap().len() == 64);
 }

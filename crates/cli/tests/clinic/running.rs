@@ -128,11 +128,15 @@ impl Clinic {
 
     /// Runs Python inside a service's namespaces, as an attacker who has taken the service over would.
     pub(crate) fn inside(&self, service: &str, python: &str) -> String {
-        let status = self.json(&["status", "--json"]);
-        let services = status["report"]["services"].as_array().unwrap().clone();
-        let init = services.iter().find(|s| s["name"] == service).unwrap()["init"].as_u64().unwrap();
-        // The namespaces of the service itself, whose parent is its init.
-        let pid = children(init as u32).into_iter().next().expect("the service runs");
+        // The namespaces of the service itself, whose parent is its init. A report may be a moment behind.
+        let pid = eventually(Duration::from_secs(10), || {
+            let status = self.try_json(&["status", "--json"])?;
+            let services = status["report"]["services"].as_array()?;
+            let init =
+                services.iter().find(|s| s["name"] == service)?["init"].as_u64().filter(|init| *init > 1)?;
+            children(init as u32).into_iter().next()
+        });
+        let pid = pid.expect("the service runs");
         let output = Command::new("nsenter")
             .args([
                 "--target",
