@@ -44,6 +44,7 @@ fn no_request_fails_while_certificates_authorities_and_snapshots_change() {
     assert!(issued > length.as_secs(), "six SVIDs, each renewed at half of ten seconds: {issued}");
     assert_eq!(pids(&clinic), services, "no change of this kind restarts a service");
     plan.check(&clinic);
+    assert_eq!(refused(&clinic), [""; 0], "every snapshot and certificate was taken, in order");
     assert_eq!(clinic.stop(), [""; 0]);
 }
 
@@ -122,6 +123,21 @@ fn edit(clinic: &Clinic, n: u32) {
     std::fs::rename(next, path).unwrap();
     let hup = Command::new("kill").args(["-HUP", &clinic.up_pid().to_string()]).status().unwrap();
     assert!(hup.success());
+}
+
+/// What of snapshots and certificates was refused by anybody.
+fn refused(clinic: &Clinic) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(clinic.folder.join(".ringfence/events")).unwrap().flatten() {
+        let events = std::fs::read_to_string(entry.path()).unwrap();
+        for event in events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+            let entity = event["entity"]["type"].as_str();
+            if event["action_id"] == 2 && matches!(entity, Some("snapshot" | "certificate")) {
+                found.push(format!("{}: {}", event["entity"]["name"], event["message"]));
+            }
+        }
+    }
+    found
 }
 
 fn revision(clinic: &Clinic) -> u64 {
