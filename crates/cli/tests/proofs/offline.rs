@@ -188,6 +188,8 @@ fn whenever_an_export_is_killed_the_root_is_here_or_in_the_package() {
 
 /// Types a passphrase twice at a terminal.
 const TYPE: &str = r#"
+import signal
+signal.alarm(120)
 import os, pty, sys
 pid, terminal = pty.fork()
 if pid == 0:
