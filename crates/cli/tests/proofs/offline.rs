@@ -190,7 +190,8 @@ fn whenever_an_export_is_killed_the_root_is_here_or_in_the_package() {
 const TYPE: &str = r#"
 import signal
 signal.alarm(120)
-import os, pty, sys
+import os, pty, signal, sys
+signal.alarm(60)
 pid, terminal = pty.fork()
 if pid == 0:
     os.execv(sys.argv[2], sys.argv[2:])
