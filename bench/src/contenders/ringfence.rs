@@ -135,7 +135,6 @@ impl Supervisor {
             &ToNode::Start(Start {
                 snapshot_key: Der(self.key.verifying_key().to_spki()),
                 data_dir: self.data.clone(),
-                events_dir: self.data.join("events"),
                 threads: 1,
                 node: "bench".to_owned(),
                 mesh,

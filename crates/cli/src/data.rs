@@ -43,7 +43,18 @@ impl DataDir {
 
     /// Makes what is missing, with mode 0700.
     pub(crate) fn prepare(&self) -> Result<(), DataError> {
-        for folder in ["", "run", "run/shim", "events", "logs", "proxy", "keeper", "control"] {
+        for folder in [
+            "",
+            "run",
+            "run/shim",
+            "events",
+            "events/control",
+            "events/node",
+            "logs",
+            "proxy",
+            "keeper",
+            "control",
+        ] {
             let path = self.root.join(folder);
             let make = |source| DataError::Make { path: path.clone(), source };
             DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(make)?;

@@ -55,7 +55,7 @@ fn control() -> Result<(), String> {
     let channel = ringfence_channel::stdin_channel().map_err(|e| e.to_string())?;
     let confine = |folder: &Path| {
         let read = existing(PROGRAMS.iter().chain(&["/proc/self"]));
-        let events = folder.with_file_name("events");
+        let events = folder.with_file_name("events").join("control");
         enforce(Confinement { read, write: vec![folder.to_owned(), events], ..Confinement::default() })
     };
     ringfence_control::run(channel, confine).map_err(|e| e.to_string())
@@ -68,7 +68,7 @@ fn node() -> Result<(), String> {
     let channel = ringfence_channel::stdin_channel().map_err(|e| e.to_string())?;
     let confine = |data: &Path| {
         let read = existing(PROGRAMS.iter().chain(&NAMES));
-        let write = vec![data.join("proxy"), data.join("events")];
+        let write = vec![data.join("proxy"), data.join("events/node")];
         enforce(Confinement { read, write, sockets: Sockets::Inet, ..Confinement::default() })
     };
     ringfence_proxy::run(channel, confine).map_err(|e| e.to_string())

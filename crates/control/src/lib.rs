@@ -77,6 +77,7 @@ pub fn run(channel: UnixStream, confine: impl FnOnce(&Path) -> io::Result<()>) -
     let socket = fds.pop().ok_or(ControlError::Protocol("Start came without the control socket"))?;
     let folder = data.join("control");
     std::fs::create_dir_all(&folder)?;
+    std::fs::create_dir_all(data.join("events/control"))?;
     confine(&folder).map_err(ControlError::Confine)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(work(channel, socket.into(), &data, Options { svid_life, ..Options::default() }))
@@ -89,7 +90,7 @@ async fn work(
     lives: Options,
 ) -> Result<(), ControlError> {
     let (supervisor, mut inbox) = channel.into_async()?.split();
-    let writer = Writer::open(&data.join("events"), "control", WriterOptions::default())?;
+    let writer = Writer::open(&data.join("events/control"), "control", WriterOptions::default())?;
     let state = State::open(&data.join("control/state.db")).await?;
     socket.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(socket)?;

@@ -177,7 +177,7 @@ impl Filter {
 /// A file that exists cannot be read.
 pub fn read_dir(dir: &Path, filter: &Filter) -> io::Result<Vec<Record>> {
     let mut records = Vec::new();
-    for (path, producer) in files(dir, true)? {
+    for (path, producer) in files(dir)? {
         read_from(&path, &producer, 0, filter, &mut records)?;
     }
     records.sort_by_key(Record::time_ms);
@@ -200,7 +200,7 @@ impl Follow {
     /// The folder cannot be read.
     pub fn from_now(dir: &Path, filter: Filter) -> io::Result<Self> {
         let mut offsets = HashMap::new();
-        for (path, _) in files(dir, true)? {
+        for (path, _) in files(dir)? {
             let metadata = path.symlink_metadata()?;
             offsets.insert(metadata.ino(), metadata.len());
         }
@@ -213,7 +213,7 @@ impl Follow {
     /// A file that exists cannot be read.
     pub fn poll(&mut self) -> io::Result<Vec<Record>> {
         let mut records = Vec::new();
-        for (path, producer) in files(&self.dir, true)? {
+        for (path, producer) in files(&self.dir)? {
             let Ok(metadata) = path.symlink_metadata() else { continue };
             let offset = self.offsets.entry(metadata.ino()).or_insert(0);
             if metadata.len() > *offset {
@@ -225,28 +225,40 @@ impl Follow {
     }
 }
 
-fn files(dir: &Path, rotated: bool) -> io::Result<Vec<(PathBuf, String)>> {
+/// The folder's files, and those of the folders in it that belong to one producer each: what may write there may write
+/// nowhere else, and nothing else in its name.
+fn files(dir: &Path) -> io::Result<Vec<(PathBuf, String)>> {
     let mut files = Vec::new();
-    let entries = match std::fs::read_dir(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(files),
-        entries => entries?,
-    };
-    for entry in entries {
-        let path = entry?.path();
-        let Some(stem) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".jsonl"))
-        else {
+    for path in entries(dir)? {
+        let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
+        if !metadata.is_dir() {
+            files.extend(producer(&path).map(|name| (path.clone(), name)));
             continue;
-        };
-        let (producer, number) = match stem.rsplit_once('.') {
-            Some((producer, n)) if n.parse::<u32>().is_ok() => (producer, true),
-            _ => (stem, false),
-        };
-        if rotated || !number {
-            files.push((path.clone(), producer.to_owned()));
+        }
+        let owner = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if metadata.uid() == std::fs::metadata(dir)?.uid() {
+            let own = entries(&path)?.into_iter().filter(|file| producer(file).as_deref() == Some(owner));
+            files.extend(own.map(|file| (file, owner.to_owned())));
         }
     }
     files.sort();
     Ok(files)
+}
+
+fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries?.map(|entry| entry.map(|e| e.path())).collect(),
+    }
+}
+
+/// Who wrote `PRODUCER.jsonl` or `PRODUCER.N.jsonl`.
+fn producer(path: &Path) -> Option<String> {
+    let stem = path.file_name()?.to_str()?.strip_suffix(".jsonl")?;
+    match stem.rsplit_once('.') {
+        Some((producer, n)) if n.parse::<u32>().is_ok() => Some(producer.to_owned()),
+        _ => Some(stem.to_owned()),
+    }
 }
 
 /// Reads whole lines from `offset` on; returns the offset behind the last whole line.
@@ -274,5 +286,29 @@ fn read_from(
                 records.push(record);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_producer_with_a_folder_of_its_own_speaks_in_no_other_name() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("node")).unwrap();
+        for file in [
+            "shim-portal.jsonl",
+            "node/node.jsonl",
+            "node/node.1.jsonl",
+            "node/control.jsonl",
+            "node/up.2.jsonl",
+        ] {
+            std::fs::write(dir.path().join(file), "{\"time\":1}\n").unwrap();
+        }
+        let records = read_dir(dir.path(), &Filter::default()).unwrap();
+        let mut producers: Vec<&str> = records.iter().map(|r| r.producer.as_str()).collect();
+        producers.sort_unstable();
+        assert_eq!(producers, ["node", "node", "shim-portal"]);
     }
 }

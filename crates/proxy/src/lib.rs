@@ -96,11 +96,12 @@ pub fn run(
     let (ToNode::Start(start), _) = supervisor.recv()? else { return Err(ProxyError::NotStarted) };
     let key = VerifyingKey::from_spki(&start.snapshot_key.0)?;
     let disk = Disk::open(&start.data_dir).map_err(io("cannot make the proxy's folder"))?;
-    std::fs::create_dir_all(&start.events_dir).map_err(io("cannot make the folder for events"))?;
+    let events = start.data_dir.join("events/node");
+    std::fs::create_dir_all(&events).map_err(io("cannot make the folder for events"))?;
     confine(&start.data_dir).map_err(io("cannot confine the node"))?;
 
-    let writer = Writer::open(&start.events_dir, "node", WriterOptions::default())
-        .map_err(io("cannot open the event log"))?;
+    let writer =
+        Writer::open(&events, "node", WriterOptions::default()).map_err(io("cannot open the event log"))?;
     let threads = start.threads.clamp(1, MAX_THREADS);
     let shared = Arc::new(Shared::new(start.mesh, writer.emitter(), threads)?);
     let mut workers = Vec::with_capacity(threads);

@@ -69,10 +69,8 @@ pub enum ToNode {
 pub struct Start {
     /// SubjectPublicKeyInfo of the key that signs snapshots.
     pub snapshot_key: ringfence_snapshot::Der,
-    /// The data directory; the node writes only below `proxy/` in it.
+    /// The data directory; the node writes only below `proxy/` and `events/node/` in it.
     pub data_dir: PathBuf,
-    /// Where events go.
-    pub events_dir: PathBuf,
     /// Data-plane threads.
     pub threads: usize,
     /// Name of this node, a DNS label.

@@ -38,10 +38,14 @@ pub(crate) fn keep_only(keep: CapabilitySet) -> Result<(), SandboxError> {
     set_capabilities(None, sets).step(|| "drop capabilities".into())
 }
 
-/// Keeps what the calling thread has of `keep`; where it may, it empties the bounding set too.
-pub(crate) fn keep_of_own(keep: CapabilitySet) -> Result<(), SandboxError> {
+/// Gives up every capability of the calling thread; where it may, the bounding set too.
+pub(crate) fn give_up() -> Result<(), SandboxError> {
     let own = rustix::thread::capabilities(None).step(|| "read the capabilities".into())?;
-    if own.effective.contains(CapabilitySet::SETPCAP) { keep_only(keep & own.permitted) } else { drop_all() }
+    if own.effective.contains(CapabilitySet::SETPCAP) {
+        keep_only(CapabilitySet::empty())
+    } else {
+        drop_all()
+    }
 }
 
 /// Drops every capability of the calling thread, needing none for it; the bounding set stays.

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use ringfence_channel::sys;
-pub use rustix::thread::CapabilitySet;
 
 use crate::error::Context as _;
 use crate::landlock_rules::Rules;
@@ -21,8 +20,6 @@ pub struct Confinement {
     pub sockets: Sockets,
     /// Whether it may execute programs.
     pub exec: bool,
-    /// Capabilities that it keeps, if it has them: as root, everything else goes.
-    pub keep: Option<CapabilitySet>,
 }
 
 /// Families of sockets.
@@ -48,7 +45,7 @@ pub struct Confined {
 
 impl Confinement {
     /// Enforces it on the calling thread and all it starts, for good: call it before other threads exist. The process can no
-    /// longer be traced, trace or read others, gain privileges, mount, or enter namespaces.
+    /// longer be traced, trace or read others, gain privileges, mount, or enter namespaces; as root it has no capability left.
     ///
     /// # Errors
     /// Says which part failed; the process should end then.
@@ -63,7 +60,7 @@ impl Confinement {
             rules = rules.write(path)?;
         }
         let landlock = rules.enforce()?;
-        capability::keep_of_own(self.keep.unwrap_or(CapabilitySet::empty()))?;
+        capability::give_up()?;
         self.filter()?.enforce()?;
         Ok(Confined { landlock })
     }

@@ -73,7 +73,9 @@ fn http(target: &str, fields: &[&str]) -> Value {
 }
 
 fn tcp(target: &str) -> Value {
-    match resolve(target).and_then(|address| TcpStream::connect_timeout(&address, STEP)) {
+    // A dial that is refused in the same moment may look connected; only one with a peer is.
+    let dialled = resolve(target).and_then(|address| TcpStream::connect_timeout(&address, STEP)?.peer_addr());
+    match dialled {
         Ok(_) => json!({ "reached": true }),
         Err(e) => json!({ "reached": false, "error": e.to_string() }),
     }

@@ -292,7 +292,6 @@ impl Peers {
         let start = NodeStart {
             snapshot_key: key.clone(),
             data_dir: self.data.root().to_owned(),
-            events_dir: self.data.events(),
             threads: self.threads,
             node: NODE.to_owned(),
             mesh: self.mesh.0,

@@ -82,7 +82,7 @@ fn a_direct_dial_reaches_nothing_and_is_told_within_a_second() {
             let said = clinic.inside(
                 "mailer",
                 &format!(
-                    "import socket\ntry: socket.create_connection(('{address}', {port}), 3); print('CONNECTED')\n\
+                    "import socket\ntry: socket.create_connection(('{address}', {port}), 3).getpeername(); print('CONNECTED')\n\
                      except OSError as e: print('refused', e)"
                 ),
             );

@@ -127,17 +127,15 @@ fn edit(clinic: &Clinic, n: u32) {
 
 /// What of snapshots and certificates was refused by anybody.
 fn refused(clinic: &Clinic) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(clinic.folder.join(".ringfence/events")).unwrap().flatten() {
-        let events = std::fs::read_to_string(entry.path()).unwrap();
-        for event in events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
-            let entity = event["entity"]["type"].as_str();
-            if event["action_id"] == 2 && matches!(entity, Some("snapshot" | "certificate")) {
-                found.push(format!("{}: {}", event["entity"]["name"], event["message"]));
-            }
-        }
-    }
-    found
+    let events =
+        ringfence_event::read_dir(&clinic.folder.join(".ringfence/events"), &Default::default()).unwrap();
+    assert!(events.iter().any(|e| e.producer == "control"), "control tells what it does");
+    let wanted = |json: &Value| {
+        let entity = json["entity"]["type"].as_str();
+        json["action_id"] == 2 && matches!(entity, Some("snapshot" | "certificate"))
+    };
+    let refused = events.iter().map(|e| &e.json).filter(|json| wanted(json));
+    refused.map(|json| format!("{}: {}", json["entity"]["name"], json["message"])).collect()
 }
 
 fn revision(clinic: &Clinic) -> u64 {

@@ -212,7 +212,7 @@ fn oversized_frames_and_nonsense_end_the_channel_and_nothing_else() {
         node.send(&FromProxy::Nack { revision: 0, reason: "a".repeat(15 * 1024 * 1024) });
     }
     assert!(node.ask(&Wish::svid(PORTAL).0).is_ok());
-    let events = std::fs::metadata(rig.data.join("events/control.jsonl")).unwrap().len();
+    let events = std::fs::metadata(rig.data.join("events/control/control.jsonl")).unwrap().len();
     assert!(events < 1024 * 1024, "{events} bytes of events");
     let grown = control.process.resident().saturating_sub(before);
     assert!(grown < 100 * 1024, "control grew by {grown} kB");

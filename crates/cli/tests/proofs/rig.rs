@@ -99,7 +99,7 @@ impl Rig {
 
     /// Refusals among the events of control, by the name that was asked for.
     pub(crate) fn refused(&self, name: &str) -> bool {
-        let path = self.data.join("events/control.jsonl");
+        let path = self.data.join("events/control/control.jsonl");
         let found = eventually(Duration::from_secs(5), || {
             let events = std::fs::read_to_string(&path).unwrap_or_default();
             let mut events = events.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

@@ -40,7 +40,7 @@ fn a_service_started_by_run_is_fenced_like_any_other() {
         assert!(said.to_string().contains("spiffe://lab.example/service/late"), "{who:?}: {said}");
         let said = lab.clinic.inside(
             "late",
-            "import socket\ntry: socket.create_connection(('203.0.113.9', 443), 3); print('CONNECTED')\n\
+            "import socket\ntry: socket.create_connection(('203.0.113.9', 443), 3).getpeername(); print('CONNECTED')\n\
              except OSError as e: print('refused', e)",
         );
         assert!(said.starts_with("refused"), "{who:?}: {said}");

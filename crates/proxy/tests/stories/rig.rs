@@ -165,7 +165,6 @@ impl Rig {
         let start = Start {
             snapshot_key: control.key.verifying_key().to_spki().into(),
             data_dir: dir.path().to_owned(),
-            events_dir: dir.path().join("events"),
             threads: threads(),
             node: "test".into(),
             mesh,
