@@ -4,6 +4,7 @@
 #[expect(dead_code, reason = "the stories of the protocols use the rest")]
 #[path = "../protocols/lab/mod.rs"]
 mod lab;
+mod program;
 
 use std::process::Command;
 use std::time::Duration;
