@@ -26,7 +26,7 @@ pub use master::{MasterError, MasterSource};
 pub use seal::{Purpose, SealError};
 pub use secret::{Secret, SecretBytes};
 pub use sign::{Algorithm, KeyError, SigningKey};
-pub use verify::{BadSignature, VerifyingKey};
+pub use verify::{BadSignature, VerifyingKey, is_of_small_order};
 
 /// Fills an array from the operating system's random generator.
 ///

@@ -112,9 +112,10 @@ impl VerifyingKey {
     }
 }
 
-/// Whether an Ed25519 key is one of the points whose multiples are few, in any of their encodings: for those, signatures can
-/// be made without a private key, so that they prove nothing.
-fn is_of_small_order(raw: &[u8]) -> bool {
+/// Whether an Ed25519 public key is one of the points whose multiples are few, in any of their encodings: for those,
+/// signatures can be made without a private key, so that they prove nothing.
+#[must_use]
+pub fn is_of_small_order(raw: &[u8]) -> bool {
     // The y coordinates of the eight points, and the encodings at or above the prime that stand for the same.
     const ORDER_8: [[u8; 32]; 2] = [
         [
@@ -171,6 +172,13 @@ mod tests {
         points[1][0] = 1;
         for (point, first) in points[2..].iter_mut().zip([0xec, 0xed, 0xee]) {
             (point[0], point[31]) = (first, 0x7f);
+        }
+        // The other four, which have the order 8, by their y coordinates.
+        for y in [
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        ] {
+            points.push(crate::from_hex(y).unwrap().try_into().unwrap());
         }
         for mut point in points {
             assert!(VerifyingKey::from_raw(Algorithm::Ed25519, &point).is_err(), "{point:02x?}");

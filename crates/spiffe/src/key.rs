@@ -137,7 +137,9 @@ pub fn verify_possession(spki: &[u8], challenge: &[u8], proof: &[u8]) -> Result<
     let (algorithm, verification, key): (_, &'static dyn signature::VerificationAlgorithm, _) =
         match (spki.strip_prefix(P256_SPKI_PREFIX), spki.strip_prefix(ED25519_SPKI_PREFIX)) {
             (Some(key), _) if key.len() == 65 => (KeyAlgorithm::P256, &ECDSA_P256_SHA256_ASN1, key),
-            (_, Some(key)) if key.len() == 32 => (KeyAlgorithm::Ed25519, &signature::ED25519, key),
+            (_, Some(key)) if key.len() == 32 && !ringfence_keys::is_of_small_order(key) => {
+                (KeyAlgorithm::Ed25519, &signature::ED25519, key)
+            }
             _ => return Err(KeyError::NotPublicKey),
         };
     match UnparsedPublicKey::new(verification, key).verify(&message, proof) {
@@ -175,6 +177,18 @@ mod tests {
             assert_eq!(verify_possession(&spki[1..], b"nonce", &proof), Err(KeyError::NotPublicKey));
             assert_eq!(key.prove_possession(&[0; 1025]), Err(KeyError::Challenge));
         }
+    }
+
+    #[test]
+    fn nobody_possesses_a_key_that_everybody_can_sign_for() {
+        // The neutral element as key and as the signature's point, and 0 as its scalar: they verify for every message.
+        let mut neutral = [0; 32];
+        neutral[0] = 1;
+        let forged = [neutral, [0; 32]].concat();
+        let spki = [ED25519_SPKI_PREFIX, &neutral].concat();
+        let believed = UnparsedPublicKey::new(&signature::ED25519, &neutral).verify(b"anything", &forged);
+        assert!(believed.is_ok(), "the library alone believes it");
+        assert_eq!(verify_possession(&spki, b"nonce", &forged), Err(KeyError::NotPublicKey));
     }
 
     #[test]

@@ -9,8 +9,8 @@ const P521: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x23];
 const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 
-/// Whether a SubjectPublicKeyInfo holds a key on a named curve of at least 256 bits, an Ed25519 key, or an RSA
-/// key of 2048 to 8192 bits, the length a multiple of eight.
+/// Whether a SubjectPublicKeyInfo holds a key on a named curve of at least 256 bits, an Ed25519 key that not everybody can
+/// sign for, or an RSA key of 2048 to 8192 bits, the length a multiple of eight.
 pub(crate) fn is_acceptable(spki: &[u8]) -> bool {
     check(spki).unwrap_or(false)
 }
@@ -27,7 +27,7 @@ fn check(spki: &[u8]) -> Result<bool, der::DerError> {
             P521 => key.len() == 133 && key[0] == 4,
             _ => false,
         },
-        ED25519 => key.len() == 32,
+        ED25519 => key.len() == 32 && !ringfence_keys::is_of_small_order(key),
         RSA => algorithm.expect(tag::NULL)?.is_empty() && is_strong_rsa(key)?,
         _ => false,
     };
@@ -80,5 +80,35 @@ pub(crate) fn to_jwk(spki: &[u8]) -> Result<serde_json::Value, der::DerError> {
             Ok(serde_json::json!({ "kty": "RSA", "n": number()?, "e": number()? }))
         }
         _ => Err(unknown),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ed25519_key_that_everybody_can_sign_for_is_not_acceptable() {
+        let acceptable = |key: [u8; 32]| {
+            let prefix = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+            is_acceptable(&[&prefix[..], &key].concat())
+        };
+        let with = |first: u8, rest: u8, last: u8| {
+            let mut key = [rest; 32];
+            (key[0], key[31]) = (first, last);
+            key
+        };
+        for sign in [0, 0x80] {
+            for first in [0, 1] {
+                assert!(!acceptable(with(first, 0, sign)), "{first}");
+            }
+            for first in [0xec, 0xed, 0xee] {
+                assert!(!acceptable(with(first, 0xff, 0x7f | sign)), "{first}");
+            }
+        }
+        // The generator, whose order is as large as there is.
+        assert!(acceptable(with(0x58, 0x66, 0x66)));
+        let key = crate::LeafKey::generate(crate::KeyAlgorithm::Ed25519).unwrap();
+        assert!(is_acceptable(key.public_key_spki_der()));
     }
 }

@@ -348,6 +348,8 @@ const CASES: &[Case] = &[
             tlv(3, &[vec![0, 4], vec![1; 56]].concat()),
         ]);
     }),
+    case("5.1", "an Ed25519 key that everybody can sign for", "profile", |f| f.leaf.spki = ed25519([0; 32])),
+    case("5.1", "an Ed25519 key", OK, |f| f.leaf.spki = ed25519([0x66; 32])),
     case("5.1", "an RSA key of 1024 bits", "profile", |f| f.leaf.spki = rsa(128)),
     case("5.1", "an RSA key of 2048 bits", OK, |f| f.leaf.spki = rsa(256)),
     // 5.2 Leaf validation
@@ -381,6 +383,11 @@ fn constraints(kind: u8, base: &[u8]) -> Vec<u8> {
 }
 
 /// An RSA public key of this many octets.
+fn ed25519(point: [u8; 32]) -> Vec<u8> {
+    let algorithm = sequence(&[tlv(6, &[0x2b, 0x65, 0x70])]);
+    sequence(&[algorithm, tlv(3, &[&[0], &point[..]].concat())])
+}
+
 fn rsa(octets: usize) -> Vec<u8> {
     let modulus = [vec![0], vec![0xc1; octets]].concat();
     let key = sequence(&[tlv(2, &modulus), tlv(2, &[1, 0, 1])]);
