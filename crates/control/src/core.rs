@@ -83,9 +83,6 @@ impl Core {
             }
             (ToControl::Proxy { node }, Some(fd)) => {
                 self.nodes.connect(&node, fd.into())?;
-                if let (Some(sender), Some((_, signed))) = (self.nodes.sender(&node), &self.current) {
-                    let _ = sender.send(&ToProxy::Snapshot(signed.clone()), &[]).await;
-                }
             }
             (ToControl::Workload { service, netns }, Some(fd)) => self.workload(service, netns, fd),
             (ToControl::WorkloadGone { service }, _) => {

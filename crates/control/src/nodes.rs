@@ -10,7 +10,8 @@ use ringfence_model::ExternalTls;
 use ringfence_snapshot::node::{FromProxy, Stats, Subject, ToProxy};
 use ringfence_snapshot::{Der, SignedSnapshot, Snapshot, Target};
 use ringfence_spiffe::{SpiffeId, TrustDomain};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
 
 /// Certificates that one node may have asked for and not been answered: as many as a fence has identities, and room.
 const MAX_SIGNING: usize = 4096;
@@ -32,6 +33,17 @@ pub(crate) struct Nodes {
     news: mpsc::Sender<NodeNews>,
     nodes: HashMap<String, Node>,
     connections: u64,
+    newest: watch::Sender<Newest>,
+}
+
+/// What every proxy is to be told: of what it has not taken yet only the newest counts. Each has a task of its own that tells
+/// it, in order, as fast as it reads; a task per message was rejected, because tasks overtake each other.
+#[derive(Clone, Debug, Default)]
+struct Newest {
+    snapshot: Option<Arc<ToProxy>>,
+    /// How many snapshots and calls to renew there have been.
+    snapshots: u64,
+    renewals: u64,
 }
 
 #[derive(Debug)]
@@ -43,19 +55,23 @@ struct Node {
     refused: Option<String>,
     version: String,
     signing: Arc<Semaphore>,
+    /// Hearing and telling; they end with the node.
+    _tasks: JoinSet<()>,
 }
 
 impl Nodes {
     pub(crate) fn new(news: mpsc::Sender<NodeNews>) -> Self {
-        Self { news, nodes: HashMap::new(), connections: 0 }
+        Self { news, nodes: HashMap::new(), connections: 0, newest: watch::Sender::default() }
     }
 
-    /// A proxy was introduced; an earlier channel of the same node is given up.
+    /// A proxy was introduced, and gets the snapshot in force; an earlier channel of the same node is given up.
     pub(crate) fn connect(&mut self, name: &str, socket: UnixStream) -> Result<(), ChannelError> {
         let (sender, mut receiver) = Channel::<ToProxy, FromProxy>::new(socket)?.split();
         self.connections += 1;
         let (connection, news, node) = (self.connections, self.news.clone(), name.to_owned());
-        tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(tell(sender.clone(), self.newest.subscribe()));
+        tasks.spawn(async move {
             while let Ok((message, _)) = receiver.recv().await {
                 if news.send((node.clone(), connection, Some(message))).await.is_err() {
                     return;
@@ -71,6 +87,7 @@ impl Nodes {
             refused: None,
             version: String::new(),
             signing: Arc::new(Semaphore::new(MAX_SIGNING)),
+            _tasks: tasks,
         };
         self.nodes.insert(name.to_owned(), node);
         Ok(())
@@ -124,22 +141,17 @@ impl Nodes {
         self.nodes.get(name).map(|n| n.sender.clone())
     }
 
-    /// Sends a snapshot to every proxy.
+    /// Sends a snapshot to every proxy, those to come included, in place of any that one has not taken yet.
     pub(crate) fn publish(&self, snapshot: &SignedSnapshot) {
-        self.broadcast(&ToProxy::Snapshot(snapshot.clone()));
+        self.newest.send_modify(|newest| {
+            newest.snapshot = Some(Arc::new(ToProxy::Snapshot(snapshot.clone())));
+            newest.snapshots += 1;
+        });
     }
 
-    /// Has every certificate renewed.
+    /// Has every certificate renewed, after the last snapshot that was published is in force.
     pub(crate) fn renew(&self) {
-        self.broadcast(&ToProxy::Renew);
-    }
-
-    fn broadcast(&self, message: &ToProxy) {
-        for node in self.nodes.values() {
-            let (sender, message) = (node.sender.clone(), message.clone());
-            // A proxy that does not read must not hold up the others.
-            tokio::spawn(async move { drop(sender.send(&message, &[]).await) });
-        }
+        self.newest.send_modify(|newest| newest.renewals += 1);
     }
 
     pub(crate) fn stats(&self) -> serde_json::Value {
@@ -161,6 +173,27 @@ impl Nodes {
             })
         };
         self.nodes.iter().map(one).collect()
+    }
+}
+
+/// Tells one proxy whatever is newest, until its channel ends or it is given up.
+async fn tell(sender: Sender<ToProxy>, mut newest: watch::Receiver<Newest>) {
+    // One that was just introduced asks for its certificates anyway.
+    let (mut snapshots, mut renewals) = (0, newest.borrow().renewals);
+    loop {
+        let now = newest.borrow_and_update().clone();
+        if let Some(snapshot) = now.snapshot.filter(|_| now.snapshots > snapshots)
+            && sender.send(&*snapshot, &[]).await.is_err()
+        {
+            return;
+        }
+        if now.renewals > renewals && sender.send(&ToProxy::Renew, &[]).await.is_err() {
+            return;
+        }
+        (snapshots, renewals) = (now.snapshots, now.renewals);
+        if newest.changed().await.is_err() {
+            return;
+        }
     }
 }
 
@@ -221,5 +254,57 @@ mod tests {
         assert!(nodes.turn("local", &Subject::Serving(vec!["x".repeat(MAX_NAMES)]), &key, &key).is_none());
         nodes.note("local", FromProxy::Nack { revision: 1, reason: "ü".repeat(MAX_TEXT) });
         assert!(nodes.nodes["local"].refused.as_ref().unwrap().len() <= MAX_TEXT);
+    }
+
+    fn numbered(revision: usize) -> SignedSnapshot {
+        // Larger than what a socket holds for a reader that does not read.
+        SignedSnapshot { bytes: format!("{revision} {}", "x".repeat(1 << 20)), signature: vec![1].into() }
+    }
+
+    /// Revisions and calls to renew (0) as they come, until the revision `last`.
+    async fn taken(channel: &mut Channel<FromProxy, ToProxy>, last: usize) -> Vec<usize> {
+        let mut taken = Vec::new();
+        while taken.last() != Some(&last) {
+            let next = tokio::time::timeout(std::time::Duration::from_secs(10), channel.recv());
+            taken.push(match next.await.unwrap().unwrap().0 {
+                ToProxy::Snapshot(signed) => signed.bytes.split_once(' ').unwrap().0.parse().unwrap(),
+                ToProxy::Renew => 0,
+                ToProxy::Signed { .. } => panic!("nothing was asked"),
+            });
+        }
+        taken
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn snapshots_come_in_order_the_newest_wins_and_a_node_that_does_not_read_holds_up_nobody() {
+        let (news, _inbox) = mpsc::channel(4);
+        let mut nodes = Nodes::new(news);
+        let connect = |nodes: &mut Nodes, name: &str| {
+            let (theirs, ours) = UnixStream::pair().unwrap();
+            nodes.connect(name, ours).unwrap();
+            Channel::<FromProxy, ToProxy>::new(theirs).unwrap()
+        };
+        let (mut slow, mut fast) = (connect(&mut nodes, "slow"), connect(&mut nodes, "fast"));
+        nodes.publish(&numbered(1));
+        assert_eq!(taken(&mut fast, 1).await, [1]);
+        for revision in 2..200 {
+            nodes.publish(&numbered(revision));
+            if revision % 50 == 0 {
+                let taken = taken(&mut fast, revision).await;
+                assert!(taken.is_sorted(), "{taken:?}");
+            }
+        }
+        nodes.publish(&numbered(200));
+        nodes.renew();
+        let all = taken(&mut slow, 0).await;
+        let (renew, snapshots) = all.split_last().unwrap();
+        assert_eq!((*renew, snapshots.last()), (0, Some(&200)), "renewal comes after the snapshot it is for");
+        assert!(snapshots.is_sorted() && snapshots.len() <= 3, "it is not told what is over: {snapshots:?}");
+        // One that comes late gets what is in force, once; its earlier channel is given up.
+        let mut again = connect(&mut nodes, "slow");
+        assert_eq!(taken(&mut again, 200).await, [200]);
+        assert!(matches!(slow.recv().await, Err(ChannelError::Closed)));
+        nodes.publish(&numbered(201));
+        assert_eq!(taken(&mut again, 201).await, [201]);
     }
 }
