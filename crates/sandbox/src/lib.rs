@@ -14,6 +14,7 @@ pub mod client;
 pub mod confine;
 mod error;
 mod exec;
+mod folder;
 mod init;
 mod landlock_rules;
 mod launch;

@@ -18,7 +18,7 @@ use rustix::mount::{
 use serde::{Deserialize, Serialize};
 
 use crate::spec::FileRule;
-use crate::{SandboxError, error::Context as _};
+use crate::{SandboxError, error::Context as _, folder};
 
 /// Where the new root is laid out. Exists everywhere, can be traversed by every uid, and is private to us by then.
 const STAGING: &str = "/tmp";
@@ -47,6 +47,8 @@ pub(crate) struct View {
     pub(crate) command: Option<PathBuf>,
     pub(crate) files: Vec<FileRule>,
     pub(crate) hide: Vec<PathBuf>,
+    /// Names of the fence's files, which lie in `folder` and are among what is hidden.
+    pub(crate) fence: Vec<String>,
 }
 
 /// The parts of the view that stay reachable for PID 1 after [`enter`].
@@ -63,7 +65,7 @@ pub(crate) fn build(view: &View, init: u32) -> Result<(), SandboxError> {
         .step(|| "make the mounts private".into())?;
     // Opened before the staging place covers what may lie in it.
     let mut sources = Vec::new();
-    for (path, _) in kept(view) {
+    for path in kept(view) {
         let fd = rustix::fs::open(
             path,
             rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
@@ -95,6 +97,10 @@ pub(crate) fn build(view: &View, init: u32) -> Result<(), SandboxError> {
     }
     use std::os::fd::AsRawFd;
     for (path, fd) in &sources {
+        if **path == view.folder {
+            folder::lay_out(view, Path::new(&format!("/proc/self/fd/{}", fd.as_raw_fd())), init)?;
+            continue;
+        }
         let target = staged(path);
         // The staging place itself may be an ancestor: these folders are made in the new root, never on the host.
         if !target.exists() {
@@ -164,7 +170,11 @@ pub(crate) fn enter(view: &View, owner: u32, hosts: &str) -> Result<Furnished, S
 /// An empty folder also where a hidden one lies outside of all that is shown: nobody has any business there, and whoever looks
 /// for it is seen. Where none can be made there is nothing to find either.
 fn make_decoys(view: &View) {
-    for target in view.hide.iter().map(|path| staged(path)).filter(|target| !target.exists()) {
+    let is_fence = |path: &Path| {
+        path.file_name().is_some_and(|name| view.fence.iter().any(|fence| name == fence.as_str()))
+    };
+    let hidden = view.hide.iter().filter(|path| !is_fence(path)).map(|path| staged(path));
+    for target in hidden.filter(|target| !target.exists()) {
         if make_dir(&target).is_ok() {
             let _ = tmpfs(&target, EMPTY, MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC);
         }
@@ -193,25 +203,30 @@ fn make_own_folder(hosts: &str) -> Result<Furnished, SandboxError> {
     Ok(Furnished { hosts: file, workload })
 }
 
-/// All kept paths, parents before children, each with whether it is writable.
-fn kept(view: &View) -> Vec<(&PathBuf, bool)> {
-    let mut paths: Vec<_> = view.files.iter().map(|rule| (&rule.path, rule.write)).collect();
-    paths.push((&view.folder, false));
-    paths.extend(view.command.as_ref().map(|path| (path, false)));
+/// All paths that are shown one by one, parents before children.
+fn kept(view: &View) -> Vec<&PathBuf> {
+    let rules = view.files.iter().filter(|rule| rule.path != view.folder);
+    let mut paths: Vec<_> =
+        rules.clone().map(|rule| &rule.path).chain([&view.folder]).chain(&view.command).collect();
     paths.sort();
-    // What a kept or system folder shows already need not be shown again, unless it gets flags of its own.
+    paths.dedup();
+    let inside = |path: &Path, folder: &Path| path != folder && path.starts_with(folder);
+    // What a kept or system folder shows already need not be shown again, unless it gets flags of its own, or is one of the
+    // few things beside the fence that are shown only to whom they are declared for.
     let shown = |path: &Path| {
-        let inside = |folder: &Path| path != folder && path.starts_with(folder);
-        inside(&view.folder) || SYSTEM.iter().any(|s| inside(Path::new(s)))
+        inside(path, &view.folder) || SYSTEM.iter().any(|system| inside(path, Path::new(system)))
     };
-    paths.retain(|(path, write)| *write || !shown(path));
+    let own = |path: &Path| {
+        rules.clone().any(|rule| rule.path == path && (rule.write || inside(path, &view.folder)))
+    };
+    paths.retain(|path| **path == view.folder || own(path) || !shown(path));
     paths
 }
 
 /// A private folder of the new root. What of the view lies in it was bound before, and is bound again on top.
 fn private_folder(path: &str, options: &str, flags: MountFlags, view: &View) -> Result<(), SandboxError> {
     let target = staged(Path::new(path));
-    let inside: Vec<_> = kept(view).into_iter().map(|(p, _)| p).filter(|p| p.starts_with(path)).collect();
+    let inside: Vec<_> = kept(view).into_iter().filter(|p| p.starts_with(path)).collect();
     if inside.is_empty() {
         make_dir(&target)?;
         return tmpfs(&target, options, flags);
@@ -311,13 +326,13 @@ fn replace_etc(name: &str) -> Result<(), SandboxError> {
     mount_setattr(&path, RDONLY, 0, false).step(|| format!("make {} read-only", path.display()))
 }
 
-fn tmpfs(at: &Path, options: &str, flags: MountFlags) -> Result<(), SandboxError> {
+pub(crate) fn tmpfs(at: &Path, options: &str, flags: MountFlags) -> Result<(), SandboxError> {
     let options = std::ffi::CString::new(options).step(|| "name the mount options".into())?;
     mount("ringfence", at, "tmpfs", flags, Some(options.as_c_str()))
         .step(|| format!("mount {}", at.display()))
 }
 
-fn make_dir(path: &Path) -> Result<(), SandboxError> {
+pub(crate) fn make_dir(path: &Path) -> Result<(), SandboxError> {
     fs::create_dir_all(path).step(|| format!("make {}", path.display()))
 }
 
@@ -331,6 +346,6 @@ fn write_file(path: &Path, text: &str) -> Result<File, SandboxError> {
     Ok(file)
 }
 
-fn staged(path: &Path) -> PathBuf {
+pub(crate) fn staged(path: &Path) -> PathBuf {
     Path::new(STAGING).join(path.strip_prefix("/").unwrap_or(path))
 }

@@ -41,6 +41,9 @@ pub struct Spec {
     /// More that the service must not see: folders appear empty, files appear empty.
     #[serde(default)]
     pub hide: Vec<PathBuf>,
+    /// The fence's own files, in its folder: they appear empty, their copies beside them do not appear.
+    #[serde(default)]
+    pub fence: Vec<PathBuf>,
     /// The uids and gids that are its own; needed as root, impossible otherwise.
     pub uids: Option<UidRange>,
     /// How it shows that it is ready.
@@ -156,6 +159,7 @@ impl Spec {
         let paths = [&self.folder, &self.data]
             .into_iter()
             .chain(&self.hide)
+            .chain(&self.fence)
             .chain(self.files.iter().map(|f| &f.path));
         for path in paths {
             if !path.is_absolute() || path.components().any(|c| c == std::path::Component::ParentDir) {
@@ -178,11 +182,13 @@ impl Spec {
 
     /// Identifies a spec, so that a supervisor sees whether a running shim has this one or an older one (FNV-1a; not a
     /// protection). Leaves out what changes live, and the addresses of callees in the environment, which are conveniences that
-    /// the next start brings up to date: a new edge must not restart its caller.
+    /// the next start brings up to date: a new edge must not restart its caller. Nor must a new fragment of the fence, which a
+    /// running service does not see anyhow.
     pub fn digest(&self) -> String {
         let mut lasting = self.clone();
         lasting.hosts.clear();
         lasting.ports.clear();
+        lasting.fence.clear();
         lasting.env.retain(|name, _| !name.starts_with("RINGFENCE_"));
         let json = serde_json::to_vec(&lasting).unwrap_or_default();
         let hash = json
@@ -235,6 +241,7 @@ mod tests {
             folder: "/srv/clinic".into(),
             data: "/srv/clinic/.ringfence".into(),
             hide: Vec::new(),
+            fence: Vec::new(),
             uids: None,
             ready: Ready::Tcp,
             restart: Restart::default(),
@@ -279,6 +286,7 @@ mod tests {
         let mut live = spec();
         live.ports.insert(9001);
         live.hosts.clear();
+        live.fence.push("/srv/clinic/billing.yaml".into());
         live.env.insert("RINGFENCE_PATIENTS_URL".into(), "http://patients".into());
         assert_eq!(spec().digest(), live.digest(), "what changes live needs no restart");
         let again: Spec = serde_json::from_str(&serde_json::to_string(&spec()).unwrap()).unwrap();

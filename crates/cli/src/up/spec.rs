@@ -38,6 +38,8 @@ pub(crate) enum SpecError {
     Program { position: String, program: String, service: String },
     #[error("{position}: service `{service}` may not write to {}: it could change {what} and so declare for itself what it likes; give it a folder of its own", path.display())]
     OwnFence { position: String, service: String, path: PathBuf, what: &'static str },
+    #[error("{position}: service `{service}` may not read {}: the fence names the environment of every service; give it a file or folder without the fence", path.display())]
+    ReadsFence { position: String, service: String, path: PathBuf },
 }
 
 /// The spec of `service`, whose command is `command` (the fence's own, or the one given to `ringfence run`).
@@ -60,6 +62,7 @@ pub(crate) fn spec(
     let number = number(applied, service);
     let base = UID_BASE + u32::from(number) * UID_COUNT;
     refuse_own_fence(ground, fence, service)?;
+    refuse_reading_fence(ground, fence, service)?;
     Ok(Spec {
         service: service.name.clone(),
         env: environment(ground, fence, applied, service),
@@ -70,6 +73,7 @@ pub(crate) fn spec(
         folder: ground.folder.to_owned(),
         data: ground.data.to_owned(),
         hide: keys(ground, fence, &command),
+        fence: fence_files(ground, fence),
         command,
         uids: ground.root.then_some(UidRange { base, count: UID_COUNT }),
         ready: match service.ready() {
@@ -202,7 +206,7 @@ fn files(ground: &Ground<'_>, service: &Service) -> Vec<FileRule> {
 /// A service that may write what its fence is made of is not fenced: refused, whatever the owner of the files is.
 fn refuse_own_fence(ground: &Ground<'_>, fence: &Fence, service: &Service) -> Result<(), SpecError> {
     let real = |path: PathBuf| std::fs::canonicalize(&path).unwrap_or(path);
-    let sources = fence.files.iter().map(|file| (ground.folder.join(&*file.name), "the fence"));
+    let sources = fence_files(ground, fence).into_iter().map(|file| (file, "the fence"));
     let gateway = match fence.gateway.as_ref().map(|g| &g.tls) {
         Some(GatewayTls::Files { cert, key }) => vec![cert, key],
         _ => Vec::new(),
@@ -225,6 +229,26 @@ fn refuse_own_fence(ground: &Ground<'_>, fence: &Fence, service: &Service) -> Re
         }
     }
     Ok(())
+}
+
+/// The fence's folder is shown without the fence. What is declared beyond it is shown as it is, and must not hold the fence.
+fn refuse_reading_fence(ground: &Ground<'_>, fence: &Fence, service: &Service) -> Result<(), SpecError> {
+    let real = |path: PathBuf| std::fs::canonicalize(&path).unwrap_or(path);
+    let folder = real(ground.folder.to_owned());
+    let files: Vec<_> = fence_files(ground, fence).into_iter().map(real).collect();
+    for rule in service.files() {
+        let path = real(ground.folder.join(&rule.path));
+        let around = folder.starts_with(&path);
+        if files.iter().any(|file| file.starts_with(&path) && !(around && file.parent() == Some(&folder))) {
+            let (position, service) = (rule.position.to_string(), service.name.clone());
+            return Err(SpecError::ReadsFence { position, service, path });
+        }
+    }
+    Ok(())
+}
+
+fn fence_files(ground: &Ground<'_>, fence: &Fence) -> Vec<PathBuf> {
+    fence.files.iter().map(|file| ground.folder.join(&*file.name)).collect()
 }
 
 /// The gateway's private key, where it lies among what every service sees: its folder, so that a renewed one is hidden too,
@@ -307,6 +331,21 @@ mod tests {
         let files = ", tls: { cert: tls/cert.pem, key: tls/key.pem }";
         assert!(spec_of(&folder, ", files: [{ path: tls, write: true }]", files).is_err());
         assert!(spec_of(&folder, ", files: [{ path: data, write: true }, .]", "").is_ok());
+    }
+
+    #[test]
+    fn no_service_may_be_given_the_fence_to_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = std::fs::canonicalize(dir.path()).unwrap();
+        std::fs::create_dir(folder.join("data")).unwrap();
+        std::os::unix::fs::symlink("../ringfence.yaml", folder.join("data/link")).unwrap();
+        for path in ["ringfence.yaml", "data/link", "./ringfence.yaml"] {
+            let refused = spec_of(&folder, &format!(", files: [{path:?}]"), "");
+            assert!(matches!(refused, Err(SpecError::ReadsFence { .. })), "{path}: {refused:?}");
+        }
+        let parent = folder.parent().unwrap();
+        let spec = spec_of(&folder, &format!(", files: [data, ., {parent:?}]"), "").unwrap();
+        assert_eq!(spec.fence, [folder.join("ringfence.yaml")]);
     }
 
     #[test]

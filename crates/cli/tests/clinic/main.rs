@@ -117,6 +117,31 @@ fn a_service_sees_no_key_no_socket_and_no_process_of_others() {
 }
 
 #[test]
+fn no_service_reads_the_environment_of_another_from_the_fence() {
+    let read = "for name in ['ringfence.yaml', 'ringfence.yaml~', 'services/patients.py']:\n\
+                \x20try: text = open('FOLDER/' + name).read(); print(len(text) > 0, 'hunter2' in text)\n\
+                \x20except OSError as e: print('none', e.errno)";
+    for who in [Who::Root, Who::Nobody] {
+        let clinic = Clinic::start_with(who, |fence| {
+            fence.replace("listen: 9001", "listen: 9001\n    env: { PASSWORD: hunter2 }")
+        });
+        let read = read.replace("FOLDER", &clinic.folder.display().to_string());
+        let seen = || clinic.inside("mailer", &read).lines().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(seen(), ["False False", "none 2", "True False"], "{who:?}: empty, none, and the program");
+        // As an editor does it: the old text aside, a new file in its place.
+        let (path, new) = (clinic.folder.join("ringfence.yaml"), clinic.folder.join("4913"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::copy(&path, clinic.folder.join("ringfence.yaml~")).unwrap();
+        std::fs::write(&new, text.replace("calls: [patients]", "calls: []")).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+        let applied =
+            eventually(5 * SECOND, || (clinic.get("/api/invoices?patient=p-1003").0 != 200).then_some(()));
+        assert!(applied.is_some(), "{who:?}: the new fence is in force");
+        assert_eq!(seen(), ["False False", "none 2", "True False"], "{who:?}: the fence was replaced");
+    }
+}
+
+#[test]
 fn whichever_process_is_killed_the_fence_holds_and_heals() {
     for who in [Who::Root, Who::Nobody] {
         let mut clinic = Clinic::start(who);

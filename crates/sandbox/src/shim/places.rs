@@ -170,8 +170,12 @@ pub(crate) fn view(spec: &Spec) -> Result<View, SandboxError> {
         .collect::<Result<_, SandboxError>>()?;
     let command = Path::new(&spec.command[0]);
     let command = if command.is_absolute() { Some(real(command)?) } else { None };
-    // What does not exist need not be hidden.
-    let hide = spec.hide.iter().chain([&spec.data]).filter_map(|path| fs::canonicalize(path).ok()).collect();
+    let mut hide: Vec<_> =
+        spec.hide.iter().chain(&spec.fence).chain([&spec.data]).flat_map(|p| names(p)).collect();
+    hide.sort();
+    hide.dedup();
+    let fence =
+        spec.fence.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect();
     let folder = real(&spec.folder)?;
     if folder == Path::new("/") {
         return Err(SandboxError::Spec(
@@ -182,7 +186,15 @@ pub(crate) fn view(spec: &Spec) -> Result<View, SandboxError> {
         readable_by_others(&folder, 0o005)?;
         command.iter().try_for_each(|path| readable_by_others(path, 0o001))?;
     }
-    Ok(View { folder, command, files, hide })
+    Ok(View { folder, command, files, hide, fence })
+}
+
+/// Where a path is and where it leads, if it is a link. What does not exist need not be hidden.
+fn names(path: &Path) -> Vec<PathBuf> {
+    let Ok(real) = fs::canonicalize(path) else { return Vec::new() };
+    let folder = path.parent().and_then(|folder| fs::canonicalize(folder).ok());
+    let own = folder.zip(path.file_name()).map(|(folder, name)| folder.join(name));
+    own.into_iter().chain([real]).collect()
 }
 
 /// As root a service has a uid of its own, to which our files are other people's.

@@ -47,6 +47,7 @@ impl Fence {
             data: folder.join(".ringfence"),
             folder,
             hide: Vec::new(),
+            fence: Vec::new(),
             uids,
             ready: Ready::Tcp,
             restart: Restart { enabled: false, ..Restart::default() },

@@ -12,6 +12,9 @@ pub(crate) const STORIES: &[Story] = &[
     Story("declared_files_are_there_and_everything_else_is_not", declared),
     Story("private_folders_are_writable_empty_and_gone_with_the_service", private),
     Story("a_hidden_file_of_the_folder_reads_as_empty", hidden),
+    Story("no_service_reads_the_fence_neither_before_nor_after_an_editor_replaced_it", the_fence),
+    Story("a_link_to_the_fence_leads_nowhere", linked_fence),
+    Story("a_fence_among_too_much_says_so", crowded),
     Story("without_isolation_kill_9_of_the_shim_still_ends_the_service", off_and_killed),
     Story("without_isolation_a_service_is_still_supervised_and_filtered", isolation_off),
 ];
@@ -101,6 +104,119 @@ print('dir=' + repr(os.listdir('secrets'))); time.sleep(60)";
     assert_eq!(fence.said("key"), "0");
     assert_eq!(fence.said("open"), "fence");
     assert_eq!(fence.said("dir"), "[]");
+}
+
+/// Looks at everything that a service can reach in the fence's folder, before and after `turn` appears, for a text.
+const SEARCH: &str = "
+import os, time
+def search():
+    found = []
+    for folder, _, names in os.walk('.'):
+        for name in names:
+            try: found += [os.path.join(folder, name)] if 'hunter2' in open(os.path.join(folder, name)).read() else []
+            except OSError: pass
+    return ' '.join(sorted(found))
+print('before=' + search())
+print('names=' + ' '.join(sorted(os.listdir('.'))))
+print('program=' + open('app.py').read() + open('assets/page.html').read())
+print('asked=' + open('.git/config').read() if os.path.exists('.git') else 'asked=nothing')
+while not os.path.exists('assets/turn'): time.sleep(0.02)
+print('after=' + search() + open('ringfence.yaml').read())
+print('live=' + open('assets/page.html').read())
+time.sleep(60)";
+
+fn the_fence() {
+    const TEXT: &str = "env: { PASSWORD: hunter2 }";
+    // A fence in one file and one of fragments, with what editors and version control leave beside them.
+    for asked in [false, true] {
+        let fence = Fence::new(SEARCH).change(|s| {
+            let file = |name: &str| s.folder.join(name);
+            for folder in ["assets", ".git", ".ringfence"] {
+                std::fs::create_dir(file(folder)).unwrap();
+            }
+            let fence = ["ringfence.yaml", "billing.yaml"];
+            let copies = ["ringfence.yaml~", ".billing.yaml.swp", "ringfence.yaml.orig", ".git/object"];
+            for name in fence.iter().chain(&copies) {
+                std::fs::write(file(name), TEXT).unwrap();
+            }
+            std::fs::write(file(".git/config"), "config").unwrap();
+            std::fs::write(file("app.py"), "app+").unwrap();
+            std::fs::write(file("assets/page.html"), "page").unwrap();
+            s.fence = fence.map(file).into();
+            if asked {
+                std::fs::remove_file(file(".git/object")).unwrap();
+                s.files.push(FileRule { path: file(".git"), write: false });
+                // Redundant, and no way around.
+                s.files.push(FileRule { path: s.folder.clone(), write: false });
+                s.files.push(FileRule { path: s.folder.parent().unwrap().into(), write: false });
+            }
+        });
+        std::fs::set_permissions(fence.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let fence = fence.up();
+        let replace = |name: &str, text: &str| {
+            let (new, name) = (fence.spec.folder.join("4913"), fence.spec.folder.join(name));
+            std::fs::write(&new, text).unwrap();
+            std::fs::rename(new, name).unwrap();
+        };
+        assert_eq!(fence.said("before"), "");
+        let git = if asked { ".git " } else { "" };
+        assert_eq!(fence.said("names"), format!("{git}.ringfence app.py assets billing.yaml ringfence.yaml"));
+        assert_eq!(fence.said("program"), "app+page");
+        assert_eq!(fence.said("asked"), if asked { "config" } else { "nothing" });
+        for name in ["ringfence.yaml", "billing.yaml", "ringfence.yaml~", "a-new-fragment.yaml"] {
+            replace(name, TEXT);
+        }
+        replace("assets/page.html", "new page");
+        replace("assets/turn", "");
+        assert_eq!(fence.said("after"), "", "empty, and nowhere else either");
+        assert_eq!(fence.said("live"), "new page", "folders beside the fence show what happens in them");
+    }
+}
+
+fn linked_fence() {
+    let script = "
+import os, time
+print('link=' + open('ringfence.yaml').read()); print('target=' + open('conf/clinic.yaml').read())
+print('other=' + open('conf/other').read())
+while not os.path.exists('assets/turn'): time.sleep(0.02)
+print('after=' + open('ringfence.yaml').read() + open('conf/clinic.yaml').read()); time.sleep(60)";
+    let fence = Fence::new(script).change(|s| {
+        for folder in ["conf", "assets"] {
+            std::fs::create_dir(s.folder.join(folder)).unwrap();
+        }
+        std::fs::write(s.folder.join("conf/clinic.yaml"), "secret").unwrap();
+        std::fs::write(s.folder.join("conf/other"), "other").unwrap();
+        std::os::unix::fs::symlink("conf/clinic.yaml", s.folder.join("ringfence.yaml")).unwrap();
+        s.fence = vec![s.folder.join("ringfence.yaml")];
+    });
+    let fence = fence.up();
+    assert_eq!((fence.said("link"), fence.said("target")), (String::new(), String::new()));
+    assert_eq!(fence.said("other"), "other");
+    let (new, target) = (fence.spec.folder.join("conf/new"), fence.spec.folder.join("conf/clinic.yaml"));
+    std::fs::write(&new, "secret").unwrap();
+    std::fs::rename(new, target).unwrap();
+    std::fs::write(fence.spec.folder.join("assets/turn"), "").unwrap();
+    assert_eq!(fence.said("after"), "");
+}
+
+fn crowded() {
+    let fence = Fence::new("pass").change(|s| {
+        for n in 0..1100 {
+            std::fs::write(s.folder.join(format!("{n}.txt")), "").unwrap();
+        }
+    });
+    let started = ringfence_sandbox::launch(&fence.spec);
+    let why = match started {
+        Err(e) => e.to_string(),
+        Ok(launched) => {
+            let said = wait("why", || fence.log().lines().find(|l| l.contains("beside")).map(str::to_owned));
+            let mut child = launched.child;
+            child.kill().unwrap();
+            child.wait().unwrap();
+            said
+        }
+    };
+    assert!(why.contains("more than 1024 files lie beside the fence"), "{why}");
 }
 
 fn off_and_killed() {
