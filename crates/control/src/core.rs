@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::ControlError;
 use crate::api::{Answer, Ask, Mint, Question, Rotate, RotateWhat};
 use crate::attest::Asking;
+use crate::calendar::Calendar;
 use crate::nodes::{NodeNews, Nodes, may_hold};
 use crate::state::State;
 use crate::supervisor::{Applied, Command, FromControl, Report, ToControl};
@@ -31,8 +32,6 @@ const SNAPSHOT_LIFE: u64 = 24 * 3600;
 const LEASE: u64 = 3600;
 /// A new revision is made this often even if nothing changed, so that the lease never runs out while control lives.
 pub(crate) const REFRESH: Duration = Duration::from_secs(LEASE / 6);
-/// How often the calendar of the CA is looked at.
-pub(crate) const MAINTAIN: Duration = Duration::from_secs(60);
 /// Longest life of an SVID that an operator may ask for, in seconds.
 const MINT_LIFE: u64 = 24 * 3600;
 
@@ -41,31 +40,60 @@ const DRILL_LIFE: u64 = 5;
 
 /// Everything that control knows.
 pub(crate) struct Core {
-    pub(crate) state: State,
+    state: State,
     /// `None` until the keeper was introduced for the first time.
-    pub(crate) ca: Option<Authority>,
-    pub(crate) news: mpsc::Sender<WorkloadEvent>,
-    pub(crate) nodes: Nodes,
-    pub(crate) supervisor: Sender<FromControl>,
+    ca: Option<Authority>,
+    news: mpsc::Sender<WorkloadEvent>,
+    nodes: Nodes,
+    supervisor: Sender<FromControl>,
     pub(crate) asking: Asking,
-    pub(crate) emitter: Emitter,
-    pub(crate) lives: Options,
-    pub(crate) fence: Option<Fence>,
-    pub(crate) current: Option<(Snapshot, SignedSnapshot)>,
-    pub(crate) report: Report,
-    pub(crate) workloads: HashMap<String, Serving>,
-    pub(crate) offered: Vec<(String, String)>,
+    emitter: Emitter,
+    lives: Options,
+    fence: Option<Fence>,
+    current: Option<(Snapshot, SignedSnapshot)>,
+    report: Report,
+    pub(crate) calendar: Calendar,
+    workloads: HashMap<String, Serving>,
+    offered: Vec<(String, String)>,
     /// Workload API sockets that came before the keeper.
-    pub(crate) waiting: Vec<(String, u64, OwnedFd)>,
+    waiting: Vec<(String, u64, OwnedFd)>,
 }
 
 /// The CA and the Workload API on top of it.
-pub(crate) struct Authority {
-    pub(crate) ca: Ca,
+struct Authority {
+    ca: Ca,
     workload: WorkloadApi,
 }
 
 impl Core {
+    /// Knows nothing yet but what it is given. `news` carries what happens on Workload API sockets, `proxies` what proxies say.
+    pub(crate) fn new(
+        state: State,
+        supervisor: Sender<FromControl>,
+        emitter: Emitter,
+        lives: Options,
+        news: mpsc::Sender<WorkloadEvent>,
+        proxies: mpsc::Sender<NodeNews>,
+    ) -> Self {
+        Self {
+            ca: None,
+            news,
+            nodes: Nodes::new(proxies),
+            emitter,
+            lives,
+            fence: None,
+            current: None,
+            report: Report::default(),
+            calendar: Calendar::default(),
+            workloads: HashMap::new(),
+            offered: Vec::new(),
+            waiting: Vec::new(),
+            asking: Asking::new(supervisor.clone()),
+            supervisor,
+            state,
+        }
+    }
+
     /// A message of the supervisor.
     pub(crate) async fn supervisor(
         &mut self,
@@ -396,17 +424,7 @@ impl Core {
         }
     }
 
-    /// What is due by the calendar.
-    pub(crate) async fn maintain(&mut self) {
-        let Ok(ca) = self.ca() else { return };
-        match ca.maintain().await {
-            Ok(true) => self.refresh().await,
-            Ok(false) => {}
-            Err(e) => self.entity("ca", "maintain", 3, false, &e.to_string()),
-        }
-    }
-
-    fn ca(&self) -> Result<Ca, ControlError> {
+    pub(crate) fn ca(&self) -> Result<Ca, ControlError> {
         self.ca.as_ref().map(|authority| authority.ca.clone()).ok_or(ControlError::NoKeeper)
     }
 
@@ -425,7 +443,7 @@ impl Core {
         json!({ "report": self.report, "snapshot": snapshot, "nodes": self.nodes.status() })
     }
 
-    fn entity(&self, entity: &str, name: &str, activity: u8, granted: bool, message: &str) {
+    pub(crate) fn entity(&self, entity: &str, name: &str, activity: u8, granted: bool, message: &str) {
         let revision = self.current.as_ref().map_or(0, |(s, _)| s.revision);
         let kind = Kind::Entity(Entity { entity, name, uid: None, activity, granted, message });
         self.emitter.emit(&Event::new(kind).revision(revision));

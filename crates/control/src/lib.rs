@@ -7,6 +7,7 @@
 
 mod api;
 mod attest;
+mod calendar;
 mod core;
 mod nodes;
 mod state;
@@ -26,10 +27,10 @@ use ringfence_event::{Writer, WriterOptions};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::core::{Core, Inboxes, MAINTAIN, REFRESH};
-use crate::nodes::Nodes;
+use crate::calendar::MAINTAIN;
+use crate::core::{Core, Inboxes, REFRESH};
 use crate::state::State;
-use crate::supervisor::{FromControl, Report, ToControl};
+use crate::supervisor::{FromControl, ToControl};
 
 /// Why control ends.
 #[derive(Debug, thiserror::Error)]
@@ -98,22 +99,7 @@ async fn work(
     let (asking, questions) = mpsc::channel(64);
     let (happening, workloads) = mpsc::channel(256);
     tokio::spawn(api::serve(listener, asking));
-    let mut core = Core {
-        ca: None,
-        news: happening,
-        nodes: Nodes::new(news),
-        emitter: writer.emitter(),
-        lives,
-        fence: None,
-        current: None,
-        report: Report::default(),
-        workloads: std::collections::HashMap::new(),
-        offered: Vec::new(),
-        waiting: Vec::new(),
-        asking: attest::Asking::new(supervisor.clone()),
-        supervisor: supervisor.clone(),
-        state,
-    };
+    let mut core = Core::new(state, supervisor.clone(), writer.emitter(), lives, happening, news);
     supervisor.send(&FromControl::Ready, &[]).await?;
     let mut inboxes = Inboxes { proxies, questions, workloads };
     let mut refresh = interval(REFRESH);
