@@ -13,6 +13,8 @@ pub(crate) enum Case {
     Tls,
     /// Mutual TLS 1.3 with SPIFFE identities on both hops, HTTP/1.1.
     Mtls,
+    /// Mutual TLS 1.3 with SPIFFE identities before; plain HTTP/1.1 behind: what a callee's sidecar does.
+    Sidecar,
     /// As `tls`, a new connection and full handshake for each request.
     Handshake,
     /// HTTP/2 over TLS 1.3; plain HTTP/1.1 behind.
@@ -22,14 +24,15 @@ pub(crate) enum Case {
 }
 
 impl Case {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Plain, Self::Tls, Self::Mtls, Self::Handshake, Self::H2, Self::Grpc];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Plain, Self::Tls, Self::Mtls, Self::Sidecar, Self::Handshake, Self::H2, Self::Grpc];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
             Self::Tls => "tls",
             Self::Mtls => "mtls",
+            Self::Sidecar => "sidecar",
             Self::Handshake => "handshake",
             Self::H2 => "h2",
             Self::Grpc => "grpc",
@@ -41,6 +44,7 @@ impl Case {
             Self::Plain => "HTTP/1.1 without TLS",
             Self::Tls => "TLS 1.3 before, plain behind",
             Self::Mtls => "mTLS on both hops",
+            Self::Sidecar => "mTLS before, plain behind",
             Self::Handshake => "a new TLS 1.3 connection per request",
             Self::H2 => "HTTP/2 over TLS 1.3 before, HTTP/1.1 behind",
             Self::Grpc => "gRPC unary, HTTP/2 on both hops",
@@ -51,7 +55,13 @@ impl Case {
         !matches!(self, Self::Plain)
     }
 
-    pub(crate) const fn mutual(self) -> bool {
+    /// Whether the load shows its certificate.
+    pub(crate) const fn mutual_before(self) -> bool {
+        matches!(self, Self::Mtls | Self::Sidecar)
+    }
+
+    /// Whether the proxy shows its certificate to the upstream.
+    pub(crate) const fn mutual_behind(self) -> bool {
         matches!(self, Self::Mtls)
     }
 
@@ -62,12 +72,12 @@ impl Case {
 
     /// Whether the load holds HTTP/1.1 connections open.
     pub(crate) const fn keeps_http1(self) -> bool {
-        matches!(self, Self::Plain | Self::Tls | Self::Mtls)
+        matches!(self, Self::Plain | Self::Tls | Self::Mtls | Self::Sidecar)
     }
 
     pub(crate) const fn connections(self) -> usize {
         match self {
-            Self::Plain | Self::Tls | Self::Mtls => 32,
+            Self::Plain | Self::Tls | Self::Mtls | Self::Sidecar => 32,
             Self::Handshake => 16,
             Self::H2 | Self::Grpc => 8,
         }

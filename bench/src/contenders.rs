@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use crate::case::Case;
-use crate::certs::Certs;
+use crate::certs::{Certs, NAME};
 
 /// What a contender is given for a case.
 pub(crate) struct Setup<'a> {
@@ -71,6 +71,11 @@ pub(crate) trait Contender {
         true
     }
 
+    /// Whom the load asks for when it speaks TLS.
+    fn server_name(&self, _case: Case) -> &'static str {
+        NAME
+    }
+
     /// Whether it runs under valgrind.
     fn countable(&self) -> bool {
         false
@@ -82,7 +87,8 @@ pub(crate) fn chosen(names: &[String]) -> io::Result<Vec<Box<dyn Contender>>> {
     let all: Vec<Box<dyn Contender>> = vec![
         Box::new(nginx::Nginx),
         Box::new(haproxy::Haproxy),
-        Box::new(envoy::Envoy),
+        Box::new(envoy::Envoy { logs: false }),
+        Box::new(envoy::Envoy { logs: true }),
         Box::new(ringfence::Gateway),
         Box::new(ringfence::Mesh),
     ];

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::task::LocalSet;
 
 use crate::case::Case;
@@ -29,13 +30,24 @@ const WARM_UP: Duration = Duration::from_millis(400);
 pub(crate) struct Target {
     pub(crate) case: Case,
     pub(crate) address: SocketAddr,
-    tls: Option<Arc<ClientConfig>>,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
 impl Target {
-    pub(crate) fn new(case: Case, address: SocketAddr, certs: &Certs) -> io::Result<Self> {
+    /// `name` is what the proxy's certificate must be for.
+    pub(crate) fn new(
+        case: Case,
+        address: SocketAddr,
+        name: &'static str,
+        certs: &Certs,
+    ) -> io::Result<Self> {
         let alpn: &[u8] = if case.h2() { b"h2" } else { b"http/1.1" };
-        let tls = if case.tls() { Some(certs.client(case.mutual(), alpn)?) } else { None };
+        let tls = if case.tls() {
+            let name = ServerName::try_from(name).map_err(io::Error::other)?;
+            Some((certs.client(case.mutual_before(), alpn)?, name))
+        } else {
+            None
+        };
         Ok(Self { case, address, tls })
     }
 }
@@ -150,7 +162,7 @@ async fn ask(target: Target, mut timetables: Vec<Timetable>, tally: Rc<Tally>) {
         let done = match target.case {
             Case::H2 | Case::Grpc => h2::many(&target, &mut timetables, &tally).await,
             Case::Handshake => h1::each_on_its_own(&target, &mut timetables[0], &tally).await,
-            Case::Plain | Case::Tls | Case::Mtls => {
+            Case::Plain | Case::Tls | Case::Mtls | Case::Sidecar => {
                 h1::one_after_another(&target, &mut timetables[0], &tally).await
             }
         };

@@ -146,7 +146,7 @@ impl Facts {
         let info = fs::read_to_string("/proc/cpuinfo")?;
         let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
         let load = fs::read_to_string("/proc/loadavg")?;
-        let programs = contenders.iter().filter(|c| c.name() != "ringfence-mesh");
+        let programs = contenders.iter().filter(|c| !matches!(c.name(), "ringfence-mesh" | "envoy-same"));
         let versions = programs.map(|c| Ok((c.name().to_owned(), c.version()?)));
         Ok(Self {
             cpu: model.trim_start_matches(['\t', ' ', ':']).to_owned(),

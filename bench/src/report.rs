@@ -84,12 +84,14 @@ pub(crate) fn markdown(outcomes: &[Outcome], facts: &Facts, rounds: u32, seconds
          load and upstream on others. All contenders of a case are up at once and take turns, the order \
          reversed every other round. 32 connections (handshake 16; h2 and grpc 8 with 16 streams each), \
          1 KiB answers, the load resumes no session and offers X25519 only, certificates are P-256. \
-         Contenders do what they can of the identity check in `mtls`: Envoy checks the SPIFFE ID on \
-         both hops; nginx and haproxy cannot and check the authority, and behind also a DNS name; \
-         Ringfence's gateway asks clients for no certificate (its front hop is TLS with the server's \
-         alone, which is less work per connection and the same per request) and checks the SPIFFE ID \
-         behind. Ringfence runs as in the product: routes, limits, framing guard, events and metrics \
-         on. `ringfence-mesh` is the whole way of the product in one process, gateway to sidecar to \
+         Contenders do what they can of the identity check: Envoy checks the SPIFFE ID on both \
+         hops; nginx and haproxy cannot and check the authority, and behind also a DNS name. In the \
+         product no process has mutual TLS on both hops: the gateway of `mtls` asks clients for no \
+         certificate (the same work per request, less per connection) and checks the SPIFFE ID behind, \
+         the callee's side of `sidecar` checks it before, and speaks plain text into the service's own \
+         network. Ringfence runs as in the product: routes, limits, framing guard, events and metrics \
+         on. `envoy-same` is Envoy with a JSON line per request and a decision by identity, method and \
+         path. `ringfence-mesh` is the whole way of the product in one process, gateway to sidecar to \
          service: one TLS hop more than the others do. Where `core used` is well below 100 %, the load \
          or other work on the machine was the bottleneck, and requests/s and latency at saturation are \
          not the proxy's; CPU per request suffers less, but busy neighbours change how many events are \

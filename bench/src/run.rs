@@ -113,7 +113,12 @@ pub(crate) fn start(
     // Workers may come after the socket.
     std::thread::sleep(Duration::from_millis(200));
     let family = Family::of(child.id())?;
-    Ok(Running { child, _held: held, family, target: Target::new(case, listen, certs)? })
+    Ok(Running {
+        child,
+        _held: held,
+        family,
+        target: Target::new(case, listen, contender.server_name(case), certs)?,
+    })
 }
 
 /// An address that nobody listens on; whoever takes it in between makes the start fail, which is said.

@@ -1,4 +1,5 @@
-//! Envoy, one worker. It checks the SPIFFE ID on both hops.
+//! Envoy, one worker. It checks the SPIFFE ID on both hops. Once bare, and once with what Ringfence does besides: a line of JSON
+//! for each request, and who may do what decided per request.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,11 +12,17 @@ use crate::case::Case;
 use crate::certs::{LOAD, NAME, UPSTREAM};
 use crate::install;
 
-pub(super) struct Envoy;
+pub(super) struct Envoy {
+    pub(super) logs: bool,
+}
 
 impl Contender for Envoy {
     fn name(&self) -> &'static str {
-        "envoy"
+        if self.logs { "envoy-same" } else { "envoy" }
+    }
+
+    fn takes(&self, case: Case) -> bool {
+        !self.logs || matches!(case, Case::Mtls | Case::Sidecar)
     }
 
     fn version(&self) -> io::Result<String> {
@@ -30,7 +37,7 @@ impl Contender for Envoy {
 
     fn launch(&self, setup: &Setup<'_>) -> io::Result<Launch> {
         let file = setup.folder.join("envoy.json");
-        std::fs::write(&file, configuration(setup).to_string())?;
+        std::fs::write(&file, configuration(setup, self.logs).to_string())?;
         let home: PathBuf = setup.folder.parent().map(Path::to_owned).unwrap_or_default();
         let mut command = setup.program(&install::envoy(&home)?)?;
         command
@@ -71,7 +78,46 @@ fn transport(direction: &str, mut context: Value) -> Value {
     json!({ "name": "envoy.transport_sockets.tls", "typed_config": context })
 }
 
-fn configuration(setup: &Setup<'_>) -> Value {
+/// The access log and the decision per request.
+fn same(manager: &mut Value, folder: &Path) {
+    manager["access_log"] = json!([{
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": folder.join("access.log"),
+            "log_format": { "json_format": {
+                "time": "%START_TIME%",
+                "id": "%REQ(X-REQUEST-ID)%",
+                "trace": "%REQ(TRACEPARENT)%",
+                "caller": "%DOWNSTREAM_PEER_URI_SAN%",
+                "source": "%DOWNSTREAM_REMOTE_ADDRESS%",
+                "callee": "%UPSTREAM_CLUSTER%",
+                "method": "%REQ(:METHOD)%",
+                "path": "%REQ(:PATH)%",
+                "status": "%RESPONSE_CODE%",
+                "duration": "%DURATION%",
+            }},
+        },
+    }]);
+    let rbac = json!({
+        "name": "envoy.filters.http.rbac",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+            "rules": { "action": "ALLOW", "policies": { "declared": {
+                "principals": [{ "authenticated": { "principal_name": { "exact": LOAD } } }],
+                "permissions": [{ "and_rules": { "rules": [
+                    { "header": { "name": ":method", "string_match": { "exact": "GET" } } },
+                    { "url_path": { "path": { "prefix": "/patients/" } } },
+                ] } }],
+            } } },
+        },
+    });
+    if let Some(filters) = manager["http_filters"].as_array_mut() {
+        filters.insert(0, rbac);
+    }
+}
+
+fn configuration(setup: &Setup<'_>, logs: bool) -> Value {
     let case = setup.case;
     let mut chain = json!({ "filters": [{
         "name": "envoy.filters.network.http_connection_manager",
@@ -90,14 +136,17 @@ fn configuration(setup: &Setup<'_>) -> Value {
             }],
         },
     }]});
+    if logs {
+        same(&mut chain["filters"][0]["typed_config"], &setup.folder);
+    }
     if case.tls() {
-        let peer = case.mutual().then_some(LOAD);
+        let peer = case.mutual_before().then_some(LOAD);
         let alpn = if case.h2() { "h2" } else { "http/1.1" };
         chain["transport_socket"] = transport(
             "Downstream",
             json!({
                 "common_tls_context": identity(setup, peer, alpn),
-                "require_client_certificate": case.mutual(),
+                "require_client_certificate": case.mutual_before(),
                 "disable_stateless_session_resumption": true,
                 "disable_stateful_session_resumption": true,
             }),
@@ -111,7 +160,7 @@ fn configuration(setup: &Setup<'_>) -> Value {
             "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket(setup.upstream) } }] }],
         },
     });
-    if case.mutual() {
+    if case.mutual_behind() {
         let common = identity(setup, Some(UPSTREAM), "http/1.1");
         behind["transport_socket"] =
             transport("Upstream", json!({ "common_tls_context": common, "sni": NAME }));

@@ -32,14 +32,15 @@ fn configuration(setup: &Setup<'_>) -> String {
     let Setup { listen, upstream, certs, case, .. } = setup;
     let (mut bind, mut server) =
         (format!("bind {listen}"), format!("server upstream {upstream} pool-max-conn 128"));
+    let (ca, both) = (certs.file("ca.pem"), certs.file("gateway.both.pem"));
     if case.tls() {
         let alpn = if case.h2() { "h2" } else { "http/1.1" };
-        let both = certs.file("gateway.both.pem");
         bind += &format!(" ssl crt {both} alpn {alpn} curves X25519 ssl-min-ver TLSv1.3 no-tls-tickets");
     }
-    if case.mutual() {
-        let (ca, both) = (certs.file("ca.pem"), certs.file("gateway.both.pem"));
+    if case.mutual_before() {
         bind += &format!(" ca-file {ca} verify required");
+    }
+    if case.mutual_behind() {
         server += &format!(
             " ssl crt {both} ca-file {ca} verify required verifyhost {NAME} sni str({NAME}) ssl-min-ver TLSv1.3"
         );

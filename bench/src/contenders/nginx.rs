@@ -58,8 +58,10 @@ fn configuration(setup: &Setup<'_>) -> String {
         Case::Mtls => "proxy_pass https://upstream;\n".to_owned(),
         _ => "proxy_pass http://upstream;\n".to_owned(),
     };
-    if case.mutual() {
+    if case.mutual_before() {
         server += &format!("ssl_verify_client on;\nssl_client_certificate {};\n", certs.file("ca.pem"));
+    }
+    if case.mutual_behind() {
         location += &format!(
             "proxy_ssl_certificate {};\nproxy_ssl_certificate_key {};\nproxy_ssl_trusted_certificate {};\n\
              proxy_ssl_verify on;\nproxy_ssl_name {NAME};\nproxy_ssl_server_name on;\nproxy_ssl_protocols TLSv1.3;\n",

@@ -23,13 +23,15 @@ use socket2::{Domain, Socket, Type};
 
 use super::{Contender, Held, Launch, Setup};
 use crate::case::Case;
-use crate::certs::{Certs, LIFE};
+use crate::certs::{Certs, LIFE, NAME, UPSTREAM};
 use crate::install;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const BACKLOG: i32 = 1024;
+/// What the mesh asks for when it wants the service `upstream`.
+const CALLEE: &str = "upstream.bench.example";
 
-/// The gateway before an external service: one hop, as the others.
+/// The gateway before an external service, or the sidecar before a fenced one: one process, as the others.
 pub(super) struct Gateway;
 
 /// Gateway, mesh and sidecar before a fenced service: mTLS between the two, in one process.
@@ -45,10 +47,23 @@ impl Contender for Gateway {
     }
 
     fn launch(&self, setup: &Setup<'_>) -> io::Result<Launch> {
-        let tls = if setup.case.mutual() { "spiffe" } else { "off" };
+        if setup.case == Case::Sidecar {
+            let port = setup.upstream.port();
+            return launch(
+                setup,
+                &format!(
+                    "services:\n  load:\n    run: [load]\n    calls: [upstream]\n  upstream:\n    run: [upstream]\n    listen: {port}\n"
+                ),
+            );
+        }
+        let tls = if setup.case.mutual_behind() { "spiffe" } else { "off" };
         let upstream = setup.upstream;
         let service = format!("external:\n  upstream:\n    address: {upstream}\n    tls: {tls}\n");
         launch(setup, &service)
+    }
+
+    fn server_name(&self, case: Case) -> &'static str {
+        if case == Case::Sidecar { CALLEE } else { NAME }
     }
 
     fn countable(&self) -> bool {
@@ -92,10 +107,13 @@ fn binary() -> io::Result<PathBuf> {
 fn launch(setup: &Setup<'_>, service: &str) -> io::Result<Launch> {
     let protocol = if setup.case == Case::Grpc { "grpc" } else { "http" };
     let tls = if setup.case.tls() { "" } else { "\n  tls: off" };
+    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let (gateway, gateway_socket) =
+        listening(if setup.case == Case::Sidecar { anywhere } else { setup.listen })?;
+    let mesh = listening(if setup.case == Case::Sidecar { setup.listen } else { anywhere })?;
     let fence = format!(
-        "fence: bench\ntrust_domain: bench.example\ngateway:\n  listen: {}{tls}\n{service}    protocol: {protocol}\n    \
-         routes: [{{ path: / }}]\n",
-        setup.listen
+        "fence: bench\ntrust_domain: bench.example\ngateway:\n  listen: {gateway}{tls}\n{service}    protocol: {protocol}\n    \
+         routes: [{{ path: / }}]\n"
     );
     let data = setup.folder.join("data");
     // What the node of an earlier run had seen was signed by another key.
@@ -110,27 +128,24 @@ fn launch(setup: &Setup<'_>, service: &str) -> io::Result<Launch> {
     let supervisor = Supervisor {
         channel: BlockingChannel::new(ours),
         key: SigningKey::generate(Algorithm::Ed25519).map_err(other)?,
-        gateway: setup.listen,
         certs: setup.certs.clone(),
         data,
     };
-    Ok(Launch { command, then: Box::new(move || supervisor.bring_up(&fence)) })
+    Ok(Launch { command, then: Box::new(move || supervisor.bring_up(&fence, mesh, gateway_socket)) })
 }
 
 struct Supervisor {
     channel: BlockingChannel<ToNode, FromNode>,
     key: SigningKey,
-    gateway: SocketAddr,
     certs: Arc<Certs>,
     data: PathBuf,
 }
 
 impl Supervisor {
     /// Leads the node to where it serves the fence; it ends with the channel that is kept.
-    fn bring_up(self, fence: &str) -> io::Result<Held> {
+    fn bring_up(self, fence: &str, mesh: (SocketAddr, OwnedFd), gateway: OwnedFd) -> io::Result<Held> {
         self.channel.set_timeout(Some(PATIENCE)).map_err(other)?;
-        let (mesh, mesh_socket) = listening(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-        let (_, gateway_socket) = listening(self.gateway)?;
+        let (mesh, mesh_socket) = mesh;
         self.say(
             &ToNode::Start(Start {
                 snapshot_key: Der(self.key.verifying_key().to_spki()),
@@ -153,7 +168,7 @@ impl Supervisor {
         self.say(&ToNode::Shim { service: "upstream".to_owned() }, Some(theirs.into()))?;
         spawn("shim", move || supply(shim))?;
         self.say(&ToNode::ShimReady { service: "upstream".to_owned() }, None)?;
-        for (kind, socket) in [(ListenerKind::Mesh, mesh_socket), (ListenerKind::Gateway, gateway_socket)] {
+        for (kind, socket) in [(ListenerKind::Mesh, mesh_socket), (ListenerKind::Gateway, gateway)] {
             self.say(&ToNode::Listener { kind: kind.clone() }, Some(socket))?;
             self.hear(|message| *message == FromNode::Listening { kind: kind.clone() })?;
         }
@@ -198,6 +213,8 @@ fn sign(channel: &BlockingChannel<ToProxy, FromProxy>, certs: &Certs) -> io::Res
         match channel.recv().map_err(other)?.0 {
             FromProxy::Sign { request, subject, spki, .. } => {
                 let names = match subject {
+                    // The load checks names, not SPIFFE IDs.
+                    Subject::Svid(id) if id == UPSTREAM => vec![id, CALLEE.to_owned()],
                     Subject::Svid(id) => vec![id],
                     Subject::Serving(hosts) => hosts,
                 };

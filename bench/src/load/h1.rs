@@ -3,13 +3,11 @@
 use std::io;
 
 use memchr::memmem;
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::{Tally, Target, Timetable};
-use crate::certs::NAME;
 use crate::upstream::BODY_BYTES;
 
 const REQUEST: &[u8] =
@@ -23,9 +21,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire for S {}
 pub(super) async fn connect(target: &Target) -> io::Result<Box<dyn Wire>> {
     let stream = TcpStream::connect(target.address).await?;
     stream.set_nodelay(true)?;
-    let Some(config) = &target.tls else { return Ok(Box::new(stream)) };
-    let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
-    let stream = TlsConnector::from(config.clone()).connect(name, stream).await?;
+    let Some((config, name)) = &target.tls else { return Ok(Box::new(stream)) };
+    let stream = TlsConnector::from(config.clone()).connect(name.clone(), stream).await?;
     if target.case.h2() && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err(io::Error::other("the proxy did not choose HTTP/2"));
     }

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::deny::Deny;
-use crate::io::Io;
+use crate::io::{Io, Socket};
 use crate::table::{Edge, Via};
 use crate::worker::{Worker, unix_now};
 
@@ -79,7 +79,7 @@ async fn open(worker: &Worker, edge: &Edge, alpn: Alpn) -> Result<Connected, Den
             }
             .map_err(unreachable)?;
             let _ = stream.set_nodelay(true);
-            let connected = TlsConnector::from(config).connect(name, stream).await;
+            let connected = TlsConnector::from(config).connect(name, Socket(stream)).await;
             let stream = connected.map_err(|e| refused(mesh.metrics(), edge, &e))?;
             let (_, session) = stream.get_ref();
             if Alpn::negotiated(session) != Some(alpn) {

@@ -192,8 +192,16 @@ impl Node {
     async fn control(self: Rc<Self>, sender: Sender<FromProxy>, mut receiver: Receiver<ToProxy>) {
         let hello = FromProxy::Hello { version: env!("CARGO_PKG_VERSION").into(), seen: self.seen.get() };
         let mut open = sender.send(&hello, &[]).await.is_ok();
+        let mut said = "control is gone".to_owned();
         while open {
-            let Ok((message, _)) = receiver.recv().await else { break };
+            let message = match receiver.recv().await {
+                Ok((message, _)) => message,
+                Err(ChannelError::Closed | ChannelError::Io(_)) => break,
+                Err(nonsense) => {
+                    said = format!("control spoke nonsense, so that its channel was closed: {nonsense}");
+                    break;
+                }
+            };
             open = match message {
                 ToProxy::Snapshot(signed) => {
                     let answer = self.take(&signed).await;
@@ -209,8 +217,9 @@ impl Node {
                 }
             };
         }
-        // The last good snapshot stays in force until its lease is over.
-        self.tell("control", LifecycleActivity::Stop, "control is gone", Severity::Medium);
+        // The last good snapshot stays in force until its lease is over. A channel that is closed on both sides is replaced.
+        *self.control.borrow_mut() = None;
+        self.tell("control", LifecycleActivity::Stop, &said, Severity::Medium);
     }
 
     /// Enforces what the disk remembers, until control says more.

@@ -23,7 +23,7 @@ use ringfence_tls::{Alpn, Refusal, TlsAcceptor};
 use tokio::net::TcpStream;
 
 use crate::deny::Deny;
-use crate::io::Io;
+use crate::io::{Io, Socket};
 use crate::live::{Cut, Live};
 use crate::peer::{self, Peer, Way, in_force, point};
 use crate::protocol::ListenerKind;
@@ -72,7 +72,7 @@ async fn gateway(worker: &Rc<Worker>, live: &Live, stream: TcpStream, source: So
     live.arm(worker.now_ms() + table.limits.header_time.as_millis() as u64);
     let metrics = &worker.shared.gateway_metrics;
     let acceptor = TlsAcceptor::from(worker.shared.gateway_config.clone());
-    let Ok(Ok(stream)) = live.within(acceptor.accept(stream)).await else {
+    let Ok(Ok(stream)) = live.within(acceptor.accept(Socket(stream))).await else {
         metrics.record_failure();
         return;
     };
@@ -153,7 +153,7 @@ async fn mesh(
     live.arm(worker.now_ms() + table.limits.header_time.as_millis() as u64);
     let mesh = &worker.shared.mesh;
     let acceptor = TlsAcceptor::from(worker.shared.mesh_config.clone());
-    let stream = match live.within(acceptor.accept(stream)).await {
+    let stream = match live.within(acceptor.accept(Socket(stream))).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(e)) => {
             mesh.metrics().record_failure();
