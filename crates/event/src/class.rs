@@ -270,6 +270,19 @@ impl<'a> Event<'a> {
 }
 
 impl Kind<'_> {
+    /// Who acted.
+    pub(crate) const fn subject(&self) -> &str {
+        match self {
+            Self::Call(call) => call.caller,
+            Self::Connection(connection) => connection.caller,
+            Self::Dial(dial) => dial.service,
+            Self::Scan(scan) => scan.service,
+            Self::Tamper(tamper) => tamper.service,
+            Self::Lifecycle(lifecycle) => lifecycle.name,
+            Self::Entity(entity) => entity.name,
+        }
+    }
+
     /// Category, class, activity, severity.
     fn uids(&self) -> (u64, u64, u64, Severity) {
         match self {

@@ -9,6 +9,8 @@
 mod class;
 mod id;
 mod json;
+mod kept;
+mod log;
 mod place;
 mod query;
 mod writer;
@@ -18,6 +20,7 @@ pub use class::{
     Verdict,
 };
 pub use id::{EventId, TraceContext, TraceId};
+pub use log::own_files;
 pub use place::open_own;
 pub use query::{Filter, Follow, Record, read_dir};
 pub use writer::{Emitter, Writer, WriterOptions, WriterStats};

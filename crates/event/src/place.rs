@@ -43,15 +43,27 @@ pub fn open_own(path: &Path) -> io::Result<File> {
     Err(io::Error::other("somebody keeps putting other files in the place of the event log"))
 }
 
+/// Opens a file for reading if we wrote it.
+pub(crate) fn open_mine(path: &Path) -> io::Result<Option<File>> {
+    let Some(file) = open_to_read(path)? else { return Ok(None) };
+    let metadata = file.metadata()?;
+    let mine = metadata.uid() == rustix::process::geteuid().as_raw();
+    Ok((is_plain(&metadata) && mine).then_some(file))
+}
+
 /// Opens a file for reading if it is the producer's: never waits for a pipe and follows no link.
 pub(crate) fn open_believed(path: &Path, producer: &str) -> io::Result<Option<File>> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = match open(path, flags, Mode::empty()) {
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => return Ok(None),
-        file => File::from(file?),
-    };
+    let Some(file) = open_to_read(path)? else { return Ok(None) };
     let metadata = file.metadata()?;
     Ok((is_plain(&metadata) && is_owners(path, producer, &metadata)?).then_some(file))
+}
+
+fn open_to_read(path: &Path) -> io::Result<Option<File>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    match open(path, flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => Ok(None),
+        file => Ok(Some(file?.into())),
+    }
 }
 
 fn is_plain(metadata: &Metadata) -> bool {

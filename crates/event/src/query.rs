@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::place::open_believed;
 
 /// Longest line that is read; a longer one is not ours.
-const MAX_LINE: u64 = 64 * 1024;
+pub(crate) const MAX_LINE: u64 = 64 * 1024;
 
 /// One event as read, with the producer that its file names.
 #[derive(Clone, Debug)]
@@ -47,16 +47,7 @@ impl Record {
 
     /// The kind, as [`Filter::kind`] names it.
     pub fn kind(&self) -> &'static str {
-        match (self.json["class_uid"].as_u64(), self.json["unmapped"]["event"].as_str()) {
-            (Some(4002), _) => "call",
-            (Some(4001), Some("dial")) => "dial",
-            (Some(4001), _) => "connection",
-            (Some(2004), Some("tamper")) => "tamper",
-            (Some(2004), _) => "scan",
-            (Some(6002), _) => "lifecycle",
-            (Some(3004), _) => "entity",
-            _ => "other",
-        }
+        kind_name(self.json["class_uid"].as_u64(), self.json["unmapped"]["event"].as_str())
     }
 
     /// Whether it tells of something refused.
@@ -171,7 +162,21 @@ impl Filter {
     }
 }
 
-/// All wanted records of a folder of `PRODUCER[.N].jsonl`, in order of time. Lines that are not events are passed over.
+/// The kind of a class and of what `unmapped.event` says.
+pub(crate) fn kind_name(class: Option<u64>, event: Option<&str>) -> &'static str {
+    match (class, event) {
+        (Some(4002), _) => "call",
+        (Some(4001), Some("dial")) => "dial",
+        (Some(4001), _) => "connection",
+        (Some(2004), Some("tamper")) => "tamper",
+        (Some(2004), _) => "scan",
+        (Some(6002), _) => "lifecycle",
+        (Some(3004), _) => "entity",
+        _ => "other",
+    }
+}
+
+/// All wanted records of a folder of `PRODUCER[.N|.kept].jsonl`, in order of time. Lines that are not events are passed over.
 ///
 /// # Errors
 /// A file that exists cannot be read.
@@ -184,13 +189,20 @@ pub fn read_dir(dir: &Path, filter: &Filter) -> io::Result<Vec<Record>> {
     Ok(records)
 }
 
+/// Inode numbers are used again, at once where a file is made just after one was removed: when it was made tells them apart.
+type Identity = (u64, Option<SystemTime>);
+
+fn identity(metadata: &std::fs::Metadata) -> Identity {
+    (metadata.ino(), metadata.created().ok())
+}
+
 /// Follows a folder: each call of [`Self::poll`] returns what has come since.
 #[derive(Debug)]
 pub struct Follow {
     dir: PathBuf,
     filter: Filter,
-    /// By inode, so that a rotation neither repeats nor loses.
-    offsets: HashMap<u64, u64>,
+    /// By file and not by name, so that a rotation neither repeats nor loses.
+    offsets: HashMap<Identity, u64>,
 }
 
 impl Follow {
@@ -202,7 +214,7 @@ impl Follow {
         let mut offsets = HashMap::new();
         for (path, _) in files(dir)? {
             let metadata = path.symlink_metadata()?;
-            offsets.insert(metadata.ino(), metadata.len());
+            offsets.insert(identity(&metadata), metadata.len());
         }
         Ok(Self { dir: dir.to_owned(), filter, offsets })
     }
@@ -213,9 +225,10 @@ impl Follow {
     /// A file that exists cannot be read.
     pub fn poll(&mut self) -> io::Result<Vec<Record>> {
         let mut records = Vec::new();
-        for (path, producer) in files(&self.dir)? {
+        // What is kept of older files was seen in them.
+        for (path, producer) in files(&self.dir)?.into_iter().filter(|(path, _)| !is_kept(path)) {
             let Ok(metadata) = path.symlink_metadata() else { continue };
-            let offset = self.offsets.entry(metadata.ino()).or_insert(0);
+            let offset = self.offsets.entry(identity(&metadata)).or_insert(0);
             if metadata.len() > *offset {
                 *offset = read_from(&path, &producer, *offset, &self.filter, &mut records)?;
             }
@@ -252,11 +265,15 @@ fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-/// Who wrote `PRODUCER.jsonl` or `PRODUCER.N.jsonl`.
+fn is_kept(path: &Path) -> bool {
+    path.to_str().is_some_and(|path| path.ends_with(".kept.jsonl"))
+}
+
+/// Who wrote `PRODUCER.jsonl`, `PRODUCER.N.jsonl` or `PRODUCER.kept.jsonl`.
 fn producer(path: &Path) -> Option<String> {
     let stem = path.file_name()?.to_str()?.strip_suffix(".jsonl")?;
     match stem.rsplit_once('.') {
-        Some((producer, n)) if n.parse::<u32>().is_ok() => Some(producer.to_owned()),
+        Some((producer, n)) if n == "kept" || n.parse::<u32>().is_ok() => Some(producer.to_owned()),
         _ => Some(stem.to_owned()),
     }
 }

@@ -1,15 +1,19 @@
 //! Off the request path: each producing thread fills a bounded buffer, one thread moves buffers to disk.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::class::{Event, Kind, Lifecycle, LifecycleActivity, Severity};
-use crate::place::open_own;
+use crate::log::Log;
+
+/// While a buffer is filled to more than three quarters, whoever holds more than this part of it is dropped first: who floods
+/// leaves room for others. Names are told apart by a hash; two that share a slot share its part.
+const PART: usize = 16;
+const SLOTS: usize = 64;
 
 /// Bounds of a [`Writer`].
 #[derive(Clone, Debug)]
@@ -18,7 +22,7 @@ pub struct WriterOptions {
     pub buffer: usize,
     /// Size in bytes at which the file is rotated.
     pub file: u64,
-    /// Rotated files that are kept.
+    /// Rotated files that are kept whole. Of older ones, the newest events of each group are, in one file more.
     pub keep: u32,
     /// How long an event may wait for the disk.
     pub interval: Duration,
@@ -41,16 +45,36 @@ pub struct Writer {
 /// One producing thread's handle. Cheap to make; each thread should have its own.
 #[derive(Debug)]
 pub struct Emitter {
-    buffer: Arc<Mutex<Vec<u8>>>,
+    buffer: Arc<Mutex<Buffer>>,
     shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    buffers: Mutex<Vec<Arc<Mutex<Vec<u8>>>>>,
+    buffers: Mutex<Vec<Arc<Mutex<Buffer>>>>,
     options: WriterOptions,
     stats: WriterStats,
     stop: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Buffer {
+    lines: Vec<u8>,
+    /// Bytes of it by who acted.
+    held: [usize; SLOTS],
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self { lines: Vec::new(), held: [0; SLOTS] }
+    }
+}
+
+impl Buffer {
+    fn take(&mut self, spare: &mut Vec<u8>) {
+        std::mem::swap(&mut self.lines, spare);
+        self.held.fill(0);
+    }
 }
 
 impl Default for WriterOptions {
@@ -95,7 +119,7 @@ impl Writer {
 
     /// A handle for one producing thread.
     pub fn emitter(&self) -> Emitter {
-        let buffer = Arc::<Mutex<Vec<u8>>>::default();
+        let buffer = Arc::<Mutex<Buffer>>::default();
         locked(&self.shared.buffers).push(buffer.clone());
         Emitter { buffer, shared: self.shared.clone() }
     }
@@ -118,21 +142,25 @@ impl Drop for Writer {
 
 impl Clone for Emitter {
     fn clone(&self) -> Self {
-        let buffer = Arc::<Mutex<Vec<u8>>>::default();
+        let buffer = Arc::<Mutex<Buffer>>::default();
         locked(&self.shared.buffers).push(buffer.clone());
         Self { buffer, shared: self.shared.clone() }
     }
 }
 
 impl Emitter {
-    /// Appends the event to this thread's buffer; counts it as dropped when the buffer is full. Never blocks on the disk.
+    /// Appends the event to this thread's buffer; counts it as dropped when the buffer is full, or nearly so and mostly of
+    /// the same one. Never blocks on the disk.
     pub fn emit(&self, event: &Event<'_>) {
+        let slot = slot(event.kind.subject());
         let mut buffer = locked(&self.buffer);
-        if buffer.len() >= self.shared.options.buffer {
+        let (full, most) = (buffer.lines.len(), self.shared.options.buffer);
+        if full >= most || (full >= most / 4 * 3 && buffer.held[slot] > most / PART) {
             self.shared.stats.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        event.write(&mut buffer);
+        event.write(&mut buffer.lines);
+        buffer.held[slot] += buffer.lines.len() - full;
     }
 }
 
@@ -147,10 +175,10 @@ impl Shared {
             }
             let mut buffers = locked(&self.buffers);
             // A buffer whose emitter is gone and that is empty has nothing more to say.
-            buffers.retain(|b| Arc::strong_count(b) > 1 || !locked(b).is_empty());
+            buffers.retain(|b| Arc::strong_count(b) > 1 || !locked(b).lines.is_empty());
             let buffers = buffers.clone();
             for buffer in buffers {
-                std::mem::swap(&mut *locked(&buffer), &mut spare);
+                locked(&buffer).take(&mut spare);
                 self.store(&mut log, &spare);
                 spare.clear();
                 spare.shrink_to(1 << 20);
@@ -158,17 +186,13 @@ impl Shared {
             let dropped = self.stats.dropped();
             if dropped > told {
                 let message = format!("{} events dropped: the disk is full or too slow", dropped - told);
-                let event = Event::new(Kind::Lifecycle(Lifecycle {
-                    name: producer,
-                    activity: LifecycleActivity::Update,
-                    message: &message,
-                    severity: Severity::High,
-                }));
-                event.write(&mut spare);
-                if log.append(&spare).is_ok() {
+                if tell(&mut log, producer, &message, Severity::High).is_ok() {
                     told = dropped;
                 }
-                spare.clear();
+            }
+            for note in log.notes() {
+                // A disk that refuses has been told of above.
+                let _ = tell(&mut log, producer, &note, Severity::Low);
             }
             if last {
                 return;
@@ -186,62 +210,17 @@ impl Shared {
     }
 }
 
-/// The file, rotated by size: NAME.jsonl, NAME.1.jsonl, … NAME.KEEP.jsonl.
-#[derive(Debug)]
-struct Log {
-    path: PathBuf,
-    file: File,
-    size: u64,
-    limit: u64,
-    keep: u32,
+fn tell(log: &mut Log, producer: &str, message: &str, severity: Severity) -> io::Result<()> {
+    let activity = LifecycleActivity::Update;
+    let mut line = Vec::new();
+    Event::new(Kind::Lifecycle(Lifecycle { name: producer, activity, message, severity })).write(&mut line);
+    log.append(&line)
 }
 
-impl Log {
-    fn open(path: PathBuf, options: &WriterOptions) -> io::Result<Self> {
-        let mut file = open_own(&path)?;
-        let mut size = file.metadata()?.len();
-        // A crash may have cut a line in half; the next one must not be glued to it.
-        if size > 0 && !ends_with_newline(&mut file)? {
-            file.write_all(b"\n")?;
-            size += 1;
-        }
-        Ok(Self { path, file, size, limit: options.file, keep: options.keep })
-    }
-
-    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
-        if self.size > 0 && self.size + lines.len() as u64 > self.limit {
-            self.rotate()?;
-        }
-        if let Err(e) = self.file.write_all(lines) {
-            // Take back a half-written line, so that the file stays lines of JSON.
-            let _ = self.file.set_len(self.size);
-            return Err(e);
-        }
-        self.size += lines.len() as u64;
-        Ok(())
-    }
-
-    fn rotate(&mut self) -> io::Result<()> {
-        let name = |n: u32| self.path.with_extension(format!("{n}.jsonl"));
-        for n in (1..self.keep).rev() {
-            match std::fs::rename(name(n), name(n + 1)) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
-        }
-        std::fs::rename(&self.path, name(1))?;
-        self.file = open_own(&self.path)?;
-        self.size = 0;
-        Ok(())
-    }
-}
-
-fn ends_with_newline(file: &mut File) -> io::Result<bool> {
-    use std::io::{Read, Seek, SeekFrom};
-    file.seek(SeekFrom::End(-1))?;
-    let mut last = [0];
-    file.read_exact(&mut last)?;
-    Ok(last == *b"\n")
+/// FNV-1a.
+fn slot(name: &str) -> usize {
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+    (hash ^ (hash >> 16)) as usize % SLOTS
 }
 
 /// Buffers hold whole lines at every moment, so a panic elsewhere leaves nothing to distrust.
@@ -252,6 +231,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::class::{Call, Verdict};
     use crate::query::{Filter, read_dir};
 
     fn event(message: &str) -> Event<'_> {
@@ -297,6 +277,157 @@ mod tests {
         drop(writer);
         let records = read_dir(dir.path(), &Filter::default()).unwrap();
         assert!(records.iter().any(|r| r.message().contains("events dropped")), "{records:?}");
+    }
+
+    fn call<'a>(caller: &'a str, path: &'a str, denied: bool) -> Event<'a> {
+        let verdict = if denied {
+            Verdict::Denied {
+                stage: "authorize",
+                rule: "edge.undeclared",
+                position: None,
+                reason: "no",
+                missing: None,
+            }
+        } else {
+            Verdict::Allowed
+        };
+        Event::new(Kind::Call(Call {
+            caller,
+            caller_id: None,
+            source: None,
+            callee: "patients",
+            point: "sidecar-out",
+            method: b"GET",
+            path: path.as_bytes(),
+            status: 200,
+            duration_us: 7,
+            verdict,
+        }))
+    }
+
+    #[test]
+    fn a_service_that_floods_pushes_out_neither_the_events_of_others_nor_its_own_refusals() {
+        let dir = tempfile::tempdir().unwrap();
+        let interval = Duration::from_millis(1);
+        let options = WriterOptions { file: 200_000, keep: 3, interval, ..WriterOptions::default() };
+        let writer = Writer::open(dir.path(), "node", options.clone()).unwrap();
+        let emitter = writer.emitter();
+        // A quiet service, and the first steps of one that then covers its tracks.
+        (0..20).for_each(|n| emitter.emit(&call("portal", &format!("/{n}"), false)));
+        (0..20).for_each(|n| emitter.emit(&call("mailer", &format!("/secret/{n}"), true)));
+        emitter.emit(&event("the quiet one"));
+        // A hundred times what one file holds, each with a path of its own: as calls that pass.
+        for n in 0..40_000 {
+            emitter.emit(&call("mailer", &format!("/flood/{n}"), false));
+            if n % 50 == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        // More refusals at last, but no more than their group's share.
+        for n in 0..100 {
+            emitter.emit(&call("mailer", &format!("/refused/{n}"), true));
+        }
+        let dropped = writer.stats().dropped();
+        drop(writer);
+        assert_eq!(dropped, 0);
+        let records = read_dir(dir.path(), &Filter::default()).unwrap();
+        let of = |caller: &str, path: &str| {
+            let begins = |r: &&crate::Record| {
+                r.json["http_request"]["url"]["path"].as_str().is_some_and(|p| p.starts_with(path))
+            };
+            records.iter().filter(|r| r.caller() == caller).filter(begins).count()
+        };
+        assert_eq!(of("portal", "/"), 20, "all of a quiet service");
+        assert_eq!(of("mailer", "/secret"), 20, "its refusals stay beside its own flood of calls");
+        assert!(records.iter().any(|r| r.message() == "the quiet one"));
+        let room = records.iter().filter(|r| r.message().contains("old events made room")).count();
+        assert!(room > 10, "it is said who had to make room: {room}");
+        assert!(records.iter().any(|r| r.message().contains("of them of mailer")));
+        let size: u64 =
+            std::fs::read_dir(dir.path()).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
+        // A file takes a batch whole, however little room it has.
+        assert!(size <= 2 * options.file * u64::from(options.keep + 2), "bounded: {size}");
+    }
+
+    #[test]
+    fn refusals_that_flood_leave_every_other_group_its_share() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = WriterOptions { file: 60_000, keep: 1, ..WriterOptions::default() };
+        let writer = Writer::open(dir.path(), "node", options).unwrap();
+        let emitter = writer.emitter();
+        for n in 0..10 {
+            emitter.emit(&call("portal", "/", true));
+            (0..1000).for_each(|i| emitter.emit(&call("mailer", &format!("/{n}/{i}"), true)));
+            std::thread::sleep(Duration::from_millis(60));
+        }
+        drop(writer);
+        let records = read_dir(dir.path(), &Filter { denied: true, ..Filter::default() }).unwrap();
+        assert_eq!(records.iter().filter(|r| r.caller() == "portal").count(), 10);
+        let newest = records.iter().rfind(|r| r.caller() == "mailer").unwrap();
+        assert_eq!(newest.json["http_request"]["url"]["path"], "/9/999", "and of the flood the newest stays");
+    }
+
+    #[test]
+    fn a_file_that_a_crash_left_between_is_taken_up_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut line = Vec::new();
+        call("portal", "/left", true).write(&mut line);
+        let leaving = dir.path().join("node.3.jsonl");
+        std::fs::write(&leaving, line).unwrap();
+        drop(
+            Writer::open(dir.path(), "node", WriterOptions { keep: 2, ..WriterOptions::default() }).unwrap(),
+        );
+        assert!(!leaving.exists() && dir.path().join("node.kept.jsonl").exists());
+        assert_eq!(read_dir(dir.path(), &Filter::default()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_full_buffer_drops_those_of_whom_it_is_full() {
+        let dir = tempfile::tempdir().unwrap();
+        let options =
+            WriterOptions { buffer: 64_000, interval: Duration::from_secs(60), ..WriterOptions::default() };
+        let writer = Writer::open(dir.path(), "node", options).unwrap();
+        let emitter = writer.emitter();
+        std::thread::sleep(Duration::from_millis(20));
+        (0..1000).for_each(|_| emitter.emit(&call("mailer", "/", false)));
+        let dropped = writer.stats().dropped();
+        assert!(dropped > 800, "{dropped}");
+        for caller in ["portal", "billing", "patients"] {
+            emitter.emit(&call(caller, "/", true));
+        }
+        assert_eq!(writer.stats().dropped(), dropped, "there is room for others");
+        drop(writer);
+        assert_eq!(read_dir(dir.path(), &Filter { denied: true, ..Filter::default() }).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn whoever_follows_sees_no_kept_event_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = WriterOptions {
+            file: 20_000,
+            keep: 2,
+            interval: Duration::from_millis(5),
+            ..WriterOptions::default()
+        };
+        let writer = Writer::open(dir.path(), "node", options).unwrap();
+        let mut follow = crate::Follow::from_now(dir.path(), Filter::default()).unwrap();
+        let emitter = writer.emitter();
+        let mut seen = std::collections::HashSet::new();
+        for n in 0..300 {
+            emitter.emit(&call("portal", &format!("/{n}"), false));
+            if n % 5 == 0 {
+                std::thread::sleep(Duration::from_millis(10));
+                for record in follow.poll().unwrap() {
+                    assert!(
+                        seen.insert(record.json["metadata"]["uid"].to_string()),
+                        "again: {}",
+                        record.line()
+                    );
+                }
+            }
+        }
+        assert!(seen.len() > 250, "{}", seen.len());
+        assert!(dir.path().join("node.kept.jsonl").exists());
     }
 
     #[test]

@@ -17,9 +17,6 @@ use crate::mounts::View;
 use crate::spec::{FileRule, Isolation, Spec, UidRange};
 use crate::{SandboxError, error::Context as _};
 
-/// Rotated event files there may be, as many as the writer keeps.
-const ROTATED: u32 = 8;
-
 /// Three folders and a name.
 #[derive(Debug)]
 pub(crate) struct Places {
@@ -112,13 +109,8 @@ impl Places {
     /// Files of an earlier run may belong to another uid, if ranges were dealt out anew.
     fn hand_over(&self, spec: &Spec) -> Result<(), SandboxError> {
         let Some(range) = spec.uids else { return Ok(()) };
-        let rotated = (1..=ROTATED).map(|n| self.events().join(format!("shim-{}.{n}.jsonl", self.service)));
-        let files = [
-            self.log(),
-            self.log().with_extension("log.1"),
-            self.events().join(format!("shim-{}.jsonl", self.service)),
-        ];
-        for path in files.into_iter().chain(rotated) {
+        let events = ringfence_event::own_files(&self.events(), &format!("shim-{}", self.service));
+        for path in [self.log(), self.log().with_extension("log.1")].into_iter().chain(events) {
             hand_over(&path, range)?;
         }
         Ok(())
