@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::http::StatusCode;
 use ringfence_ca::workload::{Serving, WorkloadApi, WorkloadEvent, WorkloadListener};
 use ringfence_ca::{Ca, IssuedSvid, Options};
-use ringfence_channel::Sender;
+use ringfence_channel::{ChannelError, Sender};
 use ringfence_event::{Emitter, Entity, Event, Kind};
 use ringfence_keeper::Client;
 use ringfence_keeper::protocol::{Stage, Step, X509Request};
@@ -23,7 +23,7 @@ use crate::ControlError;
 use crate::api::{Answer, Ask, Mint, Question, Rotate, RotateWhat};
 use crate::attest::Asking;
 use crate::calendar::Calendar;
-use crate::nodes::{NodeNews, Nodes, may_hold};
+use crate::nodes::{NodeNews, Nodes, may_hold, nonsense};
 use crate::state::State;
 use crate::supervisor::{Applied, Command, FromControl, Report, ToControl};
 
@@ -109,8 +109,8 @@ impl Core {
             (ToControl::Keeper, Some(fd)) => {
                 self.keeper(fd.into()).await?;
             }
-            (ToControl::Proxy { node }, Some(fd)) => {
-                self.nodes.connect(&node, fd.into())?;
+            (ToControl::Proxy { node, introduction }, Some(fd)) => {
+                self.nodes.connect(&node, introduction, fd.into())?;
             }
             (ToControl::Workload { service, netns }, Some(fd)) => self.workload(service, netns, fd),
             (ToControl::WorkloadGone { service }, _) => {
@@ -217,21 +217,43 @@ impl Core {
     }
 
     /// A message of a proxy.
-    pub(crate) fn proxy(&mut self, (node, connection, message): NodeNews) {
-        if !self.nodes.is_current(&node, connection) {
-            return;
+    pub(crate) async fn proxy(
+        &mut self,
+        (node, introduction, received): NodeNews,
+    ) -> Result<(), ControlError> {
+        if !self.nodes.is_current(&node, introduction) {
+            return Ok(());
         }
-        let Some(message) = message else { return self.nodes.disconnect(&node) };
-        let Some(FromProxy::Sign { request, subject, spki, proof }) = self.nodes.note(&node, message) else {
-            return;
+        let message = match received {
+            Ok(message) => message,
+            Err(end) => return self.lost(&node, introduction, end).await,
         };
-        let Some(sender) = self.nodes.sender(&node) else { return };
-        let Some(turn) = self.nodes.turn(&node, &subject, &spki, &proof) else {
+        if let Some(FromProxy::Sign { request, subject, spki, proof }) = self.nodes.note(&node, message) {
+            self.sign(&node, request, subject, spki, proof);
+        }
+        Ok(())
+    }
+
+    /// A proxy's channel ended: the supervisor, which can start processes and introduce them, mends it.
+    async fn lost(&mut self, node: &str, introduction: u64, end: ChannelError) -> Result<(), ControlError> {
+        self.nodes.disconnect(node);
+        let nonsense = nonsense(end);
+        if let Some(reason) = &nonsense {
+            let reason = format!("it spoke nonsense, so that its channel was closed: {reason}");
+            self.entity("node", node, 3, false, &reason);
+        }
+        Ok(self.supervisor.send(&FromControl::NodeLost { introduction, nonsense }, &[]).await?)
+    }
+
+    /// Has a certificate signed for a proxy that may have it.
+    fn sign(&self, node: &str, request: u64, subject: Subject, spki: Der, proof: Der) {
+        let Some(sender) = self.nodes.sender(node) else { return };
+        let Some(turn) = self.nodes.turn(node, &subject, &spki, &proof) else {
             let reason = "the node asks for more than any honest one does: a request was dropped";
-            return self.entity("certificate", &node, 1, false, reason);
+            return self.entity("certificate", node, 1, false, reason);
         };
         let allowed = match &self.current {
-            Some((snapshot, _)) => may_hold(snapshot, &node, &subject),
+            Some((snapshot, _)) => may_hold(snapshot, node, &subject),
             None => Err("no fence is in force yet".into()),
         };
         let name = match &subject {

@@ -116,7 +116,7 @@ async fn work(
                 Err(ChannelError::Closed) => return Ok(()),
                 Err(e) => return Err(e.into()),
             },
-            Some(news) = inboxes.proxies.recv() => core.proxy(news),
+            Some(news) = inboxes.proxies.recv() => core.proxy(news).await?,
             Some(question) = inboxes.questions.recv() => core.question(question).await,
             Some(event) = inboxes.workloads.recv() => core.workload_event(&event),
             _ = refresh.tick() => core.refresh().await,

@@ -24,15 +24,15 @@ const MAX_TEXT: usize = 4096;
 /// Most edges whose counters are kept of one node.
 const MAX_EDGES: usize = 65_536;
 
-/// What arrives from proxies, under the name of the node whose channel it came over.
-pub(crate) type NodeNews = (String, u64, Option<FromProxy>);
+/// What arrives from proxies, under the name of the node and the number of the introduction whose channel it came over: a
+/// message, or how the channel ended.
+pub(crate) type NodeNews = (String, u64, Result<FromProxy, ChannelError>);
 
 /// All proxies that are connected.
 #[derive(Debug)]
 pub(crate) struct Nodes {
     news: mpsc::Sender<NodeNews>,
     nodes: HashMap<String, Node>,
-    connections: u64,
     newest: watch::Sender<Newest>,
 }
 
@@ -48,7 +48,7 @@ struct Newest {
 
 #[derive(Debug)]
 struct Node {
-    connection: u64,
+    introduction: u64,
     sender: Sender<ToProxy>,
     stats: Stats,
     acknowledged: u64,
@@ -61,26 +61,31 @@ struct Node {
 
 impl Nodes {
     pub(crate) fn new(news: mpsc::Sender<NodeNews>) -> Self {
-        Self { news, nodes: HashMap::new(), connections: 0, newest: watch::Sender::default() }
+        Self { news, nodes: HashMap::new(), newest: watch::Sender::default() }
     }
 
     /// A proxy was introduced, and gets the snapshot in force; an earlier channel of the same node is given up.
-    pub(crate) fn connect(&mut self, name: &str, socket: UnixStream) -> Result<(), ChannelError> {
+    pub(crate) fn connect(
+        &mut self,
+        name: &str,
+        introduction: u64,
+        socket: UnixStream,
+    ) -> Result<(), ChannelError> {
         let (sender, mut receiver) = Channel::<ToProxy, FromProxy>::new(socket)?.split();
-        self.connections += 1;
-        let (connection, news, node) = (self.connections, self.news.clone(), name.to_owned());
+        let (news, node) = (self.news.clone(), name.to_owned());
         let mut tasks = JoinSet::new();
         tasks.spawn(tell(sender.clone(), self.newest.subscribe()));
         tasks.spawn(async move {
-            while let Ok((message, _)) = receiver.recv().await {
-                if news.send((node.clone(), connection, Some(message))).await.is_err() {
+            loop {
+                let received = receiver.recv().await.map(|(message, _)| message);
+                let ended = received.is_err();
+                if news.send((node.clone(), introduction, received)).await.is_err() || ended {
                     return;
                 }
             }
-            let _ = news.send((node, connection, None)).await;
         });
         let node = Node {
-            connection,
+            introduction,
             sender,
             stats: Stats::default(),
             acknowledged: 0,
@@ -94,8 +99,8 @@ impl Nodes {
     }
 
     /// Whether a message comes over the channel that counts, not over one that was given up.
-    pub(crate) fn is_current(&self, name: &str, connection: u64) -> bool {
-        self.nodes.get(name).is_some_and(|n| n.connection == connection)
+    pub(crate) fn is_current(&self, name: &str, introduction: u64) -> bool {
+        self.nodes.get(name).is_some_and(|n| n.introduction == introduction)
     }
 
     pub(crate) fn disconnect(&mut self, name: &str) {
@@ -176,6 +181,14 @@ impl Nodes {
     }
 }
 
+/// What a channel's end says of the process behind it: `None` if it may just have ended, in the middle of a frame perhaps.
+pub(crate) fn nonsense(end: ChannelError) -> Option<String> {
+    match end {
+        ChannelError::Closed | ChannelError::Io(_) => None,
+        nonsense => Some(cut(nonsense.to_string())),
+    }
+}
+
 /// Tells one proxy whatever is newest, until its channel ends or it is given up.
 async fn tell(sender: Sender<ToProxy>, mut newest: watch::Receiver<Newest>) {
     // One that was just introduced asks for its certificates anyway.
@@ -241,7 +254,7 @@ mod tests {
         let (news, _inbox) = mpsc::channel(4);
         let mut nodes = Nodes::new(news);
         let (_theirs, ours) = UnixStream::pair().unwrap();
-        nodes.connect("local", ours).unwrap();
+        nodes.connect("local", 1, ours).unwrap();
         let (key, subject) = (Der(vec![1; 64]), Subject::Svid("spiffe://x/service/a".into()));
         let turns: Vec<_> =
             (0..MAX_SIGNING).map_while(|_| nodes.turn("local", &subject, &key, &key)).collect();
@@ -281,7 +294,7 @@ mod tests {
         let mut nodes = Nodes::new(news);
         let connect = |nodes: &mut Nodes, name: &str| {
             let (theirs, ours) = UnixStream::pair().unwrap();
-            nodes.connect(name, ours).unwrap();
+            nodes.connect(name, 1, ours).unwrap();
             Channel::<FromProxy, ToProxy>::new(theirs).unwrap()
         };
         let (mut slow, mut fast) = (connect(&mut nodes, "slow"), connect(&mut nodes, "fast"));

@@ -21,6 +21,8 @@ pub enum ToControl {
     Proxy {
         /// The node's id.
         node: String,
+        /// Number of the introduction, for [`FromControl::NodeLost`].
+        introduction: u64,
     },
     /// With one descriptor: the listening socket of a service's Workload API.
     Workload {
@@ -85,6 +87,13 @@ pub enum FromControl {
         id: u64,
         /// The service.
         service: String,
+    },
+    /// The channel to a proxy ended. Where the proxy did not end with it, it has to be introduced again.
+    NodeLost {
+        /// Which introduction's channel it was.
+        introduction: u64,
+        /// What the proxy said that makes no sense, if it was that: such a process is not to be believed any more.
+        nonsense: Option<String>,
     },
     /// Somebody asked over the control socket.
     Command(Command),

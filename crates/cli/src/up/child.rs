@@ -17,6 +17,14 @@ pub(crate) enum Role {
     Node,
 }
 
+/// One life of one of our processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Life {
+    pub(crate) role: Role,
+    /// How often it had been started again before.
+    restarts: u32,
+}
+
 /// One of our processes over its lives.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -91,6 +99,16 @@ impl Process {
             }
             std::future::pending::<()>().await;
         }
+    }
+
+    pub(crate) fn life(&self) -> Life {
+        Life { role: self.role, restarts: self.restarts }
+    }
+
+    /// Kills it if it still lives this life; its end is noticed as every other.
+    pub(crate) fn end(&mut self, life: Life) -> bool {
+        let present = self.life() == life;
+        self.child.as_mut().is_some_and(|child| present && child.start_kill().is_ok())
     }
 
     /// Whether it should be started now.

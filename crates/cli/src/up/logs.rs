@@ -66,7 +66,8 @@ impl Logs {
     /// A line of Ringfence's own.
     pub(crate) fn say(&self, out: &mut dyn Write, line: &str) -> io::Result<()> {
         for line in line.lines() {
-            print(out, self.colour, self.width, "ringfence", 1, line)?;
+            // Reasons come from processes that may have been taken over.
+            print(out, self.colour, self.width, "ringfence", 1, &crate::view::clean(line))?;
         }
         out.flush()
     }

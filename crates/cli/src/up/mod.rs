@@ -7,6 +7,7 @@
 mod banner;
 mod child;
 mod logs;
+mod mend;
 mod news;
 mod order;
 mod peers;
@@ -127,6 +128,7 @@ struct Supervisor {
     fence: Fence,
     applied: Option<Applied>,
     rejected: Option<String>,
+    news: mpsc::Sender<News>,
     peers: Peers,
     services: Services,
     order: Order,
@@ -168,7 +170,7 @@ async fn up(options: Options, env: Env) -> Result<(), UpError> {
     let (news, inbox) = mpsc::channel(256);
     let peers = Peers::new(&options, &data, &fence, master, news.clone())?;
     let services =
-        Services::new(&options, &data, &env, news).map_err(io("cannot find where ringfence lies"))?;
+        Services::new(&options, &data, &env, news.clone()).map_err(io("cannot find where ringfence lies"))?;
     let mut supervisor = Supervisor {
         logs: Logs::new(env.colour),
         emitter: writer.emitter(),
@@ -180,6 +182,7 @@ async fn up(options: Options, env: Env) -> Result<(), UpError> {
         options,
         data,
         fence,
+        news,
         peers,
         services,
         watch,
@@ -268,8 +271,11 @@ impl Supervisor {
             }
             News::Node(FromNode::Refused { reason }) => self.say(&format!("node: {reason}")),
             News::Node(FromNode::Listening { .. } | FromNode::Applied { .. } | FromNode::Drained { .. }) => {}
-            // Its exit follows, and is dealt with there.
-            News::Closed => {}
+            News::Control(FromControl::NodeLost { introduction, nonsense }) => {
+                self.lost(introduction, nonsense)
+            }
+            News::Parted { introduction } => self.parted(introduction).await?,
+            News::Deaf { life, reason } => self.distrust(life, &reason),
             News::Shim(news) => self.shim(news).await,
             News::ShimUp { service, link, hello, adopted } => {
                 if adopted {

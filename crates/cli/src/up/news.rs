@@ -1,6 +1,7 @@
 //! Everything that the supervisor waits for, in one stream, so that it does one thing at a time.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use ringfence_channel::{Channel, ChannelError, Sender};
 use ringfence_control::supervisor::FromControl;
@@ -9,7 +10,11 @@ use ringfence_sandbox::protocol::Hello;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::mpsc;
 
+use super::child::Life;
 use super::shim::{ShimLink, ShimNews};
+
+/// How long one of our processes may outlive its channel to us.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Something happened.
 #[derive(Debug)]
@@ -23,8 +28,15 @@ pub(crate) enum News {
     },
     Node(FromNode),
     Keeper(ringfence_keeper::protocol::ToSupervisor),
-    /// A channel to one of our processes ended; its exit follows.
-    Closed,
+    /// The channel to one of our processes ended, and the process did not end with it.
+    Deaf {
+        life: Life,
+        reason: String,
+    },
+    /// The channel between control and node ended a moment ago.
+    Parted {
+        introduction: u64,
+    },
     Shim(ShimNews),
     /// A shim was started or found, and answers.
     ShimUp {
@@ -62,7 +74,7 @@ pub(crate) struct Sockets {
 /// Opens a channel whose messages arrive as news; returns the sending half.
 pub(crate) fn listen<Out, In>(
     socket: std::os::unix::net::UnixStream,
-    news: mpsc::Sender<News>,
+    (life, news): (Life, mpsc::Sender<News>),
     wrap: fn(In, Vec<OwnedFd>) -> News,
 ) -> Result<Sender<Out>, ChannelError>
 where
@@ -71,12 +83,20 @@ where
 {
     let (sender, mut receiver) = Channel::<Out, In>::new(socket)?.split();
     tokio::spawn(async move {
-        while let Ok((message, fds)) = receiver.recv().await {
+        let end = loop {
+            let (message, fds) = match receiver.recv().await {
+                Ok(received) => received,
+                Err(end) => break end,
+            };
             if news.send(wrap(message, fds)).await.is_err() {
                 return;
             }
+        };
+        if matches!(end, ChannelError::Closed | ChannelError::Io(_)) {
+            // Its exit should follow.
+            tokio::time::sleep(GRACE).await;
         }
-        let _ = news.send(News::Closed).await;
+        let _ = news.send(News::Deaf { life, reason: end.to_string() }).await;
     });
     Ok(sender)
 }

@@ -20,7 +20,7 @@ use ringfence_snapshot::Der;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 
-use super::child::{Process, Role};
+use super::child::{Life, Process, Role};
 use super::news::{News, Sockets, listen, of_control};
 use super::services::Services;
 use super::watch::Texts;
@@ -46,6 +46,8 @@ pub(crate) struct Peers {
     node: Option<Sender<ToNode>>,
     snapshot_key: Option<Der>,
     node_is_ready: bool,
+    /// How often control and node were introduced to each other.
+    introductions: u64,
     socket: UnixListener,
     mesh: (SocketAddr, Vec<OwnedFd>),
     gateway: HashMap<SocketAddr, Vec<OwnedFd>>,
@@ -76,6 +78,7 @@ impl Peers {
             node: None,
             snapshot_key: None,
             node_is_ready: false,
+            introductions: 0,
             socket: data
                 .bind_control()
                 .map_err(|source| UpError::Io { what: "cannot make the control socket", source })?,
@@ -100,9 +103,10 @@ impl Peers {
                 what: "cannot start one of ringfence's processes",
                 source,
             })?;
+            let news = (self.process(role).life(), self.news.clone());
             match role {
                 Role::Keeper => {
-                    let sender = listen(socket, self.news.clone(), |said, _| News::Keeper(said))?;
+                    let sender = listen(socket, news, |said, _| News::Keeper(said))?;
                     let start = KeeperStart {
                         data: self.data.root().to_owned(),
                         master: self.master.clone(),
@@ -114,7 +118,7 @@ impl Peers {
                     self.pair_keeper_control().await?;
                 }
                 Role::Control => {
-                    let sender = listen(socket, self.news.clone(), of_control)?;
+                    let sender = listen(socket, news, of_control)?;
                     let start =
                         ToControl::Start { data: self.data.root().to_owned(), svid_life: self.svid_life };
                     tell(&sender, &start, &[self.socket.as_fd()]).await;
@@ -124,7 +128,7 @@ impl Peers {
                     self.tell_control(&ToControl::Fence { files: texts.clone() }).await;
                 }
                 Role::Node => {
-                    self.node = Some(listen(socket, self.news.clone(), |said, _| News::Node(said))?);
+                    self.node = Some(listen(socket, news, |said, _| News::Node(said))?);
                     self.node_is_ready = false;
                     self.start_node().await;
                 }
@@ -248,6 +252,27 @@ impl Peers {
         }
     }
 
+    /// Whether this introduction of control and node is the last there was, and both run.
+    pub(crate) fn is_last(&self, introduction: u64) -> bool {
+        let both = self.control.is_some() && self.node.is_some() && self.node_is_ready;
+        both && introduction == self.introductions
+    }
+
+    /// Introduces control and node anew: their channel ended, and neither of them did.
+    pub(crate) async fn introduce_again(&mut self) -> Result<(), UpError> {
+        self.pair_control_node().await
+    }
+
+    /// The node in its present life, if it runs.
+    pub(crate) fn node(&self) -> Life {
+        self.processes[Role::Node as usize].life()
+    }
+
+    /// Ends a process that is not to be believed any more, so that it is started again; not one that was since.
+    pub(crate) fn end(&mut self, life: Life) -> bool {
+        self.process(life.role).end(life)
+    }
+
     /// Waits until one of them ends.
     pub(crate) async fn ended(&mut self) -> (Role, ExitStatus) {
         let [keeper, control, node] = &mut self.processes;
@@ -307,12 +332,14 @@ impl Peers {
         Ok(())
     }
 
-    async fn pair_control_node(&self) -> Result<(), UpError> {
+    async fn pair_control_node(&mut self) -> Result<(), UpError> {
         let (Some(control), Some(node), true) = (&self.control, &self.node, self.node_is_ready) else {
             return Ok(());
         };
         let (a, b) = pair()?;
-        tell(control, &ToControl::Proxy { node: NODE.to_owned() }, &[a.as_fd()]).await;
+        self.introductions += 1;
+        let proxy = ToControl::Proxy { node: NODE.to_owned(), introduction: self.introductions };
+        tell(control, &proxy, &[a.as_fd()]).await;
         tell(node, &ToNode::Control, &[b.as_fd()]).await;
         Ok(())
     }

@@ -12,6 +12,7 @@ mod keys;
 mod master;
 mod memory;
 mod node;
+mod nonsense;
 mod offline;
 mod rig;
 

@@ -194,6 +194,9 @@ fn oversized_frames_and_nonsense_end_the_channel_and_nothing_else() {
         node.snapshot();
         node.socket().write_all(bytes).unwrap();
         node.socket().shutdown(std::net::Shutdown::Write).unwrap();
+        // A frame that is cut off is what a node leaves that was killed.
+        let cut_off = bytes.ends_with(b"\"ack\":");
+        assert_eq!(control.lost().is_none(), cut_off, "{bytes:02x?}");
         // The next channel works as if nothing had been.
         let next = control.node();
         assert!(next.ask(&Wish::svid(PORTAL).0).is_ok(), "after {bytes:02x?}");

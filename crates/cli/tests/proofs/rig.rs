@@ -47,6 +47,7 @@ pub(crate) struct Process(Child);
 pub(crate) struct Control {
     pub(crate) process: Process,
     channel: BlockingChannel<ToControl, FromControl>,
+    introductions: std::cell::Cell<u64>,
 }
 
 /// The node's end of its channel to control.
@@ -90,7 +91,7 @@ impl Rig {
         channel.set_timeout(Some(PATIENCE)).unwrap();
         let start = ToControl::Start { data: self.data.clone(), svid_life: 3600 };
         channel.send(&start, &[listener.as_fd()]).unwrap();
-        let control = Control { process, channel };
+        let control = Control { process, channel, introductions: std::cell::Cell::new(0) };
         let keeper = self.supervised.introduce_control().unwrap();
         control.channel.send(&ToControl::Keeper, &[keeper.as_fd()]).unwrap();
         control.offer(FENCE).unwrap();
@@ -159,10 +160,23 @@ impl Control {
         }
     }
 
+    /// Waits until control says that the last channel of the node ended; with what nonsense, if any.
+    pub(crate) fn lost(&self) -> Option<String> {
+        loop {
+            if let FromControl::NodeLost { introduction, nonsense } = self.channel.recv().unwrap().0
+                && introduction == self.introductions.get()
+            {
+                return nonsense;
+            }
+        }
+    }
+
     /// A new channel for the node.
     pub(crate) fn node(&self) -> Node {
         let (ours, theirs) = cloexec_pair().unwrap();
-        self.channel.send(&ToControl::Proxy { node: "local".into() }, &[theirs.as_fd()]).unwrap();
+        self.introductions.update(|n| n + 1);
+        let proxy = ToControl::Proxy { node: "local".into(), introduction: self.introductions.get() };
+        self.channel.send(&proxy, &[theirs.as_fd()]).unwrap();
         let channel = BlockingChannel::new(ours);
         channel.set_timeout(Some(PATIENCE)).unwrap();
         let node = Node { channel, last: std::cell::Cell::new(0) };
