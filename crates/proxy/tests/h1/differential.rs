@@ -21,8 +21,8 @@ use ringfence_proxy::h1::{Asked, Framing, Limits, RequestHead};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::message::{Read, read_request, read_response_in_pieces, write_request};
+use crate::passing::PASSING;
 use crate::properties::any_request;
-use crate::requests::PASSING;
 
 const MARKER: &[u8] = b"GET /marker HTTP/1.1\r\nHost: marker\r\nConnection: close\r\n\r\n";
 

@@ -4,6 +4,7 @@
 mod bodies;
 mod differential;
 mod message;
+mod passing;
 mod paths;
 mod properties;
 mod requests;

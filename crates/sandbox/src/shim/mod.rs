@@ -3,10 +3,12 @@
 mod lifecycle;
 mod logs;
 mod networks;
+mod pid1;
 mod places;
 mod proxy;
 mod ready;
 mod server;
+mod service;
 mod user;
 
 use std::os::unix::net::UnixStream;
@@ -22,10 +24,10 @@ use crate::protocol::{Exit, Hello};
 use crate::seccomp::Filter;
 use crate::spec::{Isolation, SERVICE_ID, Spec};
 use crate::{SandboxError, capability, error::Context as _, sink};
-use lifecycle::Service;
 use networks::Networks;
 pub(crate) use networks::Wires;
 use places::Places;
+use service::Service;
 pub(crate) use user::{Identity, mapper};
 
 /// Where a shim's owner is.
@@ -95,7 +97,7 @@ pub(crate) fn run(spec: &Spec, front: Front) -> Result<ExitCode, SandboxError> {
     let foreground = matches!(front, Front::Terminal);
     let emitter_of_service = events.emitter();
     let setting =
-        lifecycle::Setting { view, identity, networks: networks.map(Arc::new), sinks, log, foreground };
+        service::Setting { view, identity, networks: networks.map(Arc::new), sinks, log, foreground };
     let service = Service::new(spec, setting, emitter_of_service);
     let server = server::Server::new(service.clone(), places.listener()?);
     let hello = server.hello();

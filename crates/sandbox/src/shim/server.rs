@@ -12,7 +12,7 @@ use ringfence_channel::BlockingChannel;
 use rustix::net::sockopt::socket_peercred;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::lifecycle::Service;
+use super::service::Service;
 use super::{proxy, spawn};
 use crate::protocol::{Hello, MAX_LISTENERS, Reply, Request};
 use crate::spec::Isolation;
