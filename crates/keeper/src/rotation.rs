@@ -43,24 +43,21 @@ pub(crate) fn rotate_root(
     now: u64,
 ) -> Result<(), Refusal> {
     let domain = trust_domain(stored)?;
+    let life = stored.lives.x509;
+    let new = || Ok(new_root(keyring, Role::Root, &domain, Stage::Prepared, now)?.0);
+    change(&mut stored.roots, step, life, now, new, |next| {
+        next.certificate.as_ref().is_some_and(|root| announced.x509.contains(root))
+    })?;
     match step {
-        Step::Prepare => {
-            none_prepared(&stored.roots)?;
-            stored.roots.push(new_root(keyring, Role::Root, &domain, Stage::Prepared, now)?.0);
-        }
+        Step::Prepare => {}
         Step::Activate => {
-            let next = prepared(&stored.roots)?;
-            known(next.certificate.as_ref().is_some_and(|root| announced.x509.contains(root)))?;
-            let key = Signer(next.unseal(keyring, Role::Root)?);
-            activate(&mut stored.roots, now, stored.lives.x509);
-            let issuing = new_issuing(keyring, &domain, active(&stored.roots)?, key, now)?;
+            let root = active(&stored.roots)?;
+            let key = Signer(root.unseal(keyring, Role::Root)?);
+            let issuing = new_issuing(keyring, &domain, root, key, now)?;
             replace_issuing(stored, issuing, now);
         }
-        Step::Retire { force } => {
-            retire(&mut stored.roots, force, now)?;
-            // An issuing CA goes with what it signed, and so at the latest with its root.
-            stored.issuing.retain(|r| r.stage == Stage::Active);
-        }
+        // An issuing CA goes with what it signed, and so at the latest with its root.
+        Step::Retire { .. } => stored.issuing.retain(|r| r.stage == Stage::Active),
     }
     stored.generation += 1;
     Ok(())

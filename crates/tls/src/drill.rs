@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{ClientConfig, Error};
 
 use crate::mesh::Alpn;
 use crate::provider;
+use crate::verifier::{JudgeServer, Signatures, Verifier};
 
 /// A configuration that verifies nobody and shows whatever certificate it is given.
 ///
@@ -20,10 +20,13 @@ pub fn drill_client_config(
     identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     protocols: &[Alpn],
 ) -> Result<Arc<ClientConfig>, Error> {
-    let builder = ClientConfig::builder_with_provider(provider::outside())
+    let provider = provider::outside();
+    let algorithms = provider.signature_verification_algorithms;
+    let verifier = Verifier { judge: Anybody, signatures: Signatures::Unchecked, algorithms };
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody));
+        .with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match identity {
         Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
         None => builder.with_no_client_auth(),
@@ -36,37 +39,13 @@ pub fn drill_client_config(
 #[derive(Debug)]
 struct Anybody;
 
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
+impl JudgeServer for Anybody {
+    fn judge_server(
         &self,
-        _leaf: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
+        _chain: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
         _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider::outside().signature_verification_algorithms.supported_schemes()
+    ) -> Result<(), Error> {
+        Ok(())
     }
 }

@@ -4,16 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use ringfence_spiffe::path::{Anchors, PathOptions, verify_server_name};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{ClientConfig, Error};
 
 use crate::mesh::Alpn;
 use crate::provider;
 use crate::refusal::Refusal;
+use crate::verifier::{JudgeServer, Signatures, Verifier};
 
 /// Most roots that are read from one file.
 const MAX_ROOTS: usize = 4096;
@@ -70,7 +69,8 @@ impl fmt::Debug for EgressRoots {
 /// Configuration to call servers outside: TLS 1.2 and 1.3, no client certificate.
 pub fn egress_client_config(roots: &EgressRoots, protocols: &[Alpn]) -> Arc<ClientConfig> {
     let provider = provider::outside();
-    let verifier = HostVerifier { roots: roots.clone(), provider: provider.clone() };
+    let algorithms = provider.signature_verification_algorithms;
+    let verifier = Verifier { judge: roots.clone(), signatures: Signatures::Tls12And13, algorithms };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])
         .expect("invariant: the outside provider has suites of both versions")
@@ -81,51 +81,17 @@ pub fn egress_client_config(roots: &EgressRoots, protocols: &[Alpn]) -> Arc<Clie
     Arc::new(config)
 }
 
-#[derive(Debug)]
-struct HostVerifier {
-    roots: EgressRoots,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for HostVerifier {
-    fn verify_server_cert(
+impl JudgeServer for EgressRoots {
+    fn judge_server(
         &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
         now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let chain: Vec<_> = std::iter::once(leaf)
-            .chain(intermediates)
-            .map(|der| CertificateDer::from(der.as_ref()))
-            .collect();
+    ) -> Result<(), Error> {
         // The fence declares the host itself; object stores and hosters serve it under such a wildcard.
         let options =
-            PathOptions { shared_suffix_wildcards: true, ..PathOptions::server(&self.roots.anchors, now) };
-        verify_server_name(&chain, server_name, &options).map_err(Refusal::Path)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+            PathOptions { shared_suffix_wildcards: true, ..PathOptions::server(&self.anchors, now) };
+        verify_server_name(chain, name, &options).map_err(Refusal::Path)?;
+        Ok(())
     }
 }

@@ -16,6 +16,7 @@ mod metrics;
 mod peers;
 mod provider;
 mod refusal;
+mod svid;
 mod verifier;
 
 pub use drill::drill_client_config;

@@ -18,7 +18,8 @@ use crate::identity::{Identities, Identity};
 use crate::metrics::HandshakeMetrics;
 use crate::peers::PeerCache;
 use crate::provider;
-use crate::verifier::{CalleeVerifier, CallerVerifier};
+use crate::svid::{AnyCaller, OneCallee};
+use crate::verifier::{Signatures, Verifier};
 
 /// Most client configurations that are kept.
 const MAX_CLIENT_CONFIGS: usize = 4096;
@@ -159,7 +160,7 @@ impl Mesh {
         let mut config = ServerConfig::builder_with_provider(self.0.provider.clone())
             .with_protocol_versions(&[&TLS13])
             .expect("invariant: the mesh provider has TLS 1.3 suites and groups")
-            .with_client_cert_verifier(Arc::new(CallerVerifier(self.0.clone())))
+            .with_client_cert_verifier(Arc::new(self.0.verifier(AnyCaller(self.0.clone()))))
             .with_cert_resolver(Arc::new(CalleeByServerName(self.0.clone())));
         config.alpn_protocols = Alpn::names(protocols);
         // A resumed session would skip the identity check and outlive bundle and SVID.
@@ -198,11 +199,12 @@ impl Mesh {
     }
 
     fn new_client_config(&self, caller: &SpiffeId, callee: &SpiffeId, protocols: &[Alpn]) -> ClientConfig {
+        let judge = OneCallee { state: self.0.clone(), callee: callee.clone() };
         let mut config = ClientConfig::builder_with_provider(self.0.provider.clone())
             .with_protocol_versions(&[&TLS13])
             .expect("invariant: the mesh provider has TLS 1.3 suites and groups")
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(CalleeVerifier::new(self.0.clone(), callee.clone())))
+            .with_custom_certificate_verifier(Arc::new(self.0.verifier(judge)))
             .with_client_cert_resolver(Arc::new(CallerById(self.0.clone(), caller.clone())));
         config.alpn_protocols = Alpn::names(protocols);
         config.resumption = Resumption::disabled();
@@ -252,8 +254,9 @@ impl State {
         trust.peers.verify(chain, &trust.bundles, role, now)
     }
 
-    pub(crate) fn provider(&self) -> &CryptoProvider {
-        &self.provider
+    fn verifier<J>(&self, judge: J) -> Verifier<J> {
+        let algorithms = self.provider.signature_verification_algorithms;
+        Verifier { judge, signatures: Signatures::Tls13, algorithms }
     }
 }
 

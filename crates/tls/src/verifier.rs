@@ -1,31 +1,74 @@
-//! What rustls asks during a mesh handshake, answered by `ringfence-spiffe`.
+//! What rustls asks of a verifier, answered once: which signatures are believed is decided here, whose certificate is, by
+//! each kind of connection.
 
-use std::sync::Arc;
+use std::fmt::Debug;
 
-use ringfence_spiffe::{Role, SpiffeId, UnixTime};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
-use crate::mesh::State;
-use crate::refusal::Refusal;
-
-/// Accepts any caller with a valid SVID; what it may do is decided later, by who it is.
-#[derive(Debug)]
-pub(crate) struct CallerVerifier(pub(crate) Arc<State>);
-
-/// Accepts one callee.
-#[derive(Debug)]
-pub(crate) struct CalleeVerifier {
-    state: Arc<State>,
-    callee: SpiffeId,
+/// Whether a chain, its leaf first, is that of the server that is called.
+pub(crate) trait JudgeServer: Debug + Send + Sync {
+    fn judge_server(
+        &self,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), Error>;
 }
 
-impl CalleeVerifier {
-    pub(crate) fn new(state: Arc<State>, callee: SpiffeId) -> Self {
-        Self { state, callee }
+/// Whether a chain, its leaf first, is that of somebody who may call.
+pub(crate) trait JudgeClient: Debug + Send + Sync {
+    fn judge_client(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error>;
+}
+
+/// Which handshake signatures are believed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Signatures {
+    /// Of TLS 1.3 only.
+    Tls13,
+    /// Of TLS 1.2 too.
+    Tls12And13,
+    /// Any, for rehearsed attacks: an attacker does not check whom it attacks.
+    Unchecked,
+}
+
+/// A judge with everything around it.
+#[derive(Debug)]
+pub(crate) struct Verifier<J> {
+    pub(crate) judge: J,
+    pub(crate) signatures: Signatures,
+    pub(crate) algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl<J> Verifier<J> {
+    fn tls12(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match self.signatures {
+            Signatures::Tls13 => Err(Error::General("the mesh speaks TLS 1.3 only".into())),
+            Signatures::Tls12And13 => verify_tls12_signature(message, cert, signature, &self.algorithms),
+            Signatures::Unchecked => Ok(HandshakeSignatureValid::assertion()),
+        }
+    }
+
+    fn tls13(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match self.signatures {
+            Signatures::Tls13 | Signatures::Tls12And13 => {
+                verify_tls13_signature(message, cert, signature, &self.algorithms)
+            }
+            Signatures::Unchecked => Ok(HandshakeSignatureValid::assertion()),
+        }
     }
 }
 
@@ -36,15 +79,43 @@ fn chain<'a>(
     std::iter::once(leaf).chain(intermediates).map(|der| CertificateDer::from(der.as_ref())).collect()
 }
 
-fn algorithms(state: &State) -> &WebPkiSupportedAlgorithms {
-    &state.provider().signature_verification_algorithms
+impl<J: JudgeServer> ServerCertVerifier for Verifier<J> {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.judge.judge_server(&chain(leaf, intermediates), name, now)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.tls12(message, cert, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.tls13(message, cert, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
 }
 
-fn no_tls12() -> Error {
-    Error::General("the mesh speaks TLS 1.3 only".into())
-}
-
-impl ClientCertVerifier for CallerVerifier {
+impl<J: JudgeClient> ClientCertVerifier for Verifier<J> {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -55,17 +126,17 @@ impl ClientCertVerifier for CallerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.0.verify(&chain(leaf, intermediates), Role::Client, now).map_err(Refusal::Svid)?;
+        self.judge.judge_client(&chain(leaf, intermediates), now)?;
         Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
         &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(no_tls12())
+        self.tls12(message, cert, signature)
     }
 
     fn verify_tls13_signature(
@@ -74,51 +145,10 @@ impl ClientCertVerifier for CallerVerifier {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, signature, algorithms(&self.0))
+        self.tls13(message, cert, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        algorithms(&self.0).supported_schemes()
-    }
-}
-
-impl ServerCertVerifier for CalleeVerifier {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let peer =
-            self.state.verify(&chain(leaf, intermediates), Role::Server, now).map_err(Refusal::Svid)?;
-        if *peer.id() != self.callee {
-            let refusal = Refusal::OtherCallee { expected: self.callee.clone(), found: peer.id().clone() };
-            return Err(refusal.into());
-        }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(no_tls12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, signature, algorithms(&self.state))
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        algorithms(&self.state).supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }
