@@ -11,7 +11,7 @@ use ringfence_sandbox::spec::Isolation;
 use crate::data::DataDir;
 use crate::env::Env;
 use crate::up::{self, MasterChoice};
-use crate::{ca, drill, fence, run, view};
+use crate::{ca, down, drill, fence, run, view};
 
 /// One declaration fences your services in: who may call whom, what each may reach.
 ///
@@ -51,8 +51,8 @@ enum Command {
     Ca(At<ca::CaArgs>),
     /// Get an X.509-SVID for a declared external service that speaks SPIFFE itself
     Svid(At<ca::SvidArgs>),
-    /// Stop what `up` runs
-    Down(At<Nothing>),
+    /// Stop what `up` runs, and wait until it is gone
+    Down(At<down::DownArgs>),
     /// Restart a service
     Restart(At<Restart>),
     /// Print shell completions
@@ -79,9 +79,6 @@ struct At<T: ClapArgs> {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
-
-#[derive(Debug, ClapArgs)]
-struct Nothing {}
 
 #[derive(Debug, ClapArgs)]
 struct Restart {
@@ -169,7 +166,7 @@ impl Args {
             Command::Drill(at) => at.with(|args, data| drill::run(args, &at.fence, data, env.colour)),
             Command::Ca(at) => at.with(|args, data| ca::run(args, &at.fence, data, &env)),
             Command::Svid(at) => at.with(ca::svid),
-            Command::Down(at) => at.with(|_, data| ca::post(data, "/v1/down", &serde_json::json!({}))),
+            Command::Down(at) => at.with(down::run),
             Command::Restart(at) => at.with(|args, data| {
                 ca::post(data, "/v1/restart", &serde_json::json!({ "service": args.service }))
             }),

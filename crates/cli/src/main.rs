@@ -5,6 +5,7 @@ mod args;
 mod ca;
 mod client;
 mod data;
+mod down;
 mod drill;
 mod env;
 mod fence;

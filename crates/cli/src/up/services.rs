@@ -10,6 +10,7 @@ use ringfence_model::{Fence, Kind};
 use ringfence_sandbox::protocol::{Hello, Request, State, Status};
 use ringfence_sandbox::spec::{Isolation, Spec};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::Options;
 use super::news::{News, Sockets};
@@ -51,6 +52,9 @@ struct Service {
 
 /// How often, and how many times, a shim whose service's mounts do not stand yet is asked again.
 const STANDING: (Duration, u32) = (Duration::from_millis(50), 400);
+
+/// How long a shim may take to stop: more than its service gets before it is killed.
+const STOPPING: Duration = Duration::from_secs(15);
 
 impl Services {
     pub(crate) fn new(
@@ -324,8 +328,10 @@ impl Services {
             .into_iter()
             .map(|link| tokio::spawn(async move { link.command(Request::Stop).await }))
             .collect();
+        // One deadline for all, so that several that hang take no longer than one.
+        let deadline = Instant::now() + STOPPING;
         for task in stopping {
-            let _ = tokio::time::timeout(Duration::from_secs(15), task).await;
+            let _ = tokio::time::timeout_at(deadline, task).await;
         }
         // A shim removes its socket as the last thing. As root it has a uid of its own and cannot: then it is for us.
         for _ in 0..100 {

@@ -2,6 +2,7 @@
 //! refused by identity and told, and nothing reaches around.
 #![expect(clippy::unwrap_used, reason = "test")]
 
+mod down;
 mod running;
 
 use std::process::Command;

@@ -182,7 +182,7 @@ impl Clinic {
         self.wait_ready();
     }
 
-    /// Ctrl-C; returns what is left behind: processes and sockets that mention the folder.
+    /// Ctrl-C; returns what is left behind.
     pub(crate) fn stop(mut self) -> Vec<String> {
         self.interrupt();
         self.leftovers()
@@ -200,7 +200,8 @@ impl Clinic {
         }
     }
 
-    fn leftovers(&self) -> Vec<String> {
+    /// What is left: processes and sockets that mention the folder.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
         let mut found = Vec::new();
         let data = self.folder.join(".ringfence");
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
