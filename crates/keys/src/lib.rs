@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod digest;
+mod envelope;
 pub mod export;
 pub mod file;
 mod hex;
@@ -20,6 +21,7 @@ mod secret;
 mod sign;
 mod verify;
 
+pub use envelope::EnvelopeKeys;
 pub use hex::{from_hex, to_hex};
 pub use keyring::{Keyring, KeyringError};
 pub use master::{MasterError, MasterSource};

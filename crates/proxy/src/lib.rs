@@ -19,7 +19,6 @@ use crate::node::Node;
 use crate::protocol::{FromNode, ToNode};
 use crate::shared::Shared;
 
-mod address;
 mod back;
 mod body;
 mod connect;

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ringfence_event::Verdict;
-use ringfence_tls::{Alpn, Hello, peek_hello};
+use ringfence_tls::{Alpn, Hello, Reach, peek_hello, reach};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::address::{Reach, reach};
 use crate::connect::connect;
 use crate::deny::Deny;
 use crate::handle::count_refusal;

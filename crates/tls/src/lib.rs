@@ -6,6 +6,7 @@
 //! at each handshake, so rotation builds no configuration and takes no lock.
 #![forbid(unsafe_code)]
 
+mod address;
 mod drill;
 mod egress;
 mod gateway;
@@ -19,6 +20,7 @@ mod refusal;
 mod svid;
 mod verifier;
 
+pub use address::{Reach, reach};
 pub use drill::drill_client_config;
 pub use egress::{EgressError, EgressRoots, egress_client_config};
 pub use gateway::{GatewayCertificate, GatewayCertificates, GatewayError, gateway_server_config};

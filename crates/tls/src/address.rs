@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What kind of place an address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
+pub enum Reach {
     /// Somewhere on the internet.
     Public,
     /// Inside: allowed only where the fence says `allow_private`.
@@ -15,7 +15,8 @@ pub(crate) enum Reach {
 }
 
 /// Judges an address after resolution.
-pub(crate) fn reach(address: IpAddr) -> Reach {
+#[must_use]
+pub fn reach(address: IpAddr) -> Reach {
     match address {
         IpAddr::V4(v4) => reach_v4(v4),
         IpAddr::V6(v6) => reach_v6(v6),
