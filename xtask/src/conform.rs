@@ -4,6 +4,7 @@
 //! on purpose, with the reason; a case that is missing there, or is there without differing, fails the run. A suite
 //! that says "refuse" where we accept can not be excused.
 
+mod cedar;
 mod limbo;
 
 use std::collections::BTreeMap;
@@ -15,8 +16,9 @@ use serde::Deserialize;
 /// Runs one suite on the material below `golden`.
 pub(crate) fn run(suite: &str, golden: &Path, repository: &Path) -> ExitCode {
     let outcome = match suite {
+        "cedar" => cedar::run(&golden.join("cedar"), &crate::environment::target()),
         "x509-limbo" => limbo::run(&golden.join("x509-limbo/limbo.json")),
-        _ => Err(format!("there is no suite `{suite}`; there is: x509-limbo")),
+        _ => Err(format!("there is no suite `{suite}`; there are: cedar, x509-limbo")),
     };
     let list = repository.join("conformance").join(format!("{suite}.toml"));
     match outcome.and_then(|outcomes| Ok((outcomes, deviations(&list)?))) {

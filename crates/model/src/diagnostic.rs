@@ -9,7 +9,7 @@ use serde::ser::{SerializeStruct, Serializer};
 
 use crate::fence::SourceFile;
 use crate::position::Position;
-use crate::suggest::visible;
+use crate::suggest::{did_you_mean, visible};
 
 /// How many errors, and how many warnings, are kept; the rest is counted.
 const MAX_KEPT: usize = 100;
@@ -50,6 +50,8 @@ pub struct Diagnostic {
     pub help: Option<String>,
     /// Other places that matter.
     pub related: Vec<Related>,
+    /// How many characters are meant, when the reader of the text knows; else the token at the place.
+    width: Option<usize>,
     picture: Option<Picture>,
 }
 
@@ -86,20 +88,43 @@ impl Diagnostic {
             position,
             help: None,
             related: Vec::new(),
+            width: None,
             picture: None,
         }
     }
 
-    pub(crate) fn error(code: &'static str, position: Position, message: impl Into<String>) -> Self {
+    /// Something that refuses what was read.
+    pub fn error(code: &'static str, position: Position, message: impl Into<String>) -> Self {
         Self::new(Severity::Error, code, position, message)
     }
 
-    pub(crate) fn warning(code: &'static str, position: Position, message: impl Into<String>) -> Self {
+    /// Something worth a look.
+    pub fn warning(code: &'static str, position: Position, message: impl Into<String>) -> Self {
         Self::new(Severity::Warning, code, position, message)
     }
 
-    pub(crate) fn help(mut self, help: impl Into<Option<String>>) -> Self {
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<Option<String>>) -> Self {
         self.help = help.into();
+        self
+    }
+
+    /// Adds the word that was probably meant, or the few that exist, unless it already has a help line.
+    #[must_use]
+    pub fn did_you_mean<'a>(
+        mut self,
+        word: &str,
+        known: impl IntoIterator<Item = &'a str> + Clone,
+    ) -> Self {
+        self.help = self.help.or_else(|| did_you_mean(word, known));
+        self
+    }
+
+    /// Says how many characters of the line are meant.
+    #[must_use]
+    pub fn width(mut self, characters: usize) -> Self {
+        self.width = Some(characters.max(1));
         self
     }
 
@@ -218,7 +243,8 @@ impl Diagnostics {
         self.errors.len() + self.warnings.len() + self.omitted
     }
 
-    pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
+    /// Keeps one more, or only counts it when there are many.
+    pub fn push(&mut self, diagnostic: Diagnostic) {
         let kept = match diagnostic.severity {
             Severity::Error => &mut self.errors,
             Severity::Warning => &mut self.warnings,
@@ -231,12 +257,13 @@ impl Diagnostics {
     }
 
     /// Adds the source lines, and sorts by place: what was found late may stand early.
-    pub(crate) fn finish(mut self, files: &[SourceFile]) -> Self {
+    #[must_use]
+    pub fn finish(mut self, files: &[SourceFile]) -> Self {
         for diagnostic in self.errors.iter_mut().chain(&mut self.warnings) {
             diagnostic.picture = files
                 .iter()
                 .find(|file| file.name == diagnostic.position.file)
-                .and_then(|file| picture(&file.text, &diagnostic.position));
+                .and_then(|file| picture(&file.text, &diagnostic.position, diagnostic.width));
         }
         self.errors.sort_by(|a, b| a.position.cmp(&b.position));
         self.warnings.sort_by(|a, b| a.position.cmp(&b.position));
@@ -262,11 +289,11 @@ impl Serialize for Diagnostics {
     }
 }
 
-fn picture(text: &str, position: &Position) -> Option<Picture> {
+fn picture(text: &str, position: &Position, width: Option<usize>) -> Option<Picture> {
     let line =
         text.split('\n').nth(usize::try_from(position.line).ok()?.checked_sub(1)?)?.trim_end_matches('\r');
     let column = usize::try_from(position.column).ok()?.checked_sub(1)?;
-    let length = token_length(line, column);
+    let length = width.unwrap_or_else(|| token_length(line, column));
     // A long line is shown from a little before the place that is meant.
     let skip = if column + length.min(40) > PICTURE_WIDTH { column.saturating_sub(20) } else { 0 };
     let mut shown = String::new();

@@ -1,7 +1,8 @@
 //! Path patterns of `allow:`: which requests may pass along an edge.
 //!
 //! Deliberately less than a glob or a regular expression: one reading per pattern, linear time, and two patterns can be
-//! compared. `*` stands for exactly one non-empty segment, `**` (only at the end) for all that follows the slash.
+//! compared. `*` stands for exactly one non-empty segment, `{name}` for the same and names it for policies, `**` (only at
+//! the end) for all that follows the slash.
 
 use std::fmt;
 
@@ -27,6 +28,9 @@ pub enum PatternError {
     /// A wildcard is part of a segment.
     #[error("a wildcard is a whole segment: `*` for one segment, `**` at the end for the rest")]
     PartialWildcard,
+    /// Braces that are not `{name}`.
+    #[error("a named segment is `{{name}}`: a letter, then letters, digits and `_`, at most 32, each name once")]
+    BadName,
     /// `**` is not the last segment.
     #[error("`**` stands for the rest, so it is the last segment")]
     RestNotLast,
@@ -51,9 +55,17 @@ impl PathPattern {
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let segments = checked_segments(text)?;
         let last = segments.clone().count() - 1;
+        let mut names: Vec<&str> = Vec::new();
         for (at, segment) in segments.enumerate() {
             match segment {
                 "*" => {}
+                _ if segment.contains(['{', '}']) => {
+                    let name = parameter(segment).ok_or(PatternError::BadName)?;
+                    if names.contains(&name) {
+                        return Err(PatternError::BadName);
+                    }
+                    names.push(name);
+                }
                 "**" if at == last => {}
                 "**" => return Err(PatternError::RestNotLast),
                 _ if segment.contains('*') => return Err(PatternError::PartialWildcard),
@@ -77,12 +89,30 @@ impl PathPattern {
         loop {
             match (wanted.next(), found.next()) {
                 (Some("**"), Some(_)) | (None, None) => return true,
-                (Some("*"), Some(segment)) if !segment.is_empty() => {}
-                (Some(want), Some(segment)) if want == segment && want != "*" => {}
+                (Some(want), Some(segment)) if is_any(want) => {
+                    if segment.is_empty() {
+                        return false;
+                    }
+                }
+                (Some(want), Some(segment)) if want == segment => {}
                 _ => return false,
             }
         }
     }
+}
+
+/// The name in `{name}`.
+fn parameter(segment: &str) -> Option<&str> {
+    let name = segment.strip_prefix('{')?.strip_suffix('}')?;
+    let good = name.len() <= 32
+        && name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    good.then_some(name)
+}
+
+/// Whether a segment of a pattern stands for any one segment.
+fn is_any(segment: &str) -> bool {
+    segment == "*" || segment.starts_with('{')
 }
 
 /// The segments of a path that is in normal form.
@@ -141,6 +171,16 @@ mod tests {
         assert!(!matches("/patients/**", "/patients"));
         assert!(matches("/**", "/") && matches("/", "/") && !matches("/", "/a"));
         assert!(!matches("/*", "/*/x") && matches("/*", "/*"));
+    }
+
+    #[test]
+    fn a_name_in_braces_is_one_segment() {
+        assert!(matches("/patients/{id}", "/patients/7") && matches("/patients/{id}", "/patients/{id}"));
+        assert!(!matches("/patients/{id}", "/patients/") && !matches("/patients/{id}", "/patients/7/notes"));
+        assert!(matches("/patients/{id}/notes/**", "/patients/7/notes/1"));
+        for bad in ["/{}", "/{a b}", "/{a}b", "/{1}", "/{a}/{a}", "/a}", "/{a", "/{*}"] {
+            assert!(PathPattern::parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
