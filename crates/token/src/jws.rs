@@ -2,47 +2,21 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ringfence_keys::{Algorithm, KeyError, SigningKey};
+use ringfence_keys::SigningKey;
 use serde_json::{Map, Value, json};
 
+use crate::algorithm::Algorithm;
+pub use crate::error::TokenError;
 use crate::json;
 use crate::jwks::KeySet;
+use crate::key::PublicKey;
 
 /// Longest token in bytes: what fits a request header.
 pub const MAX_TOKEN: usize = 8 * 1024;
-
-/// Why a token is not believed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TokenError {
-    /// A claim that must be there is missing or of the wrong type.
-    #[error("token claim `{0}` is missing or malformed")]
-    Claim(&'static str),
-    /// Past its end, or not yet valid.
-    #[error("token is not valid at this time: compare the clocks, or fetch a fresh one")]
-    Expired,
-    /// The signing key.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// Not three parts of base64url with strict JSON in the first two.
-    #[error("not a compact JWS of at most {MAX_TOKEN} bytes with strict JSON inside")]
-    Malformed,
-    /// A header member that could make the token mean something else.
-    #[error("token header member `{0}` is not accepted")]
-    Refused(&'static str),
-    /// The signature does not fit.
-    #[error("token signature is wrong")]
-    Signature,
-    /// The subject is no SPIFFE ID, or of another trust domain.
-    #[error("token subject is not a SPIFFE ID of this trust domain")]
-    Subject,
-    /// No key that is trusted has this `kid` and algorithm.
-    #[error("token names no key that is trusted: fetch the bundle again, or the key was rotated out")]
-    UnknownKey,
-    /// It was made for somebody else.
-    #[error("token is for another audience")]
-    WrongAudience,
-}
+/// Longest `kid` in bytes.
+pub(crate) const MAX_KEY_ID: usize = 256;
+/// Longest `typ` in bytes.
+const MAX_TYPE: usize = 64;
 
 /// The members of a header that are looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,115 +24,143 @@ pub struct Header {
     /// `alg`.
     pub algorithm: Algorithm,
     /// `kid`.
-    pub key_id: String,
+    pub key_id: Option<String>,
+    /// `typ`.
+    pub token_type: Option<String>,
 }
 
-/// The payload of a token whose signature was checked; made only by [`verify`].
+/// A token taken apart. Nothing of it is believed yet.
+pub(crate) struct Compact<'a> {
+    input: &'a str,
+    pub(crate) header: Header,
+    /// `jwk`, where it is allowed.
+    pub(crate) embedded: Option<Map<String, Value>>,
+    payload: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+impl<'a> Compact<'a> {
+    /// Takes apart what must not bring a key along.
+    pub(crate) fn parse(token: &'a str) -> Result<Self, TokenError> {
+        Self::split(token, false)
+    }
+
+    /// Takes apart what must bring its key along.
+    pub(crate) fn parse_with_key(token: &'a str) -> Result<Self, TokenError> {
+        Self::split(token, true)
+    }
+
+    fn split(token: &'a str, with_key: bool) -> Result<Self, TokenError> {
+        if token.len() > MAX_TOKEN {
+            return Err(TokenError::Malformed);
+        }
+        let (input, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+        let (first, payload) = input.split_once('.').ok_or(TokenError::Malformed)?;
+        if first.is_empty() || signature.is_empty() || payload.contains('.') {
+            return Err(TokenError::Malformed);
+        }
+        let (header, embedded) = header(first, with_key)?;
+        Ok(Self { input, header, embedded, payload: decode(payload)?, signature: decode(signature)? })
+    }
+
+    /// The payload, once the signature fits `key`.
+    pub(crate) fn verify(self, key: &PublicKey) -> Result<Vec<u8>, TokenError> {
+        key.verify(self.input.as_bytes(), &self.signature)?;
+        Ok(self.payload)
+    }
+}
+
+fn header(part: &str, with_key: bool) -> Result<(Header, Option<Map<String, Value>>), TokenError> {
+    let mut members = json::object(&decode(part)?).ok_or(TokenError::Malformed)?;
+    // Whatever brings keys along, points at some, or changes how the rest is to be read.
+    for refused in ["crit", "jku", "jwk", "x5u", "x5c", "b64", "zip", "enc"] {
+        if members.contains_key(refused) && !(with_key && refused == "jwk") {
+            return Err(TokenError::Refused(refused));
+        }
+    }
+    let text = |member: &'static str, longest: usize| match members.get(member) {
+        None => Ok(None),
+        Some(Value::String(text)) if (1..=longest).contains(&text.len()) => Ok(Some(text.clone())),
+        Some(_) => Err(TokenError::Refused(member)),
+    };
+    let algorithm = text("alg", MAX_TYPE)?.and_then(|name| Algorithm::from_name(&name));
+    let header = Header {
+        algorithm: algorithm.ok_or(TokenError::Refused("alg"))?,
+        key_id: text("kid", MAX_KEY_ID)?,
+        token_type: text("typ", MAX_TYPE)?,
+    };
+    let embedded = match members.remove("jwk") {
+        Some(Value::Object(jwk)) => Some(jwk),
+        None if !with_key => None,
+        _ => return Err(TokenError::Refused("jwk")),
+    };
+    Ok((header, embedded))
+}
+
+/// What is to be signed, by whoever holds the key.
 #[derive(Clone, Debug)]
-pub struct Verified {
-    key_id: String,
-    claims: Map<String, Value>,
-}
+pub struct SigningInput(String);
 
-impl Verified {
-    /// `kid` of the key that signed it.
+impl SigningInput {
+    /// The header and `claims` of a token of type `token_type`.
+    ///
+    /// # Errors
+    /// [`TokenError::Malformed`] when it would be too long.
+    pub fn new(
+        token_type: &str,
+        algorithm: Algorithm,
+        key_id: &str,
+        claims: &Map<String, Value>,
+    ) -> Result<Self, TokenError> {
+        let header = json!({ "alg": algorithm.name(), "kid": key_id, "typ": token_type });
+        let claims = serde_json::to_vec(claims).map_err(|_| TokenError::Malformed)?;
+        let input = format!("{}.{}", encode(header.to_string().as_bytes()), encode(&claims));
+        if input.len() > MAX_TOKEN { Err(TokenError::Malformed) } else { Ok(Self(input)) }
+    }
+
+    /// The bytes to sign.
     #[must_use]
-    pub fn key_id(&self) -> &str {
-        &self.key_id
+    pub const fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 
-    /// All claims.
-    #[must_use]
-    pub const fn claims(&self) -> &Map<String, Value> {
-        &self.claims
-    }
-}
-
-/// The name of an algorithm in JOSE.
-pub(crate) const fn name(algorithm: Algorithm) -> Option<&'static str> {
-    match algorithm {
-        Algorithm::Ed25519 => Some("EdDSA"),
-        Algorithm::P256 => Some("ES256"),
-        _ => None,
+    /// The token, once signed in the form of JOSE.
+    ///
+    /// # Errors
+    /// [`TokenError::Malformed`] when it is too long.
+    pub fn seal(self, signature: &[u8]) -> Result<String, TokenError> {
+        let token = format!("{}.{}", self.0, encode(signature));
+        if token.len() > MAX_TOKEN { Err(TokenError::Malformed) } else { Ok(token) }
     }
 }
 
-/// Signs `claims` as a compact JWS.
+/// Signs `claims` as a JWT.
 ///
 /// # Errors
 /// [`TokenError::Key`] when the key refuses, [`TokenError::Malformed`] when the result would be too long.
 pub fn sign(key: &SigningKey, key_id: &str, claims: &Map<String, Value>) -> Result<String, TokenError> {
-    let algorithm = name(key.algorithm()).ok_or(TokenError::Refused("alg"))?;
-    let header = json!({ "alg": algorithm, "kid": key_id, "typ": "JWT" });
-    let encode = |value: &[u8]| URL_SAFE_NO_PAD.encode(value);
-    let claims = serde_json::to_vec(claims).map_err(|_| TokenError::Malformed)?;
-    let input = format!("{}.{}", encode(header.to_string().as_bytes()), encode(&claims));
-    let token = format!("{input}.{}", encode(&key.sign(input.as_bytes())?));
-    if token.len() > MAX_TOKEN {
-        return Err(TokenError::Malformed);
-    }
-    Ok(token)
+    let input = SigningInput::new("JWT", key.algorithm().into(), key_id, claims)?;
+    let signature = key.sign(input.as_bytes())?;
+    input.seal(&signature)
 }
 
-/// Checks form, header and signature of `token` against the keys that are trusted, and that its payload is strict JSON.
-///
-/// # Errors
-/// [`TokenError`]; no claim was looked at then.
-pub fn verify(token: &str, keys: &KeySet) -> Result<Verified, TokenError> {
-    let (header, payload) = verify_payload(token, keys)?;
-    let claims = json::object(&payload).ok_or(TokenError::Malformed)?;
-    Ok(Verified { key_id: header.key_id, claims })
-}
-
-/// Checks form, header and signature of `token`, whose payload may be anything.
+/// Checks form, header and signature of a JWS whose payload may be anything, and so is no token: nothing that it says of its
+/// kind, issuer or time was looked at. For tokens there is [`crate::Profile`].
 ///
 /// # Errors
 /// [`TokenError`].
 pub fn verify_payload(token: &str, keys: &KeySet) -> Result<(Header, Vec<u8>), TokenError> {
-    let (input, payload, signature) = split(token)?;
-    let header = header(token)?;
-    let key = keys.find(&header.key_id, header.algorithm).ok_or(TokenError::UnknownKey)?;
-    // ECDSA as JOSE writes it and Ed25519 both have exactly 64 bytes.
-    if signature.len() != 64 {
-        return Err(TokenError::Signature);
-    }
-    key.verify(input.as_bytes(), &signature).map_err(|_| TokenError::Signature)?;
-    Ok((header, payload))
+    let compact = Compact::parse(token)?;
+    let header = compact.header.clone();
+    let key = keys.find(header.key_id.as_deref(), header.algorithm)?;
+    Ok((header, compact.verify(key)?))
 }
 
-/// Reads the header without trusting it.
-pub(crate) fn header(token: &str) -> Result<Header, TokenError> {
-    let first = token.split('.').next().filter(|_| token.len() <= MAX_TOKEN).ok_or(TokenError::Malformed)?;
-    let members = json::object(&decode(first)?).ok_or(TokenError::Malformed)?;
-    // Whatever brings keys along, points at some, or changes how the rest is to be read.
-    for refused in ["crit", "jku", "jwk", "x5u", "x5c", "b64", "zip", "enc"] {
-        if members.contains_key(refused) {
-            return Err(TokenError::Refused(refused));
-        }
-    }
-    match members.get("typ").map(|typ| typ.as_str()) {
-        None | Some(Some("JWT" | "JOSE")) => {}
-        Some(_) => return Err(TokenError::Refused("typ")),
-    }
-    let algorithm = match members.get("alg").and_then(Value::as_str) {
-        Some("ES256") => Algorithm::P256,
-        Some("EdDSA") => Algorithm::Ed25519,
-        _ => return Err(TokenError::Refused("alg")),
-    };
-    let key_id = members.get("kid").and_then(Value::as_str).filter(|kid| !kid.is_empty() && kid.len() <= 256);
-    Ok(Header { algorithm, key_id: key_id.ok_or(TokenError::UnknownKey)?.to_owned() })
-}
-
-fn split(token: &str) -> Result<(&str, Vec<u8>, Vec<u8>), TokenError> {
-    if token.len() > MAX_TOKEN {
-        return Err(TokenError::Malformed);
-    }
-    let (input, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
-    let (header, payload) = input.split_once('.').ok_or(TokenError::Malformed)?;
-    if header.is_empty() || payload.is_empty() || payload.contains('.') {
-        return Err(TokenError::Malformed);
-    }
-    Ok((input, decode(payload)?, decode(signature)?))
+/// The `kid` that a token claims, to find its keys by; nothing is verified.
+#[must_use]
+pub fn peek_key_id(token: &str) -> Option<String> {
+    let first = token.split('.').next().filter(|_| token.len() <= MAX_TOKEN)?;
+    header(first, false).ok()?.0.key_id
 }
 
 /// base64url without padding, in its one spelling (the engine refuses stray trailing bits).
@@ -166,9 +168,15 @@ pub(crate) fn decode(text: &str) -> Result<Vec<u8>, TokenError> {
     URL_SAFE_NO_PAD.decode(text).map_err(|_| TokenError::Malformed)
 }
 
+/// base64url without padding.
+pub(crate) fn encode(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use ringfence_keys::Algorithm;
 
     use super::*;
 
@@ -184,8 +192,8 @@ mod tests {
 
     /// A token with a header of our choosing, correctly signed.
     fn forged(key: &SigningKey, header: &str, payload: &str) -> String {
-        let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
-        format!("{input}.{}", URL_SAFE_NO_PAD.encode(key.sign(input.as_bytes()).unwrap()))
+        let input = format!("{}.{}", encode(header.as_bytes()), encode(payload.as_bytes()));
+        format!("{input}.{}", encode(&key.sign(input.as_bytes()).unwrap()))
     }
 
     #[test]
@@ -193,11 +201,11 @@ mod tests {
         for algorithm in [Algorithm::P256, Algorithm::Ed25519] {
             let (key, set) = keyed(algorithm);
             let token = sign(&key, "k1", &claims()).unwrap();
-            assert_eq!(verify(&token, &set).unwrap().claims(), &claims());
+            assert_eq!(verify_payload(&token, &set).unwrap().1, br#"{"sub":"x"}"#);
             let (_, others) = keyed(algorithm);
-            assert!(matches!(verify(&token, &others), Err(TokenError::Signature)));
+            assert!(matches!(verify_payload(&token, &others), Err(TokenError::Signature)));
             assert!(matches!(
-                verify(&sign(&key, "k2", &claims()).unwrap(), &set),
+                verify_payload(&sign(&key, "k2", &claims()).unwrap(), &set),
                 Err(TokenError::UnknownKey)
             ));
         }
@@ -206,25 +214,22 @@ mod tests {
     #[test]
     fn a_header_cannot_choose_how_it_is_verified() {
         let (key, set) = keyed(Algorithm::P256);
-        assert!(verify(&forged(&key, r#"{"alg":"ES256","kid":"k1"}"#, "{}"), &set).is_ok());
+        assert!(verify_payload(&forged(&key, r#"{"alg":"ES256","kid":"k1"}"#, "{}"), &set).is_ok());
         for (header, what) in [
             (r#"{"alg":"none","kid":"k1"}"#, "alg"),
             (r#"{"alg":"HS256","kid":"k1"}"#, "alg"),
-            (r#"{"alg":"EdDSA","kid":"k1"}"#, "names no key"),
+            (r#"{"alg":"EdDSA","kid":"k1"}"#, "another algorithm"),
             (r#"{"alg":"ES256"}"#, "names no key"),
             (r#"{"alg":"ES256","kid":"k1","crit":[]}"#, "crit"),
             (r#"{"alg":"ES256","kid":"k1","jku":"https://x"}"#, "jku"),
             (r#"{"alg":"ES256","kid":"k1","x5u":"https://x"}"#, "x5u"),
             (r#"{"alg":"ES256","kid":"k1","jwk":{}}"#, "jwk"),
-            (r#"{"alg":"ES256","kid":"k1","typ":"at+jwt"}"#, "typ"),
             (r#"{"alg":"ES256","kid":"k1","typ":1}"#, "typ"),
             (r#"{"alg":"none","alg":"ES256","kid":"k1"}"#, "strict"),
         ] {
-            let error = verify(&forged(&key, header, "{}"), &set).unwrap_err().to_string();
+            let error = verify_payload(&forged(&key, header, "{}"), &set).unwrap_err().to_string();
             assert!(error.contains(what), "{header}: {error}");
         }
-        let twice = verify(&forged(&key, r#"{"alg":"ES256","kid":"k1"}"#, r#"{"sub":"a","sub":"b"}"#), &set);
-        assert!(matches!(twice, Err(TokenError::Malformed)));
     }
 
     #[test]
@@ -236,17 +241,17 @@ mod tests {
         let spelled = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let next = spelled.chars().nth(spelled.find(last).unwrap() + 1).unwrap();
         let other = format!("{}{next}", &token[..token.len() - 1]);
-        assert!(matches!(verify(&other, &set), Err(TokenError::Malformed)));
-        assert!(verify(&format!("{token}="), &set).is_err());
-        assert!(verify(&format!("{token}."), &set).is_err());
-        assert!(verify(&format!("{token}{}", "A".repeat(MAX_TOKEN)), &set).is_err());
+        assert!(matches!(verify_payload(&other, &set), Err(TokenError::Malformed)));
+        assert!(verify_payload(&format!("{token}="), &set).is_err());
+        assert!(verify_payload(&format!("{token}."), &set).is_err());
+        assert!(verify_payload(&format!("{token}{}", "A".repeat(MAX_TOKEN)), &set).is_err());
     }
 
     proptest! {
         #[test]
         fn arbitrary_text_is_never_a_token(text in "[A-Za-z0-9_.=-]{0,200}|.*") {
             let (_, set) = keyed(Algorithm::P256);
-            prop_assert!(verify(&text, &set).is_err());
+            prop_assert!(verify_payload(&text, &set).is_err());
         }
 
         #[test]
@@ -256,7 +261,7 @@ mod tests {
             let at = position.index(token.len());
             let mut changed = token.clone();
             changed.replace_range(at..=at, &replacement);
-            prop_assert_eq!(verify(&changed, &set).is_ok(), changed == token);
+            prop_assert_eq!(verify_payload(&changed, &set).is_ok(), changed == token);
         }
     }
 }

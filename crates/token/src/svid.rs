@@ -6,9 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::jwks::KeySet;
 use crate::jws::{self, TokenError};
+use crate::profile::Profile;
 
-/// Difference of clocks that is tolerated, in seconds.
-pub const SKEW: u64 = 30;
 /// Most audiences of a token.
 const MAX_AUDIENCES: usize = 16;
 
@@ -38,12 +37,12 @@ pub struct Claims {
 
 /// A JWT-SVID that was verified; made only by [`verify_svid`].
 #[derive(Clone, Debug)]
-pub struct VerifiedToken {
+pub struct VerifiedSvid {
     claims: Claims,
     all: Map<String, Value>,
 }
 
-impl VerifiedToken {
+impl VerifiedSvid {
     /// Whose it is.
     #[must_use]
     pub const fn subject(&self) -> &SpiffeId {
@@ -93,54 +92,14 @@ pub fn verify_svid(
     keys: &KeySet,
     audience: &str,
     now: u64,
-) -> Result<VerifiedToken, TokenError> {
-    let verified = jws::verify(token, keys)?;
-    let all = verified.claims();
-    let subject = all.get("sub").and_then(Value::as_str).ok_or(TokenError::Claim("sub"))?;
-    let subject = SpiffeId::parse(subject).map_err(|_| TokenError::Subject)?;
-    if subject.trust_domain() != trust_domain || subject.path().is_empty() {
-        return Err(TokenError::Subject);
-    }
-    let audiences = audiences(all.get("aud"))?;
-    if audience.is_empty() || !audiences.iter().any(|a| a == audience) {
-        return Err(TokenError::WrongAudience);
-    }
-    let expires_at = date(all, "exp")?.ok_or(TokenError::Claim("exp"))?;
-    let starts_at = [date(all, "nbf")?, date(all, "iat")?].into_iter().flatten().max().unwrap_or(0);
-    if now >= expires_at.saturating_add(SKEW) || starts_at > now.saturating_add(SKEW) {
-        return Err(TokenError::Expired);
-    }
-    Ok(VerifiedToken { claims: Claims { subject, audiences, expires_at }, all: all.clone() })
-}
-
-/// The `kid` that a token claims, to find its keys by; nothing is verified.
-#[must_use]
-pub fn peek_key_id(token: &str) -> Option<String> {
-    jws::header(token).ok().map(|header| header.key_id)
-}
-
-fn audiences(claim: Option<&Value>) -> Result<Vec<String>, TokenError> {
-    let wrong = || TokenError::Claim("aud");
-    match claim {
-        Some(Value::String(one)) => Ok(vec![one.clone()]),
-        Some(Value::Array(list)) if (1..=MAX_AUDIENCES).contains(&list.len()) => {
-            list.iter().map(|a| a.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
-        }
-        _ => Err(wrong()),
-    }
-}
-
-/// A NumericDate, whole seconds of it.
-fn date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<u64>, TokenError> {
-    let Some(value) = claims.get(name) else { return Ok(None) };
-    if let Some(seconds) = value.as_u64() {
-        return Ok(Some(seconds));
-    }
-    match value.as_f64() {
-        // Below 2^53 the conversion is exact.
-        Some(seconds) if (0.0..9e15).contains(&seconds) => Ok(Some(seconds as u64)),
-        _ => Err(TokenError::Claim(name)),
-    }
+) -> Result<VerifiedSvid, TokenError> {
+    let token = Profile::jwt_svid(trust_domain, audience).verify(token, keys, now)?;
+    let subject = token.subject().and_then(|sub| SpiffeId::parse(sub).ok()).ok_or(TokenError::Subject)?;
+    let audiences = token.audiences().map(str::to_owned).collect();
+    Ok(VerifiedSvid {
+        claims: Claims { subject, audiences, expires_at: token.expires_at() },
+        all: token.claims,
+    })
 }
 
 #[cfg(test)]
@@ -148,6 +107,7 @@ mod tests {
     use ringfence_keys::Algorithm;
 
     use super::*;
+    use crate::SKEW;
 
     const NOW: u64 = 1_800_000_000;
 
@@ -164,7 +124,7 @@ mod tests {
     }
 
     impl World {
-        fn with(&self, claims: Value) -> Result<VerifiedToken, TokenError> {
+        fn with(&self, claims: Value) -> Result<VerifiedSvid, TokenError> {
             let token = jws::sign(&self.key, "k", claims.as_object().unwrap()).unwrap();
             verify_svid(&token, &self.domain, &self.keys, "billing", NOW)
         }
