@@ -6,6 +6,7 @@
 
 mod cedar;
 mod limbo;
+mod wycheproof;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +19,8 @@ pub(crate) fn run(suite: &str, golden: &Path, repository: &Path) -> ExitCode {
     let outcome = match suite {
         "cedar" => cedar::run(&golden.join("cedar"), &crate::environment::target()),
         "x509-limbo" => limbo::run(&golden.join("x509-limbo/limbo.json")),
-        _ => Err(format!("there is no suite `{suite}`; there are: cedar, x509-limbo")),
+        "wycheproof-jose" => wycheproof::run(&golden.join("wycheproof")),
+        _ => Err(format!("there is no suite `{suite}`; there are: cedar, x509-limbo, wycheproof-jose")),
     };
     let list = repository.join("conformance").join(format!("{suite}.toml"));
     match outcome.and_then(|outcomes| Ok((outcomes, deviations(&list)?))) {
