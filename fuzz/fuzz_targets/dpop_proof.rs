@@ -24,8 +24,6 @@ fuzz_target!(|data: &[u8]| {
         uri: "https://api.example/a/b",
         nonces: None,
         algorithms: Algorithms::ALL,
-        max_age: 60,
-        leeway: 5,
         now: NOW,
     };
     let request = Request { nonces: Some(&nonces), ..plain };

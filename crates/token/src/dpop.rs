@@ -13,9 +13,13 @@ use crate::htu;
 use crate::json;
 use crate::jws::{Compact, TokenError, encode};
 use crate::key::PublicKey;
+use crate::profile::SKEW;
 
 /// `typ` of a proof.
 const TYPE: &str = "dpop+jwt";
+
+/// Oldest proof that is accepted, in seconds. The same everywhere: else one that a strict place forgot would be new at another.
+const MAX_AGE: u64 = 60;
 
 /// Why a proof is not believed.
 #[derive(Debug, thiserror::Error)]
@@ -55,10 +59,6 @@ pub struct Request<'a> {
     pub nonces: Option<&'a Nonces>,
     /// Accepted algorithms.
     pub algorithms: Algorithms,
-    /// Oldest proof that is accepted, in seconds.
-    pub max_age: u64,
-    /// Tolerated difference of clocks, in seconds.
-    pub leeway: u64,
     /// Unix seconds.
     pub now: u64,
 }
@@ -103,8 +103,8 @@ impl Proof {
             return Err(ProofError::Elsewhere("address"));
         }
         let at = claims::date(&claims, "iat", false)?.ok_or(TokenError::Claim("iat"))?;
-        let Request { now, leeway, .. } = *request;
-        let ends_at = at.saturating_add(request.max_age).saturating_add(leeway);
+        let (now, leeway) = (request.now, SKEW);
+        let ends_at = at.saturating_add(MAX_AGE).saturating_add(leeway);
         let expired =
             claims::date(&claims, "exp", false)?.is_some_and(|end| now >= end.saturating_add(leeway));
         let early =

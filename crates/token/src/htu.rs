@@ -134,7 +134,9 @@ mod tests {
         fn the_normal_form_is_its_own(uri in "https?://[a-zA-Z0-9.]{1,8}(:[0-9]{0,5})?(/[a-zA-Z0-9.%/-]{0,24})?([?#][a-z]{0,4})?|.{0,40}") {
             if let Some(normal) = normalize(&uri) {
                 prop_assert_eq!(normalize(&normal), Some(normal.clone()));
-                prop_assert!(!normal.contains("/../") && !normal.contains('?'));
+                let path = normal.splitn(4, '/').nth(3).unwrap_or_default();
+                let path = ["/", path, "/"].concat();
+                prop_assert!(!path.contains("/../") && !path.contains(['?', '#']));
             }
         }
     }

@@ -6,7 +6,7 @@ use ringfence_keys::SigningKey;
 use serde_json::{Map, Value, json};
 
 use crate::algorithm::Algorithm;
-pub use crate::error::TokenError;
+pub(crate) use crate::error::TokenError;
 use crate::json;
 use crate::jwks::KeySet;
 use crate::key::PublicKey;
@@ -161,6 +161,12 @@ pub fn verify_payload(token: &str, keys: &KeySet) -> Result<(Header, Vec<u8>), T
 pub fn peek_key_id(token: &str) -> Option<String> {
     let first = token.split('.').next().filter(|_| token.len() <= MAX_TOKEN)?;
     header(first, false).ok()?.0.key_id
+}
+
+/// The issuer that a token claims, to choose by whom it is judged; nothing is verified.
+pub(crate) fn peek_issuer(token: &str) -> Result<Option<String>, TokenError> {
+    let claims = json::object(&Compact::parse(token)?.payload).ok_or(TokenError::Malformed)?;
+    Ok(claims.get("iss").and_then(Value::as_str).map(str::to_owned))
 }
 
 /// base64url without padding, in its one spelling (the engine refuses stray trailing bits).

@@ -254,7 +254,7 @@ impl Profile {
         self.check_issuer(&claims)?;
         claims::check_audience(&claims, &self.audiences)?;
         let times = Times::read(&claims, self.kind == Kind::JwtSvid)?;
-        self.check_times(&times, now)?;
+        let accepted_until = self.check_times(&times, now)?;
         self.check_kind(&claims, &times, own_type)?;
         let confirmation = claims::confirmation(&claims)?;
         Ok(VerifiedToken {
@@ -263,6 +263,7 @@ impl Profile {
             claims,
             times,
             leeway: self.leeway,
+            accepted_until,
             confirmation,
             key_id,
             generation: keys.generation(),
@@ -294,17 +295,16 @@ impl Profile {
         }
     }
 
-    fn check_times(&self, times: &Times, now: u64) -> Result<(), TokenError> {
+    /// Until when the token is accepted, if it is at `now`.
+    fn check_times(&self, times: &Times, now: u64) -> Result<u64, TokenError> {
         if !times.hold_at(now, self.leeway) {
             return Err(TokenError::Expired);
         }
-        match (self.max_age, times.issued_at) {
-            (Some(_), None) => Err(TokenError::Claim("iat")),
-            (Some(age), Some(at)) if now.saturating_sub(at) > age.saturating_add(self.leeway) => {
-                Err(TokenError::TooOld)
-            }
-            _ => Ok(()),
-        }
+        let end = times.expires_at.saturating_add(self.leeway);
+        let Some(age) = self.max_age else { return Ok(end) };
+        let issued_at = times.issued_at.ok_or(TokenError::Claim("iat"))?;
+        let end = end.min(issued_at.saturating_add(age).saturating_add(self.leeway));
+        if now < end { Ok(end) } else { Err(TokenError::TooOld) }
     }
 
     /// What makes a token of this kind, and what shows that it is another.

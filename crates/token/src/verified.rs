@@ -16,6 +16,8 @@ pub struct VerifiedToken {
     pub(crate) claims: Map<String, Value>,
     pub(crate) times: Times,
     pub(crate) leeway: u64,
+    /// When its profile no longer accepts it: by its end, or by its age.
+    pub(crate) accepted_until: u64,
     pub(crate) confirmation: Option<Confirmation>,
     pub(crate) key_id: Option<String>,
     pub(crate) generation: u64,
@@ -137,10 +139,10 @@ impl VerifiedToken {
         &self.digest
     }
 
-    /// Whether it is valid at `now`, by its own times.
+    /// Whether it is valid at `now`, by its own times and those of its profile.
     #[must_use]
     pub fn is_valid_at(&self, now: u64) -> bool {
-        self.times.hold_at(now, self.leeway)
+        now < self.accepted_until && self.times.hold_at(now, self.leeway)
     }
 
     /// Whether `nonce` is `expected`, compared in constant time. The login that asked for an ID token must ask this.

@@ -10,7 +10,7 @@ use ringfence_keys::digest::sha256;
 
 use crate::clock::Clock;
 use crate::jwks::KeySet;
-use crate::jws::{MAX_TOKEN, TokenError};
+use crate::jws::{self, MAX_TOKEN, TokenError};
 use crate::possession::Possession;
 use crate::profile::Profile;
 use crate::revocation::Revocations;
@@ -27,6 +27,19 @@ struct Key {
     token: [u8; 32],
     profile: u64,
     generation: u64,
+}
+
+impl Key {
+    const fn new(token: [u8; 32], check: &Check<'_>) -> Self {
+        Self { token, profile: check.profile.id(), generation: check.keys.generation() }
+    }
+}
+
+/// What is checked at each request.
+fn admit(token: Arc<VerifiedToken>, check: &Check<'_>) -> Result<Arc<VerifiedToken>, TokenError> {
+    check.revocations.check(&token)?;
+    check.possession.check(&token, check.profile.binding())?;
+    Ok(token)
 }
 
 /// What decides about one request.
@@ -64,21 +77,40 @@ impl Verifier {
     /// # Errors
     /// [`TokenError`].
     pub fn verify(&mut self, token: &str, check: &Check<'_>) -> Result<Arc<VerifiedToken>, TokenError> {
+        self.verify_any(token, std::slice::from_ref(check)).map(|(_, verified)| verified)
+    }
+
+    /// Whether one of `checks` believes `token`, and which: the first of those whose issuer the token names. It is hashed once,
+    /// and read only when none remembers it.
+    ///
+    /// # Errors
+    /// [`TokenError`]; that of the last check that was asked, or [`TokenError::Issuer`] when none is of the token's issuer.
+    pub fn verify_any(
+        &mut self,
+        token: &str,
+        checks: &[Check<'_>],
+    ) -> Result<(usize, Arc<VerifiedToken>), TokenError> {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::Malformed);
         }
-        let key = Key {
-            token: sha256(token.as_bytes()),
-            profile: check.profile.id(),
-            generation: check.keys.generation(),
-        };
-        let verified = match self.remembered(&key, check.now) {
-            Some(verified) => verified,
-            None => self.verify_anew(token, &key, check)?,
-        };
-        check.revocations.check(&verified)?;
-        check.possession.check(&verified, check.profile.binding())?;
-        Ok(verified)
+        let digest = sha256(token.as_bytes());
+        for (at, check) in checks.iter().enumerate() {
+            if let Some(verified) = self.remembered(&Key::new(digest, check), check.now) {
+                return admit(verified, check).map(|verified| (at, verified));
+            }
+        }
+        let issuer = if checks.len() > 1 { jws::peek_issuer(token)? } else { None };
+        let mut outcome = Err(TokenError::Issuer);
+        for (at, check) in checks.iter().enumerate() {
+            if checks.len() > 1 && check.profile.issuer().is_some_and(|i| Some(i) != issuer.as_deref()) {
+                continue;
+            }
+            outcome = self.verify_anew(token, &Key::new(digest, check), check);
+            if let Ok(verified) = outcome {
+                return admit(verified, check).map(|verified| (at, verified));
+            }
+        }
+        outcome.map(|verified| (0, verified))
     }
 
     fn remembered(&mut self, key: &Key, now: u64) -> Option<Arc<VerifiedToken>> {
@@ -222,6 +254,43 @@ mod tests {
         let stranger = Issuer::new();
         w.issuer.keys = stranger.keys;
         assert!(matches!(w.at(&token, NOW), Err(TokenError::Signature)));
+    }
+
+    #[test]
+    fn of_several_providers_the_one_that_the_token_names_decides() {
+        let (a, b) = (Issuer::new(), Issuer::new());
+        let revocations = Revocations::new(1);
+        let profiles = ["https://a.example", "https://b.example"]
+            .map(|issuer| Profile::access_token(issuer, &["clinic".to_owned()]));
+        let check = |profile, keys| Check {
+            profile,
+            keys,
+            revocations: &revocations,
+            possession: Possession::NONE,
+            now: NOW,
+        };
+        let checks = [check(&profiles[0], &a.keys), check(&profiles[1], &b.keys)];
+        let mut verifier = Verifier::new(8);
+        let good = b.access_token(json!({"iss": "https://b.example"}));
+        for _ in 0..2 {
+            assert_eq!(verifier.verify_any(&good, &checks).unwrap().0, 1);
+        }
+        assert_eq!(verifier.hits_and_misses(), (1, 1));
+        let mixed = b.access_token(json!({"iss": "https://a.example"}));
+        assert!(matches!(verifier.verify_any(&mixed, &checks), Err(TokenError::Signature)));
+        let strange = b.access_token(json!({"iss": "https://c.example"}));
+        assert!(matches!(verifier.verify_any(&strange, &checks), Err(TokenError::Issuer)));
+        assert!(matches!(verifier.verify_any(&good, &[]), Err(TokenError::Issuer)));
+        assert!(matches!(verifier.verify_any("x", &checks), Err(TokenError::Malformed)));
+    }
+
+    #[test]
+    fn the_age_that_a_profile_demands_counts_for_a_remembered_token() {
+        let mut w = world();
+        w.profile = w.issuer.profile().with_max_age(20).with_leeway(0);
+        let token = w.issuer.access_token(json!({"iat": NOW - 10}));
+        assert!(w.at(&token, NOW + 9).is_ok());
+        assert!(matches!(w.at(&token, NOW + 10), Err(TokenError::TooOld)));
     }
 
     #[test]
