@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use cedar_policy_core::ast::{
-    ActionConstraint, Effect, EntityReference, EntityType, EntityUID, EntityUIDEntry, Expr, Literal, Policy,
-    PolicySet, PrincipalOrResourceConstraint, Request, ValueKind,
+    ActionConstraint, Effect, EntityReference, EntityType, EntityUID, EntityUIDEntry, Expr, ExprKind,
+    Literal, Policy, PolicySet, PrincipalOrResourceConstraint, Request, ValueKind,
 };
 use cedar_policy_core::entities::{Dereference, Entities};
 use cedar_policy_core::evaluator::{EvaluationError, Evaluator};
@@ -22,6 +22,13 @@ type Key = u32;
 /// The key of a constraint that holds for all.
 const ANY: Key = 0;
 
+/// Stack that Cedar wants to have left, and then some.
+const SPARE_BYTES: usize = 192 << 10;
+/// Stack that a level of an expression takes.
+const LEVEL_BYTES: usize = if cfg!(debug_assertions) { 32 << 10 } else { 6 << 10 };
+/// Stack for those who have too little.
+const STACK_BYTES: usize = 8 << 20;
+
 /// Policies, and the way from a request to those whose scope may hold.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -30,6 +37,8 @@ pub struct Index {
     types: HashMap<EntityType, Key>,
     slices: Level<Level<Level<Vec<u32>>>>,
     next: Key,
+    /// The depth of the deepest condition.
+    depth: usize,
 }
 
 type Level<T> = HashMap<Key, T, BuildHasherDefault<Spread>>;
@@ -148,19 +157,27 @@ impl Index {
             return outcome;
         }
         let evaluator = Evaluator::new(request, entities, Extensions::all_available());
-        for number in candidates {
-            let number = *number as usize;
-            let Some(indexed) = self.policies.get(number) else { continue };
-            match indexed.holds(&evaluator) {
-                Ok(false) => {}
-                Ok(true) => match indexed.policy.effect() {
-                    Effect::Permit => outcome.permits.push(number),
-                    Effect::Forbid => outcome.forbids.push(number),
-                },
-                Err(error) => outcome.errors.push((number, error)),
+        self.with_stack(|| {
+            for number in candidates {
+                let number = *number as usize;
+                let Some(indexed) = self.policies.get(number) else { continue };
+                match indexed.holds(&evaluator) {
+                    Ok(false) => {}
+                    Ok(true) => match indexed.policy.effect() {
+                        Effect::Permit => outcome.permits.push(number),
+                        Effect::Forbid => outcome.forbids.push(number),
+                    },
+                    Err(error) => outcome.errors.push((number, error)),
+                }
             }
-        }
+        });
         outcome
+    }
+
+    /// Evaluates with room for the deepest policy. Where the stack is short Cedar gives up on a policy, and a forbid that
+    /// was given up forbids nothing; so a thread with too little gets more.
+    pub(crate) fn with_stack<T>(&self, evaluate: impl FnOnce() -> T) -> T {
+        stacker::maybe_grow(SPARE_BYTES + self.depth * LEVEL_BYTES, STACK_BYTES, evaluate)
     }
 
     fn file(&mut self, policy: Policy) {
@@ -179,7 +196,9 @@ impl Index {
                 slice.push(number);
             }
         }
-        self.policies.push(Indexed { condition: policy.condition(), policy });
+        let condition = policy.condition();
+        self.depth = self.depth.max(depth(&condition));
+        self.policies.push(Indexed { condition, policy });
     }
 
     fn key(&mut self, constraint: &PrincipalOrResourceConstraint) -> Key {
@@ -224,6 +243,28 @@ impl Indexed {
             _ => evaluator.evaluate(&self.policy),
         }
     }
+}
+
+/// The depth of an expression.
+pub(crate) fn depth(expr: &Expr) -> usize {
+    let below = match expr.expr_kind() {
+        ExprKind::If { test_expr, then_expr, else_expr } => {
+            depth(test_expr).max(depth(then_expr)).max(depth(else_expr))
+        }
+        ExprKind::And { left, right } | ExprKind::Or { left, right } => depth(left).max(depth(right)),
+        ExprKind::UnaryApp { arg, .. } => depth(arg),
+        ExprKind::BinaryApp { arg1, arg2, .. } => depth(arg1).max(depth(arg2)),
+        ExprKind::ExtensionFunctionApp { args, .. } => args.iter().map(depth).max().unwrap_or(0),
+        ExprKind::GetAttr { expr, .. }
+        | ExprKind::HasAttr { expr, .. }
+        | ExprKind::ExtHasAttr { expr, .. }
+        | ExprKind::Like { expr, .. }
+        | ExprKind::Is { expr, .. } => depth(expr),
+        ExprKind::Set(items) => items.iter().map(depth).max().unwrap_or(0),
+        ExprKind::Record(members) => members.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    };
+    below + 1
 }
 
 fn number(next: &mut Key) -> Key {

@@ -128,7 +128,9 @@ impl Diagnostic {
         self
     }
 
-    pub(crate) fn related(mut self, position: &Position, message: impl Into<String>) -> Self {
+    /// Adds a second place that explains the first.
+    #[must_use]
+    pub fn related(mut self, position: &Position, message: impl Into<String>) -> Self {
         self.related.push(Related { position: position.clone(), message: message.into() });
         self
     }

@@ -1,0 +1,215 @@
+//! The engine: schema, policies and entities as one snapshot that answers requests.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cedar_policy_core::ast::{self, EntityUID, EntityUIDEntry};
+use cedar_policy_core::entities::Entities;
+use ringfence_model::{Diagnostic, Diagnostics, Fence, OUTSIDE, Position, Protocol, SourceFile};
+use smol_str::SmolStr;
+
+use crate::actor::Actor;
+use crate::data::Data;
+use crate::decision::{Decision, Effect, Mode, PolicyError, PolicyRef};
+use crate::diff::{Way, ways};
+use crate::entities;
+use crate::index::{Keys, Outcome};
+use crate::names::{self, ACTION, ANONYMOUS, ANYONE, CONNECT, OTHER, PATH, READS, RPC, SERVICE, WRITES};
+use crate::paths::Paths;
+use crate::policy::Policies;
+use crate::request::{self, Request};
+use crate::schema::Schema;
+
+/// What an engine is made of besides the fence.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// Policy files, from [`crate::load_policies`] or a snapshot.
+    pub policies: Vec<SourceFile>,
+    /// Entity data: what it is called in messages, and its bytes.
+    pub entities: Option<(Arc<str>, Arc<[u8]>)>,
+}
+
+/// Decides. Immutable: share it by reference, swap it for a newer one.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) generation: u64,
+    pub(crate) schema: Schema,
+    pub(crate) policies: Policies,
+    /// Everything known.
+    pub(crate) all: Entities,
+    /// What every request can see: the fence's own entities, those that policies name, and what these point to.
+    pub(crate) near: Arc<Entities>,
+    pub(crate) services: HashMap<String, Service>,
+    actions: HashMap<&'static str, Place>,
+    /// The ways through the fence, for comparisons.
+    pub(crate) ways: BTreeSet<Way>,
+    warnings: Vec<Diagnostic>,
+}
+
+/// A service as a resource.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) uid: Arc<EntityUID>,
+    keys: Keys,
+    pub(crate) paths: Paths,
+    /// By number of the template.
+    places: Vec<Place>,
+    grpc: bool,
+    tcp: bool,
+}
+
+/// An entity and the keys it is found by.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    uid: Arc<EntityUID>,
+    keys: Keys,
+}
+
+/// A request ready for the evaluator.
+pub(crate) struct Asked {
+    pub(crate) request: ast::Request,
+    pub(crate) candidates: Vec<u32>,
+}
+
+static GENERATIONS: AtomicU64 = AtomicU64::new(1);
+
+impl Engine {
+    /// Builds an engine, or says everything that is wrong with policies and data.
+    ///
+    /// # Errors
+    /// Policies that cannot be read or do not fit the schema; entity data that cannot be read.
+    pub fn new(fence: &Fence, sources: &Sources) -> Result<Self, Diagnostics> {
+        let data_name =
+            sources.entities.as_ref().map_or_else(|| Arc::from("entities"), |(name, _)| Arc::clone(name));
+        let refuse = |message: String| {
+            let mut out = Diagnostics::default();
+            out.push(Diagnostic::error("entities", Position::whole(Arc::clone(&data_name)), message));
+            out
+        };
+        let data = match &sources.entities {
+            Some((name, bytes)) => Data::parse(name, bytes)?,
+            None => Data::default(),
+        };
+        let schema = Schema::new(fence, &data).map_err(refuse)?;
+        let all = entities::build(&schema, data).map_err(refuse)?;
+        let (policies, warnings) = Policies::parse(&sources.policies, &schema)?;
+        let mut roots: Vec<EntityUID> = policies.named.clone();
+        roots.extend(all.iter().map(|entity| entity.uid()).filter(|uid| is_of_fence(uid)).cloned());
+        let near = entities::add(Entities::new(), entities::reachable(&all, &Entities::new(), roots));
+        let place = |uid: EntityUID| Place { keys: policies.index.keys(&uid, &near), uid: Arc::new(uid) };
+        let mut services = HashMap::new();
+        for (name, paths) in &schema.services {
+            let places =
+                paths.templates().iter().map(|t| place(names::uid(PATH, &format!("{name}{}", t.text))));
+            let Place { uid, keys } = place(names::uid(SERVICE, name));
+            let protocol = fence.service(name).map(|service| service.protocol);
+            let service = Service {
+                uid,
+                keys,
+                places: places.collect(),
+                paths: paths.clone(),
+                grpc: protocol == Some(Protocol::Grpc),
+                tcp: protocol == Some(Protocol::Tcp),
+            };
+            services.insert(name.clone(), service);
+        }
+        let Place { uid, keys } = place(names::uid(SERVICE, OUTSIDE));
+        let outside =
+            Service { uid, keys, paths: Paths::default(), places: Vec::new(), grpc: false, tcp: false };
+        services.insert(OUTSIDE.to_owned(), outside);
+        let actions = READS.into_iter().chain(WRITES).chain([RPC, CONNECT, OTHER]);
+        let actions = actions.map(|name| (name, place(names::uid(ACTION, name)))).collect();
+        let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
+        let (ways, near) = (ways(fence), Arc::new(near));
+        Ok(Self { generation, near, schema, policies, all, services, actions, ways, warnings })
+    }
+
+    /// What is valid and probably not meant.
+    #[must_use]
+    pub fn warnings(&self) -> &[Diagnostic] {
+        &self.warnings
+    }
+
+    /// The schema that policies are written against, as text.
+    #[must_use]
+    pub fn schema(&self) -> &str {
+        &self.schema.text
+    }
+
+    /// All policies, in order; those in mode `off` last.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<PolicyRef>> {
+        self.policies.refs.iter().map(|filed| &filed.policy).chain(&self.policies.off)
+    }
+
+    /// Decides on a request. An actor of another engine is prepared anew first.
+    #[must_use]
+    pub fn decide(&self, actor: &Actor, request: &Request<'_>) -> Decision {
+        if actor.generation != self.generation {
+            return self.decide(&self.actor(&actor.principal), request);
+        }
+        let Some(asked) = self.asked(actor, request, false) else { return Decision::default() };
+        let outcome = self.policies.index.judge_among(&asked.candidates, asked.request, &actor.entities);
+        self.decision(outcome)
+    }
+
+    /// The request for the evaluator, with the `whole` context or what some candidate may read; none when the fence has no
+    /// such service.
+    pub(crate) fn asked(&self, actor: &Actor, request: &Request<'_>, whole: bool) -> Option<Asked> {
+        let service = self.services.get(request.service).filter(|_| request.service != OUTSIDE)?;
+        let action = self.actions.get(request::action(request.method, service.grpc, service.tcp))?;
+        let found = service.paths.find(request.path);
+        let (uid, keys, path) = match &found {
+            Some((at, values)) => {
+                let place = service.places.get(*at)?;
+                (&place.uid, &place.keys, values.as_slice())
+            }
+            None => (&service.uid, &service.keys, &[][..]),
+        };
+        let candidates = self.policies.index.candidates(&actor.keys, &action.keys, keys);
+        let known = |uid: &Arc<EntityUID>| EntityUIDEntry::Known { euid: Arc::clone(uid), loc: None };
+        let context = if candidates.is_empty() {
+            ast::Context::empty()
+        } else {
+            request::context(self, actor, request, path, whole)
+        };
+        let request =
+            ast::Request::new_unchecked(known(&actor.uid), known(&action.uid), known(uid), Some(context));
+        Some(Asked { request, candidates })
+    }
+
+    /// Whether some policy reads this attribute of the context.
+    pub(crate) fn reads(&self, name: &str) -> bool {
+        self.policies.context.as_ref().is_none_or(|names| names.iter().any(|read: &SmolStr| read == name))
+    }
+
+    pub(crate) fn policy(&self, number: usize) -> Option<&Arc<PolicyRef>> {
+        self.policies.refs.get(number).map(|filed| &filed.policy)
+    }
+
+    fn decision(&self, outcome: Outcome) -> Decision {
+        let mut observed = Vec::new();
+        let mut enforced = |numbers: Vec<usize>| -> Vec<Arc<PolicyRef>> {
+            let mut kept = Vec::with_capacity(numbers.len());
+            for policy in numbers.into_iter().filter_map(|number| self.policy(number)) {
+                let list = if policy.mode == Mode::Observe { &mut observed } else { &mut kept };
+                list.push(Arc::clone(policy));
+            }
+            kept
+        };
+        let (permits, forbids) = (enforced(outcome.permits), enforced(outcome.forbids));
+        let errors = outcome.errors.into_iter().filter_map(|(number, error)| {
+            Some(PolicyError { policy: Arc::clone(self.policy(number)?), message: error.to_string() })
+        });
+        debug_assert!(permits.iter().all(|policy| policy.effect == Effect::Permit), "permits permit");
+        Decision::of(permits, forbids, observed, errors.collect())
+    }
+}
+
+/// Entities that any request may name: services, paths, actions, and whoever proved nothing.
+fn is_of_fence(uid: &EntityUID) -> bool {
+    let kind = uid.entity_type();
+    kind.is_action()
+        || [SERVICE, PATH].iter().any(|of_fence| kind.to_string() == *of_fence)
+        || *uid == names::uid(ANONYMOUS, ANYONE)
+}
