@@ -26,6 +26,8 @@ const ROUNDS: usize = 7;
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
+    // First, while the memory in use is that of the keys alone.
+    api_keys()?;
     let profile = Profile::access_token(ISSUER, &["clinic".to_owned()]);
     let (ed, ec) = (SigningKey::generate(Algorithm::Ed25519)?, SigningKey::generate(Algorithm::P256)?);
     let rsa = RsaKeyPair::generate(KeySize::Rsa2048)?;
@@ -61,8 +63,7 @@ fn main() -> Result<(), Failure> {
         println!("{:<48} {cost:>8.2} µs", format!("verify anew, {alg} ({} bytes)", token.len()));
     }
     remembered(&profile, &keys, |input| sign("EdDSA", input))?;
-    others(&ed)?;
-    api_keys()
+    others(&ed)
 }
 
 /// A token as providers make them.

@@ -24,10 +24,10 @@ impl<K: Copy + Eq + Hash, V> Clock<K, V> {
         Self { index: HashMap::new(), slots: Vec::new(), hand: 0, capacity: capacity.max(1) }
     }
 
-    pub(crate) fn get(&mut self, key: &K) -> Option<&V> {
+    pub(crate) fn get(&mut self, key: &K) -> Option<&mut V> {
         let slot = self.slots.get_mut(*self.index.get(key)?)?;
         slot.used = true;
-        Some(&slot.value)
+        Some(&mut slot.value)
     }
 
     pub(crate) fn insert(&mut self, key: K, value: V) {
@@ -101,14 +101,14 @@ mod tests {
                     0 => {
                         clock.insert(key, i);
                         latest.insert(key, i);
-                        prop_assert_eq!(clock.get(&key), Some(&i));
+                        prop_assert_eq!(clock.get(&key).copied(), Some(i));
                     }
                     1 => {
                         clock.remove(&key);
                         latest.remove(&key);
                     }
                     _ => if let Some(value) = clock.get(&key) {
-                        prop_assert_eq!(Some(value), latest.get(&key));
+                        prop_assert_eq!(Some(&*value), latest.get(&key));
                     }
                 }
                 prop_assert!(clock.len() <= capacity);

@@ -163,8 +163,13 @@ pub fn peek_key_id(token: &str) -> Option<String> {
     header(first, false).ok()?.0.key_id
 }
 
-/// The issuer that a token claims, to choose by whom it is judged; nothing is verified.
-pub(crate) fn peek_issuer(token: &str) -> Result<Option<String>, TokenError> {
+/// The issuer that a token claims, to choose by whom it is judged or whose keys to ask for; nothing is verified.
+#[must_use]
+pub fn peek_issuer(token: &str) -> Option<String> {
+    read_issuer(token).ok()?
+}
+
+pub(crate) fn read_issuer(token: &str) -> Result<Option<String>, TokenError> {
     let claims = json::object(&Compact::parse(token)?.payload).ok_or(TokenError::Malformed)?;
     Ok(claims.get("iss").and_then(Value::as_str).map(str::to_owned))
 }

@@ -38,7 +38,7 @@ pub use claims::Confirmation;
 pub use dpop::{Nonces, Proof, ProofError, Replays, Request};
 pub use error::TokenError;
 pub use jwks::{JwksError, KeySet, LeftOut};
-pub use jws::{Header, MAX_TOKEN, SigningInput, peek_key_id, sign, verify_payload};
+pub use jws::{Header, MAX_TOKEN, SigningInput, peek_issuer, peek_key_id, sign, verify_payload};
 pub use key::{JwkError, PublicKey};
 pub use possession::Possession;
 pub use profile::{Binding, Kind, MAX_SKEW, Profile, SKEW};

@@ -2,7 +2,7 @@
 
 use ringfence_keys::digest::sha256;
 
-use crate::dpop::{Proof, Replays};
+use crate::dpop::{Proof, ProofError, Replays};
 use crate::jws::TokenError;
 use crate::profile::Binding;
 use crate::verified::VerifiedToken;
@@ -59,9 +59,14 @@ impl<'a> Possession<'a> {
             (Some(key), Some((proof, replays, now)))
                 if *proof.thumbprint() == key && proof.token_digest() == Some(token.digest()) =>
             {
-                replays
-                    .admit(proof, *now)
-                    .map_err(|_| TokenError::NotHolder("a DPoP proof that was not used before"))
+                replays.admit(proof, *now).map_err(|error| {
+                    TokenError::NotHolder(match error {
+                        ProofError::Busy => {
+                            "a proof that can be told to be new: raise the bound of the replay store"
+                        }
+                        _ => "a DPoP proof that was not used before",
+                    })
+                })
             }
             (Some(_), _) => Err(TokenError::NotHolder(KEY)),
         }

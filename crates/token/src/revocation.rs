@@ -4,6 +4,7 @@
 //! constant time, and it holds no identifier of anybody.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ringfence_keys::digest::Sha256;
 use serde_json::{Map, Value};
@@ -94,7 +95,7 @@ pub(crate) fn marks(
     times: &Times,
     key_id: Option<&str>,
 ) -> Result<Vec<Mark>, TokenError> {
-    let issuer = claims::identifier(claims, "iss")?.or(profile.issuer()).unwrap_or_default();
+    let issuer = claims::identifier(claims, "iss")?.or_else(|| profile.issuer()).unwrap_or_default();
     let mut marks = Vec::with_capacity(6);
     add(&mut marks, issuer, times.issued_at.unwrap_or(0), claims, key_id)?;
     if profile.kind() == Kind::TxnToken
@@ -155,13 +156,20 @@ struct Entry {
 pub struct Revocations {
     entries: HashMap<Id, Entry>,
     capacity: usize,
+    version: u64,
+}
+
+/// No two lists with different content have the same.
+fn next_version() -> u64 {
+    static VERSIONS: AtomicU64 = AtomicU64::new(1);
+    VERSIONS.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Revocations {
     /// An empty list for at most `capacity` revocations.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { entries: HashMap::new(), capacity }
+        Self { entries: HashMap::new(), capacity, version: next_version() }
     }
 
     /// Revokes `what` of `issuer`: every token of it issued up to `issued_until`. A token, a session and a key are revoked for good
@@ -188,7 +196,13 @@ impl Revocations {
                 self.entries.insert(id, Entry { issued_until, forget_at });
             }
         }
+        self.version = next_version();
         Ok(())
+    }
+
+    /// Changes with each revocation: what was checked against this version need not be checked again.
+    pub(crate) const fn version(&self) -> u64 {
+        self.version
     }
 
     /// Forgets what ended before `now`.

@@ -21,10 +21,10 @@ pub(crate) fn weakness(modulus: &[u8], exponent: &[u8]) -> Option<&'static str> 
         return Some("its exponent has more than 32 bits");
     }
     let exponent = exponent.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
-    if exponent < MIN_EXPONENT || exponent % 2 == 0 {
+    if exponent < MIN_EXPONENT || exponent.is_multiple_of(2) {
         return Some("its exponent is even or below 65537");
     }
-    if modulus[modulus.len() - 1] % 2 == 0 {
+    if modulus[modulus.len() - 1].is_multiple_of(2) {
         return Some("its modulus is even");
     }
     is_roca(modulus).then_some("it was made by a library with a known weakness (ROCA)")

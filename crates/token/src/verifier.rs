@@ -35,11 +35,18 @@ impl Key {
     }
 }
 
-/// What is checked at each request.
+/// Whether who shows the token holds what it is bound to, asked each time.
 fn admit(token: Arc<VerifiedToken>, check: &Check<'_>) -> Result<Arc<VerifiedToken>, TokenError> {
-    check.revocations.check(&token)?;
     check.possession.check(&token, check.profile.binding())?;
     Ok(token)
+}
+
+/// What is remembered of a token.
+struct Entry {
+    token: Arc<VerifiedToken>,
+    verified_at: u64,
+    /// The version of the revocations that it was not among.
+    unrevoked: u64,
 }
 
 /// What decides about one request.
@@ -59,7 +66,7 @@ pub struct Check<'a> {
 
 /// Verifies tokens and remembers, bounded, which it verified.
 pub struct Verifier {
-    verified: Clock<Key, (Arc<VerifiedToken>, u64)>,
+    verified: Clock<Key, Entry>,
     refused: Clock<Key, u64>,
     hits: u64,
     misses: u64,
@@ -84,7 +91,7 @@ impl Verifier {
     /// and read only when none remembers it.
     ///
     /// # Errors
-    /// [`TokenError`]; that of the last check that was asked, or [`TokenError::Issuer`] when none is of the token's issuer.
+    /// [`TokenError`]; that of the first check that was asked, or [`TokenError::Issuer`] when none is of the token's issuer.
     pub fn verify_any(
         &mut self,
         token: &str,
@@ -95,33 +102,46 @@ impl Verifier {
         }
         let digest = sha256(token.as_bytes());
         for (at, check) in checks.iter().enumerate() {
-            if let Some(verified) = self.remembered(&Key::new(digest, check), check.now) {
-                return admit(verified, check).map(|verified| (at, verified));
+            if let Some(verified) = self.remembered(&Key::new(digest, check), check) {
+                return admit(verified?, check).map(|verified| (at, verified));
             }
         }
-        let issuer = if checks.len() > 1 { jws::peek_issuer(token)? } else { None };
-        let mut outcome = Err(TokenError::Issuer);
+        let issuer = if checks.len() > 1 { jws::read_issuer(token)? } else { None };
+        let mut refusal = TokenError::Issuer;
         for (at, check) in checks.iter().enumerate() {
             if checks.len() > 1 && check.profile.issuer().is_some_and(|i| Some(i) != issuer.as_deref()) {
                 continue;
             }
-            outcome = self.verify_anew(token, &Key::new(digest, check), check);
-            if let Ok(verified) = outcome {
-                return admit(verified, check).map(|verified| (at, verified));
+            match self.verify_anew(token, &Key::new(digest, check), check) {
+                Ok(verified) => return admit(verified, check).map(|verified| (at, verified)),
+                // The first says most, but for one that a fresh key set may help against.
+                Err(error) => {
+                    if matches!((&refusal, &error), (TokenError::Issuer, _) | (_, TokenError::UnknownKey)) {
+                        refusal = error;
+                    }
+                }
             }
         }
-        outcome.map(|verified| (0, verified))
+        Err(refusal)
     }
 
-    fn remembered(&mut self, key: &Key, now: u64) -> Option<Arc<VerifiedToken>> {
-        let (token, verified_at) = self.verified.get(key)?;
+    /// A token that was verified lately, unless it was revoked since.
+    fn remembered(&mut self, key: &Key, check: &Check<'_>) -> Option<Result<Arc<VerifiedToken>, TokenError>> {
+        let entry = self.verified.get(key)?;
         // A clock that was set back makes nothing younger.
-        if now.checked_sub(*verified_at).is_some_and(|age| age < REMEMBER) && token.is_valid_at(now) {
-            self.hits += 1;
-            return Some(token.clone());
+        let young = check.now.checked_sub(entry.verified_at).is_some_and(|age| age < REMEMBER);
+        if !young || !entry.token.is_valid_at(check.now) {
+            self.verified.remove(key);
+            return None;
         }
-        self.verified.remove(key);
-        None
+        if entry.unrevoked != check.revocations.version() {
+            if let Err(revoked) = check.revocations.check(&entry.token) {
+                return Some(Err(revoked));
+            }
+            entry.unrevoked = check.revocations.version();
+        }
+        self.hits += 1;
+        Some(Ok(entry.token.clone()))
     }
 
     fn verify_anew(
@@ -139,9 +159,11 @@ impl Verifier {
         self.misses += 1;
         match check.profile.verify_hashed(token, key.token, check.keys, check.now) {
             Ok(verified) => {
-                let verified = Arc::new(verified);
-                self.verified.insert(*key, (verified.clone(), check.now));
-                Ok(verified)
+                let token = Arc::new(verified);
+                check.revocations.check(&token)?;
+                let unrevoked = check.revocations.version();
+                self.verified.insert(*key, Entry { token: token.clone(), verified_at: check.now, unrevoked });
+                Ok(token)
             }
             // The one refusal that costs as much as a verification.
             Err(TokenError::Signature) => {
@@ -241,6 +263,16 @@ mod tests {
         assert!(w.at(&token, NOW).is_ok());
         w.revocations.revoke(Issuer::ISSUER, Revoked::Session("s"), u64::MAX, NOW + 99).unwrap();
         assert!(matches!(w.at(&token, NOW), Err(TokenError::Revoked(_))));
+        let other = w.issuer.access_token(json!({"sid": "t"}));
+        assert!(w.at(&other, NOW).is_ok());
+        w.revocations.revoke(Issuer::ISSUER, Revoked::Session("u"), u64::MAX, NOW + 99).unwrap();
+        assert!(w.at(&other, NOW).is_ok());
+        let mut elsewhere = w.revocations.clone();
+        elsewhere.revoke(Issuer::ISSUER, Revoked::Session("t"), u64::MAX, NOW + 99).unwrap();
+        std::mem::swap(&mut elsewhere, &mut w.revocations);
+        assert!(w.at(&other, NOW).is_err());
+        std::mem::swap(&mut elsewhere, &mut w.revocations);
+        assert!(w.at(&other, NOW).is_ok());
     }
 
     #[test]

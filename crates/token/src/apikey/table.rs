@@ -1,4 +1,4 @@
-//! All API keys of a gateway, in memory: a million of them in some hundred bytes each, found in a microsecond.
+//! All API keys of a gateway, in memory: a million of them in less than a hundred bytes each, found in a microsecond.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -116,7 +116,7 @@ impl Known {
     }
 }
 
-/// One key in 72 bytes. Times are Unix seconds until the year 2106; 0 and the largest stand for none.
+/// One key in 64 bytes. Times are Unix seconds until the year 2106; 0 and the largest stand for none.
 struct Row {
     prefix: u64,
     secret: SecretDigest,
