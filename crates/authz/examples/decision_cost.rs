@@ -39,7 +39,7 @@ fn measure(count: usize) {
         }
     };
     let load = begun.elapsed();
-    let groups: Vec<String> = (0..10).map(|at| format!("g{}", at * count.max(10) / 10)).collect();
+    let groups: Vec<String> = (0..10).map(|at| format!("g{}", at * count / 10 + at)).collect();
     let scopes = vec!["read".to_owned(), "openid".to_owned()];
     let principal = Principal { groups, scopes, ..Principal::user("staff", "alice") };
     let begun = Instant::now();

@@ -236,6 +236,10 @@ impl Outcome {
 }
 
 impl Indexed {
+    #[expect(
+        clippy::result_large_err,
+        reason = "Cedar's own error, and rare: a box would be paid for in the signature only"
+    )]
     fn holds(&self, evaluator: &Evaluator<'_>) -> Result<bool, EvaluationError> {
         match evaluator.interpret(&self.condition, self.policy.env())?.value_kind() {
             ValueKind::Lit(Literal::Bool(holds)) => Ok(*holds),

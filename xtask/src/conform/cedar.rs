@@ -50,6 +50,9 @@ struct Uid {
     id: String,
 }
 
+/// Outcomes by the number of their set.
+type Judged = Vec<(usize, Vec<Outcome>)>;
+
 const fn yes() -> bool {
     true
 }
@@ -74,7 +77,7 @@ pub(crate) fn run(golden: &Path, target: &Path) -> Result<Vec<Outcome>, String> 
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let begun = Instant::now();
     let total = sets.len();
-    let results: Vec<Result<Vec<(usize, Vec<Outcome>)>, String>> = std::thread::scope(|scope| {
+    let results: Vec<Result<Judged, String>> = std::thread::scope(|scope| {
         let running: Vec<_> = (0..workers)
             .map(|worker| {
                 let (sets, next) = (&sets, &next);
