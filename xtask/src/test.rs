@@ -32,6 +32,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Error> {
     let start = Instant::now();
     tools::install(tools::TEST)?;
     let python = tools::python()?;
+    tools::node()?;
     // Tests of the whole run the same binaries as the demo.
     demo::build()?;
 

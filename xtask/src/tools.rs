@@ -1,4 +1,4 @@
-//! What must be installed beside Rust: a few Debian packages and, in a folder of their own, Python packages.
+//! What must be installed beside Rust: a few Debian packages and, in folders of their own, packages of Python and Node.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -22,6 +22,8 @@ pub(crate) const TEST: &[Tool] = &[
     ("nginx", "nginx-light"),
     ("nmap", "nmap"),
     ("nsenter", "util-linux"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
 ];
 
 /// Installs what is missing, as root or by sudo; says what to type where neither is possible.
@@ -65,6 +67,25 @@ pub(crate) fn python() -> Result<PathBuf, Error> {
     run(Command::new(bin.join("pip")).args(["install", "--quiet", "--requirement"]).arg(&wanted))?;
     std::fs::write(&stamp, text)?;
     Ok(bin)
+}
+
+/// Installs what `package-lock.json` names into `node/node_modules` of the target folder, when that is missing or changed. Scripts of
+/// packages are not run.
+pub(crate) fn node() -> Result<(), Error> {
+    let folder = target().join("node");
+    let (lock, stamp) = (root().join("xtask/package-lock.json"), folder.join("installed"));
+    let text = std::fs::read_to_string(&lock)?;
+    if std::fs::read_to_string(&stamp).is_ok_and(|have| have == text) {
+        return Ok(());
+    }
+    std::fs::create_dir_all(&folder)?;
+    for name in ["package.json", "package-lock.json"] {
+        std::fs::copy(root().join("xtask").join(name), folder.join(name))?;
+    }
+    let arguments = ["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--silent", "--prefix"];
+    run(Command::new("npm").args(arguments).arg(&folder))?;
+    std::fs::write(&stamp, text)?;
+    Ok(())
 }
 
 fn is_root() -> bool {

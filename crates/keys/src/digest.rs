@@ -1,4 +1,4 @@
-//! SHA-256, for chains, identifiers and executables.
+//! SHA-2, mostly SHA-256: for chains, identifiers and executables.
 
 use aws_lc_rs::digest;
 
@@ -42,8 +42,20 @@ pub fn sha256(data: &[u8]) -> [u8; 32] {
     to_array(&digest::digest(&digest::SHA256, data))
 }
 
-fn to_array(digest: &digest::Digest) -> [u8; 32] {
-    let mut bytes = [0; 32];
+/// SHA-384 of `data`, where a standard asks for it.
+#[must_use]
+pub fn sha384(data: &[u8]) -> [u8; 48] {
+    to_array(&digest::digest(&digest::SHA384, data))
+}
+
+/// SHA-512 of `data`, where a standard asks for it.
+#[must_use]
+pub fn sha512(data: &[u8]) -> [u8; 64] {
+    to_array(&digest::digest(&digest::SHA512, data))
+}
+
+fn to_array<const N: usize>(digest: &digest::Digest) -> [u8; N] {
+    let mut bytes = [0; N];
     bytes.copy_from_slice(digest.as_ref());
     bytes
 }

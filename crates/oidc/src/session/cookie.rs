@@ -48,11 +48,12 @@ impl Cookies {
     /// # Errors
     /// When it is too large for a browser.
     pub fn set_session(&self, session: &Session, now: u64) -> Result<String, CookieError> {
-        let value = self.seal(SESSION, &session.encode());
+        let clear = session.encode();
+        let value = self.seal(SESSION, &clear);
         let name = session_name(&session.provider);
         let bytes = name.len() + 1 + value.len();
         // What decoding would refuse is not written either.
-        if bytes > MAX_COOKIE || session.groups.len().max(session.scopes.len()) > super::MAX_LIST {
+        if bytes > MAX_COOKIE || Session::decode(&clear).is_none() {
             return Err(CookieError::TooLarge { bytes, groups: session.groups.len() });
         }
         Ok(set(&name, &value, session.ends().saturating_sub(now)))
@@ -84,10 +85,11 @@ impl Cookies {
     /// # Errors
     /// When it is too large for a browser.
     pub fn set_login(&self, login: &Login, now: u64) -> Result<String, CookieError> {
-        let value = self.seal(LOGIN, &login.encode());
+        let clear = login.encode();
+        let value = self.seal(LOGIN, &clear);
         let name = login_name(&login.state);
         let bytes = name.len() + 1 + value.len();
-        if bytes > MAX_COOKIE {
+        if bytes > MAX_COOKIE || Login::decode(&clear).is_none() {
             return Err(CookieError::TooLarge { bytes, groups: 0 });
         }
         Ok(set(&name, &value, login.expires.saturating_sub(now)))
