@@ -113,6 +113,7 @@ impl Nodes {
         match message {
             FromProxy::Hello { version, .. } => node.version = cut(version),
             FromProxy::Ack { revision } => (node.acknowledged, node.refused) = (revision, None),
+            FromProxy::WantKeys { .. } => {}
             FromProxy::Nack { reason, .. } => node.refused = Some(cut(reason)),
             FromProxy::Stats(mut stats) => {
                 stats.edges.truncate(MAX_EDGES);

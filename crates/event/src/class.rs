@@ -78,6 +78,8 @@ pub struct Call<'a> {
     pub caller: &'a str,
     /// The caller's verified SPIFFE ID, where it has one.
     pub caller_id: Option<&'a str>,
+    /// The user or client that stands behind it: name, and name of the provider that vouches for it.
+    pub user: Option<(&'a str, &'a str)>,
     /// The caller's address.
     pub source: Option<IpAddr>,
     /// Name of the called service.
@@ -313,6 +315,11 @@ impl Kind<'_> {
                     e.text("svc_name", c.caller).some("uid", c.caller_id);
                     if let Some(ip) = c.source {
                         e.ip("ip", ip);
+                    }
+                    if let Some((name, domain)) = c.user {
+                        e.object("owner", |user| {
+                            user.text("name", name).text("domain", domain);
+                        });
                     }
                 });
                 event.object("dst_endpoint", |e| {

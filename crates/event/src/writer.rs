@@ -294,6 +294,7 @@ mod tests {
         Event::new(Kind::Call(Call {
             caller,
             caller_id: None,
+            user: None,
             source: None,
             callee: "patients",
             point: "sidecar-out",

@@ -110,6 +110,7 @@ fn every_event_is_valid_ocsf() {
     let call = Call {
         caller: "mailer",
         caller_id: Some("spiffe://clinic.example/service/mailer"),
+        user: Some(("ada", "staff")),
         source: Some([127, 0, 0, 1].into()),
         callee: "patients",
         point: "sidecar-out",

@@ -112,11 +112,7 @@ impl Diagnostic {
 
     /// Adds the word that was probably meant, or the few that exist, unless it already has a help line.
     #[must_use]
-    pub fn did_you_mean<'a>(
-        mut self,
-        word: &str,
-        known: impl IntoIterator<Item = &'a str> + Clone,
-    ) -> Self {
+    pub fn did_you_mean<'a>(mut self, word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Self {
         self.help = self.help.or_else(|| did_you_mean(word, known));
         self
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::{Access, Provider};
 use crate::diagnostic::Diagnostic;
 use crate::pattern::PathPattern;
 use crate::position::Position;
@@ -23,6 +24,8 @@ pub struct Fence {
     pub trust_domain: String,
     /// `gateway:`, when anything is reachable from outside.
     pub gateway: Option<Gateway>,
+    /// `providers:`, in order of declaration.
+    pub providers: Vec<Provider>,
     /// All services, those of `services:` and `external:`, in order of declaration.
     pub services: Vec<Service>,
     /// `limits:`, filled up with defaults.
@@ -194,6 +197,8 @@ pub struct Route {
     pub host: Option<String>,
     /// The path prefix, in whole segments: `/a` covers `/a` and `/a/b`, not `/ab`.
     pub path: String,
+    /// Who may pass.
+    pub access: Access,
     /// Where it is declared.
     pub position: Position,
 }
@@ -293,6 +298,12 @@ impl Default for Limits {
 }
 
 impl Fence {
+    /// The provider of that name.
+    #[must_use]
+    pub fn provider(&self, name: &str) -> Option<&Provider> {
+        self.providers.iter().find(|provider| provider.name == name)
+    }
+
     /// The service of that name.
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&Service> {
@@ -395,8 +406,12 @@ mod tests {
 
     #[test]
     fn a_route_covers_whole_segments() {
-        let route =
-            |path: &str| Route { host: None, path: path.to_owned(), position: Position::whole("t".into()) };
+        let route = |path: &str| Route {
+            host: None,
+            path: path.to_owned(),
+            access: Access::default(),
+            position: Position::whole("t".into()),
+        };
         assert!(route("/").covers("/") && route("/").covers("/a/b"));
         assert!(route("/a").covers("/a") && route("/a").covers("/a/") && route("/a").covers("/a/b"));
         assert!(!route("/a").covers("/ab") && !route("/a").covers("/") && !route("/a").covers("/b/a"));

@@ -5,6 +5,7 @@
 //! cannot be held. A serde decoder was rejected: it stops at the first error and forgets where values stood.
 #![forbid(unsafe_code)]
 
+mod access;
 mod decode;
 mod diagnostic;
 mod fence;
@@ -19,6 +20,7 @@ mod suggest;
 mod validate;
 pub mod yaml;
 
+pub use access::{Accepted, Access, Credential, Provider, Require, TokenAlgorithm};
 pub use diagnostic::{Diagnostic, Diagnostics, Related, Severity};
 pub use fence::{
     Accept, Allow, Call, Egress, ExternalTls, Fence, FileRule, Gateway, GatewayTls, HostPort, Kind, Limits,

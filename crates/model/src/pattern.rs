@@ -29,7 +29,9 @@ pub enum PatternError {
     #[error("a wildcard is a whole segment: `*` for one segment, `**` at the end for the rest")]
     PartialWildcard,
     /// Braces that are not `{name}`.
-    #[error("a named segment is `{{name}}`: a letter, then letters, digits and `_`, at most 32, each name once")]
+    #[error(
+        "a named segment is `{{name}}`: a letter, then letters, digits and `_`, at most 32, each name once"
+    )]
     BadName,
     /// `**` is not the last segment.
     #[error("`**` stands for the rest, so it is the last segment")]

@@ -6,6 +6,7 @@ mod shape;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
+use crate::access::{Credential, Provider};
 use crate::decode::Fragment;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::fence::{Fence, Gateway, Limits, Protocol, Service, SourceFile};
@@ -50,11 +51,16 @@ pub(crate) fn assemble(
         return Err(out);
     }
     let (name, position) = merged.name.unwrap_or((String::new(), start));
+    let trust_domain = merged.trust_domain.map(|(domain, _)| domain).unwrap_or_default();
+    for provider in merged.providers.iter_mut().filter(|provider| provider.audiences.is_empty()) {
+        provider.audiences.push(trust_domain.clone());
+    }
     Ok(Fence {
         name,
         position,
-        trust_domain: merged.trust_domain.map(|(domain, _)| domain).unwrap_or_default(),
+        trust_domain,
         gateway: merged.gateway,
+        providers: merged.providers,
         services: merged.services,
         limits: merged.limits.map_or_else(Limits::default, |(limits, _)| limits),
         consent_required: merged.consent.is_some(),
@@ -73,6 +79,7 @@ struct Merged {
     consent: Option<Position>,
     gateway: Option<Gateway>,
     limits: Option<(Limits, Position)>,
+    providers: Vec<Provider>,
     services: Vec<Service>,
     index: BTreeMap<String, usize>,
     broken: HashSet<String>,
@@ -108,6 +115,20 @@ impl Merged {
         self.gateway = self.gateway.take().or(fragment.gateway);
         self.limits = self.limits.take().or(fragment.limits);
         self.broken.extend(fragment.broken);
+        for provider in fragment.providers {
+            if let Some(earlier) = self.providers.iter().find(|p| p.name == provider.name) {
+                let message = format!("provider {} is declared twice", quote(&provider.name));
+                let error = Diagnostic::error("duplicate", provider.position.clone(), message);
+                out.push(error.related(&earlier.position, "it stands here first"));
+                continue;
+            }
+            if let Some(earlier) = self.providers.iter().find(|p| p.issuer == provider.issuer) {
+                let message = format!("{} is the issuer of two providers", provider.issuer);
+                let error = Diagnostic::error("duplicate", provider.position.clone(), message);
+                out.push(error.related(&earlier.position, "it stands here first"));
+            }
+            self.providers.push(provider);
+        }
         for service in fragment.services {
             if let Some(earlier) = self.service(&service.name) {
                 let message = format!("{} is declared twice", quote(&service.name));
@@ -159,8 +180,24 @@ impl<'a> Checker<'a> {
             self.calls(service);
             self.egress(service);
             self.routes(service, &mut routes);
+            self.access(service);
         }
         self.tcp_hosts();
+    }
+
+    /// Whoever is accepted must be somebody.
+    fn access(&mut self, service: &'a Service) {
+        for accepted in service.routes.iter().flat_map(|route| &route.access.accept) {
+            let Credential::Token(name) = &accepted.credential;
+            if self.merged.providers.iter().any(|provider| provider.name == *name) {
+                continue;
+            }
+            let names = self.merged.providers.iter().map(|provider| provider.name.as_str());
+            let help = did_you_mean(name, names)
+                .unwrap_or_else(|| format!("declare it: `providers: {{ {name}: {{ issuer: https://… }} }}`"));
+            let message = format!("unknown provider {}", quote(name));
+            self.error("unknown-provider", &accepted.position, message, Some(help));
+        }
     }
 
     /// A host that leads to a tcp service is taken as a whole: its bytes are not looked at for a path.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use ringfence_model::{Diagnostics, Fence, Kind, Position, Protocol};
+use ringfence_model::{Credential, Diagnostics, Fence, Kind, Position, Protocol};
 
 const CLINIC: &str = include_str!("data/clinic.yaml");
 
@@ -145,6 +145,51 @@ fn what_can_mean_two_things_or_nothing_is_refused() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+const PROVIDERS: &str = "providers:\n  staff: { issuer: https://id.t.example, claims: { groups: groups } }\n";
+
+#[test]
+fn a_route_says_whose_tokens_it_accepts_and_what_they_must_carry() {
+    let text = with_portal(
+        "listen: 2\nroutes:\n  - path: /\n    accept: [{ token: staff }]\n    require: { scopes: [read], groups: [nurse] }\n  - path: /open",
+    );
+    let fence = parse(&format!("{PROVIDERS}{text}")).unwrap();
+    let staff = fence.provider("staff").unwrap();
+    assert_eq!(
+        (staff.audiences.as_slice(), staff.user_claim.as_str()),
+        (&["t.example".to_owned()][..], "sub")
+    );
+    assert_eq!((staff.groups_claim.as_deref(), staff.algorithms.len()), (Some("groups"), 3));
+    let [closed, open] = fence.service("portal").unwrap().routes.as_slice() else { panic!("two routes") };
+    assert_eq!(closed.access.accept[0].credential, Credential::Token("staff".into()));
+    assert_eq!(at(&closed.access.accept[0].position), "ringfence.yaml:12:27");
+    assert_eq!((closed.access.require.scopes.len(), closed.access.require.groups.len()), (1, 1));
+    assert!(!closed.access.is_open() && open.access.is_open());
+
+    let refused = |route: &str, code: &str| {
+        let text = format!("{PROVIDERS}{}", with_portal(&format!("listen: 2\nroutes: [{route}]")));
+        assert_eq!(codes(&text), [code], "{route}");
+    };
+    refused("{ path: /, accept: [{ token: stuff }] }", "unknown-provider");
+    refused("{ path: /, accept: [] }", "empty");
+    refused("{ path: /, accept: [{}] }", "missing-key");
+    refused("{ path: /, accept: [{ tokens: staff }] }", "unknown-key");
+    refused("{ path: /, accept: [{ token: staff }, { token: staff }] }", "duplicate");
+    refused("{ path: /, require: { scopes: [a] } }", "missing-key");
+    refused("{ path: /, accept: [{ token: staff }], require: { scopes: [] } }", "empty");
+    refused("{ path: /, accept: [{ token: staff }], require: { scopes: [a b] } }", "bad-value");
+    for (provider, code) in [
+        ("staff: {}", "missing-key"),
+        ("staff: { issuer: http://id.t.example }", "bad-value"),
+        ("staff: { issuer: https://id.t.example, algorithms: [none] }", "bad-value"),
+        ("staff: { issuer: https://id.t.example, algorithms: [HS256] }", "bad-value"),
+        ("Staff: { issuer: https://id.t.example }", "bad-name"),
+        ("a: { issuer: https://id.t.example }, b: { issuer: https://id.t.example }", "duplicate"),
+    ] {
+        let text = format!("providers: {{ {provider} }}\n{}", with_portal("listen: 2"));
+        assert_eq!(codes(&text), [code], "{provider}");
+    }
 }
 
 #[test]

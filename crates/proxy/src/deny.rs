@@ -16,7 +16,9 @@ pub(crate) struct Deny {
     /// Where the rule stands.
     pub(crate) position: Option<String>,
     /// The line of the fence that would allow it.
-    pub(crate) missing: Option<String>,
+    pub(crate) missing: Option<Box<str>>,
+    /// `WWW-Authenticate` for the caller.
+    pub(crate) challenge: Option<Box<str>>,
     /// Nobody forbade it: it went wrong.
     pub(crate) failed: bool,
 }
@@ -28,7 +30,9 @@ impl Deny {
         rule: &'static str,
         reason: impl Into<String>,
     ) -> Self {
-        Self { status, stage, rule, reason: reason.into(), position: None, missing: None, failed: false }
+        let reason = reason.into();
+        let (position, missing, challenge) = (None, None, None);
+        Self { status, stage, rule, reason, position, missing, challenge, failed: false }
     }
 
     /// Something went wrong after the request was allowed.
@@ -41,7 +45,11 @@ impl Deny {
     }
 
     pub(crate) fn missing(self, missing: String) -> Self {
-        Self { missing: Some(missing), ..self }
+        Self { missing: Some(missing.into()), ..self }
+    }
+
+    pub(crate) fn challenge(self, challenge: String) -> Self {
+        Self { challenge: Some(challenge.into()), ..self }
     }
 
     pub(crate) fn verdict(&self) -> Verdict<'_> {

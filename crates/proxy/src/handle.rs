@@ -7,13 +7,14 @@ use std::task::Poll;
 use ringfence_event::{Call, Event, EventId, Kind as EventKind, TraceContext, Verdict};
 use ringfence_model::Protocol;
 
+use crate::authenticate::{Principal, authenticate};
 use crate::back::Back;
 use crate::body::Send;
 use crate::deny::{Deny, PROBLEM_TYPE, problem};
 use crate::exchange::{Bounds, Exchange, Flow, Outcome};
 use crate::front::Front;
 use crate::h1::{Asked as AskedH1, Framing, Kind, Limits, Outbound, RequestWriter, Version, forward_to_h2};
-use crate::headers::{Forwarding, not_copied, spoofed, trace_of};
+use crate::headers::{Forwarding, not_copied, not_copied_with_token, spoofed, trace_of};
 use crate::live::Live;
 use crate::peer::{Asked, Authorized, Peer, Way};
 use crate::pool::{self, Upstream};
@@ -55,12 +56,12 @@ pub(crate) async fn handle(
     let trace = trace_of(view);
     ctx.live.set_busy(true);
     let asked = Asked { method: view.method(), host: view.host(), path: view.path() };
-    let report = Report { ctx, view, asked, started, trace };
-    let next = match ctx.peer.authorize(ctx.worker, asked) {
-        Err(deny) => report.refuse(front, &ctx.peer.callee_name(ctx.worker), deny).await,
+    let mut report = Report { ctx, view, asked, started, trace, principal: None };
+    let next = match judge(&mut report).await {
+        Err((callee, deny)) => report.refuse(front, &callee, deny).await,
         Ok(authorized) => {
             ctx.live.set_edge(authorized.edge.id);
-            match forward(ctx, view, front, wire, &authorized, &trace).await {
+            match forward(&report, front, wire, &authorized).await {
                 (Outcome::Done { status }, _) => {
                     report.served(&authorized, status);
                     Next::Request
@@ -100,13 +101,12 @@ pub(crate) async fn handle(
 
 /// Sends an authorized request on, once more if it provably was not sent.
 async fn forward(
-    ctx: &Ctx<'_>,
-    view: HeadView<'_>,
+    report: &Report<'_>,
     front: &mut Front<'_>,
     wire: &mut Wire,
     authorized: &Authorized,
-    trace: &TraceContext,
 ) -> (Outcome, Option<Upstream>) {
+    let Report { ctx, view, .. } = *report;
     let limits = &authorized.edge.table().limits;
     let body = limits.body;
     if let (Framing::Length(length), Some(most)) = (view.framing(), body)
@@ -126,7 +126,7 @@ async fn forward(
     loop {
         let last = front.request_is_end();
         let opened = {
-            let mut opening = std::pin::pin!(open(ctx, view, last, wire, authorized, trace, tried));
+            let mut opening = std::pin::pin!(open(report, last, wire, authorized, tried));
             // Nobody waits for a connection on behalf of a client that has gone.
             std::future::poll_fn(|cx| match opening.as_mut().poll(cx) {
                 Poll::Ready(opened) => Poll::Ready(Some(opened)),
@@ -162,14 +162,15 @@ async fn forward(
 
 /// A connection to the callee, with the head of the request on it.
 async fn open<'b>(
-    ctx: &Ctx<'b>,
-    view: HeadView<'_>,
+    report: &Report<'b>,
     last: bool,
     wire: &'b mut Wire,
     authorized: &Authorized,
-    trace: &TraceContext,
     again: bool,
 ) -> Result<Back<'b>, Deny> {
+    let Report { ctx, view, trace, .. } = *report;
+    let principal = report.principal.as_ref();
+    let drop = if principal.is_some() { not_copied_with_token() } else { not_copied() };
     let edge = &authorized.next;
     let mesh = matches!(edge.via, Via::Mesh { .. });
     // The mesh keeps the caller's version; a service gets the one that it speaks.
@@ -179,8 +180,8 @@ async fn open<'b>(
         let hold = pool::open_h2(ctx.worker, edge).await?;
         let malformed = |e: crate::h1::Refusal| Deny::new(400, "parse", "framing", e.to_string());
         let scheme = if mesh { "https" } else { "http" };
-        let mut request = forward_to_h2(view, scheme, view.authority(), not_copied()).map_err(malformed)?;
-        ctx.forwarding.insert(view, edge, trace, request.headers_mut());
+        let mut request = forward_to_h2(view, scheme, view.authority(), drop).map_err(malformed)?;
+        ctx.forwarding.insert(view, edge, &trace, principal, request.headers_mut());
         let refused = |e: h2::Error| {
             Deny::failure(502, "connect.failed", format!("{} takes no stream: {e}", edge.callee))
         };
@@ -200,9 +201,9 @@ async fn open<'b>(
     if wire.is_empty() {
         wire.begin(view.framing());
         let expect = view.expects_continue();
-        let how = Outbound { framing: view.framing(), host: None, upgrade, expect, drop: not_copied() };
+        let how = Outbound { framing: view.framing(), host: None, upgrade, expect, drop };
         let mut writer = RequestWriter::new(&mut wire.out, view, &how);
-        ctx.forwarding.write(view, edge, trace, &mut writer);
+        ctx.forwarding.write(view, edge, &trace, principal, &mut writer);
         writer.finish();
     }
     Ok(Back::h1(upstream, wire, AskedH1 { head: head_request, upgrade }, ctx.limits))
@@ -215,6 +216,25 @@ struct Report<'a> {
     asked: Asked<'a>,
     started: u64,
     trace: TraceContext,
+    /// Who stands behind it, once that is known.
+    principal: Option<Principal>,
+}
+
+/// Route, authenticate, authorize: the edge that the request may take, or whom it wanted and why it may not.
+async fn judge(report: &mut Report<'_>) -> Result<Authorized, (std::sync::Arc<str>, Deny)> {
+    let ctx = report.ctx;
+    let authorized = ctx
+        .peer
+        .authorize(ctx.worker, report.asked)
+        .map_err(|deny| (ctx.peer.callee_name(ctx.worker), deny))?;
+    if let Some(access) = &authorized.access {
+        ctx.live.set_edge(authorized.edge.id);
+        let callee = || authorized.edge.callee.clone();
+        let principal = authenticate(ctx, report.view, authorized.edge.table(), access).await;
+        let principal = report.principal.insert(principal.map_err(|deny| (callee(), deny))?);
+        principal.meets(access).map_err(|deny| (callee(), deny))?;
+    }
+    Ok(authorized)
 }
 
 impl Report<'_> {
@@ -263,9 +283,11 @@ impl Report<'_> {
 
     fn emit(&self, callee: &str, status: u16, duration_us: u64, verdict: Verdict<'_>, id: Option<EventId>) {
         let peer = self.ctx.peer;
+        let principal = self.principal.as_ref();
         let call = Call {
             caller: &peer.caller,
             caller_id: peer.caller_id.as_ref().map(ringfence_spiffe::SpiffeId::as_str),
+            user: principal.map(|principal| (principal.user(), principal.domain())),
             source: matches!(peer.way, Way::Gateway).then(|| peer.source.ip()),
             callee,
             point: peer.point(),
@@ -318,7 +340,9 @@ pub(crate) async fn answer(
         ];
         front.put_own(200, &fields, String::new())
     } else {
-        front.put_own(deny.status, &[("content-type", PROBLEM_TYPE)], problem(deny.status, id))
+        let challenge = deny.challenge.as_deref().map(|challenge| ("www-authenticate", challenge));
+        let fields: Vec<_> = challenge.into_iter().chain([("content-type", PROBLEM_TYPE)]).collect();
+        front.put_own(deny.status, &fields, problem(deny.status, id))
     };
     ctx.live.arm(ctx.worker.now_ms() + 5_000);
     let flushed = match put {

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use ringfence_event::TraceContext;
 use ringfence_spiffe::Kind as IdKind;
 
+use crate::authenticate::Principal;
 use crate::h1::{DropList, Kind, RequestWriter, SPOOFABLE, classify};
 use crate::peer::{Peer, Way};
 use crate::table::{Edge, Via};
@@ -40,6 +41,16 @@ pub(crate) fn not_copied() -> &'static DropList {
     static LIST: std::sync::LazyLock<DropList> = std::sync::LazyLock::new(|| DropList::new(["traceparent"]));
     &LIST
 }
+
+/// The same for a request whose token was believed: it is ours alone, since whoever has it is taken for its user.
+pub(crate) fn not_copied_with_token() -> &'static DropList {
+    static LIST: std::sync::LazyLock<DropList> =
+        std::sync::LazyLock::new(|| DropList::new(["traceparent", "authorization"]));
+    &LIST
+}
+
+/// Who stands behind a request: set by the gateway, passed on by the callee's side.
+const PRINCIPAL: [&str; 2] = ["ringfence-user", "ringfence-scopes"];
 
 /// Names that an event lists at most.
 const MAX_TOLD: usize = 16;
@@ -96,8 +107,12 @@ impl Forwarding {
         view: HeadView<'_>,
         edge: &Edge,
         trace: &TraceContext,
+        principal: Option<&Principal>,
         writer: &mut RequestWriter<'_>,
     ) {
+        for (name, value) in principal.iter().flat_map(|principal| fields_of(principal)) {
+            writer.field(name, value.as_bytes());
+        }
         if self.from_gateway {
             self.fields(view, edge, |name, value| writer.field(name, value));
         } else {
@@ -124,7 +139,8 @@ impl Forwarding {
     fn fields(&self, view: HeadView<'_>, edge: &Edge, mut put: impl FnMut(&'static str, &[u8])) {
         let authority = view.authority();
         if self.from_gateway {
-            for name in ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"] {
+            let told = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"];
+            for name in told.into_iter().chain(PRINCIPAL) {
                 if let Some(value) = view.field(name) {
                     put(name, value);
                 }
@@ -156,15 +172,29 @@ impl Forwarding {
     }
 
     /// The same into the header map of an HTTP/2 request.
-    pub(crate) fn insert(&self, view: HeadView<'_>, edge: &Edge, trace: &TraceContext, map: &mut HeaderMap) {
+    pub(crate) fn insert(
+        &self,
+        view: HeadView<'_>,
+        edge: &Edge,
+        trace: &TraceContext,
+        principal: Option<&Principal>,
+        map: &mut HeaderMap,
+    ) {
         let mut put = |name: &'static str, value: &[u8]| {
             if let Ok(value) = HeaderValue::from_bytes(value) {
                 map.insert(HeaderName::from_static(name), value);
             }
         };
+        for (name, value) in principal.iter().flat_map(|principal| fields_of(principal)) {
+            put(name, value.as_bytes());
+        }
         self.fields(view, edge, &mut put);
         put("traceparent", &trace.encode());
     }
+}
+
+fn fields_of(principal: &Principal) -> impl Iterator<Item = (&'static str, String)> {
+    PRINCIPAL.into_iter().zip([principal.user_field(), principal.scopes_field()])
 }
 
 fn is_mesh(edge: &Edge) -> bool {

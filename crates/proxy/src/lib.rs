@@ -19,6 +19,7 @@ use crate::node::Node;
 use crate::protocol::{FromNode, ToNode};
 use crate::shared::Shared;
 
+mod authenticate;
 mod back;
 mod body;
 mod connect;
@@ -102,7 +103,8 @@ pub fn run(
     let writer =
         Writer::open(&events, "node", WriterOptions::default()).map_err(io("cannot open the event log"))?;
     let threads = start.threads.clamp(1, MAX_THREADS);
-    let shared = Arc::new(Shared::new(start.mesh, writer.emitter(), threads)?);
+    let (wanting, wanted) = mpsc::channel(COMMANDS);
+    let shared = Arc::new(Shared::new(start.mesh, writer.emitter(), threads, wanting)?);
     let mut workers = Vec::with_capacity(threads);
     let mut handles = Vec::with_capacity(threads);
     for number in 0..threads {
@@ -123,7 +125,7 @@ pub fn run(
         let (sender, receiver) = supervisor.into_async()?.split();
         let node = Node::new(key, disk, shared, writer, workers.clone(), sender)
             .map_err(io("cannot read the proxy's folder"))?;
-        node.serve(receiver).await.map_err(ProxyError::from)
+        node.serve(receiver, wanted).await.map_err(ProxyError::from)
     });
     for worker in &workers {
         let _ = worker.blocking_send(worker::Command::Stop);

@@ -16,9 +16,11 @@ use ringfence_snapshot::node::{FromProxy, Stats, ToProxy};
 use ringfence_snapshot::{SignedSnapshot, SnapshotError, VerifiedSnapshot};
 use ringfence_spiffe::{BundleSet, TrustBundle, TrustDomain};
 use ringfence_tls::GatewayCertificate;
+use ringfence_token::KeySet;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 
+use crate::authenticate::ProviderKeys;
 use crate::disk::Disk;
 use crate::identity::{Arrived, Renewer};
 use crate::protocol::{FromNode, ListenerKind, ToNode};
@@ -76,7 +78,12 @@ impl Node {
     }
 
     /// Serves until the supervisor says that it is over, or is gone.
-    pub(crate) async fn serve(self: &Rc<Self>, mut supervisor: Receiver<ToNode>) -> Result<(), ChannelError> {
+    pub(crate) async fn serve(
+        self: &Rc<Self>,
+        mut supervisor: Receiver<ToNode>,
+        wanted: mpsc::Receiver<Arc<str>>,
+    ) -> Result<(), ChannelError> {
+        spawn_local(self.clone().want_keys(wanted));
         self.last_good().await;
         spawn_local(self.clone().renew());
         spawn_local(self.clone().report());
@@ -211,6 +218,10 @@ impl Node {
                     self.certificate(request, outcome);
                     true
                 }
+                ToProxy::Keys(keys) => {
+                    self.believe(keys).await;
+                    true
+                }
                 ToProxy::Renew => {
                     self.renewer.borrow_mut().renew_all();
                     true
@@ -301,6 +312,32 @@ impl Node {
         self.choose_certificate();
         self.ask();
         Ok(())
+    }
+
+    /// Has every thread believe the keys of a provider. A set that cannot be read changes nothing.
+    async fn believe(&self, keys: ringfence_snapshot::node::ProviderKeys) {
+        let set = match KeySet::from_json(keys.jwks.as_bytes()) {
+            Ok(set) => Arc::new(set),
+            Err(e) => return self.entity("provider", &keys.provider, 3, false, &e.to_string()),
+        };
+        let keys = ProviderKeys {
+            provider: keys.provider.into(),
+            issuer: keys.issuer,
+            keys: set,
+            until: keys.until,
+        };
+        self.broadcast(|| Command::Keys(keys.clone())).await;
+        self.entity("provider", &keys.provider, 3, true, "keys in use");
+    }
+
+    /// Passes on which keys are missing.
+    async fn want_keys(self: Rc<Self>, mut wanted: mpsc::Receiver<Arc<str>>) {
+        while let Some(provider) = wanted.recv().await {
+            let sender = self.control.borrow().as_ref().map(|(sender, _)| sender.clone());
+            if let Some(sender) = sender {
+                let _ = sender.send(&FromProxy::WantKeys { provider: provider.to_string() }, &[]).await;
+            }
+        }
     }
 
     fn certificate(&self, request: u64, outcome: Result<ringfence_snapshot::node::Issued, String>) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ringfence_spiffe::SpiffeId;
 
+use crate::authenticate::RouteAccess;
 use crate::deny::Deny;
 use crate::table::{self, Dialled, EdgeRef, OUTSIDE, TableRef, Via};
 use crate::worker::Worker;
@@ -57,6 +58,15 @@ pub(crate) struct Authorized {
     pub(crate) edge: EdgeRef,
     /// The connection it goes on with: the edge itself, or the delivery behind it.
     pub(crate) next: EdgeRef,
+    /// Who may pass, if not everybody.
+    pub(crate) access: Option<Arc<RouteAccess>>,
+}
+
+impl Authorized {
+    /// Along an edge that is also the next connection.
+    pub(crate) fn direct(edge: EdgeRef) -> Self {
+        Self { next: edge.clone(), edge, access: None }
+    }
 }
 
 impl Peer {
@@ -120,7 +130,7 @@ impl Peer {
         match &self.way {
             Way::Gateway => Err(Deny::new(404, "route", "route.none", "no route")),
             Way::Outbound { address, port } => match table::dialled(table, &self.caller, *address, *port) {
-                Dialled::Edge(edge) => Ok(Authorized { next: edge.clone(), edge }),
+                Dialled::Edge(edge) => Ok(Authorized::direct(edge)),
                 Dialled::Undeclared { callee, position } => {
                     Err(undeclared(&self.caller, &callee.name, Some(position.to_string())))
                 }
@@ -144,7 +154,7 @@ impl Peer {
                     let reason = format!("{callee} is not a service of this node");
                     return Err(Deny::new(503, "route", "callee.elsewhere", reason));
                 };
-                Ok(Authorized { edge, next })
+                Ok(Authorized { edge, next, access: None })
             }
         }
     }
@@ -178,7 +188,7 @@ fn route(table: &TableRef, asked: Asked<'_>) -> Result<Authorized, Deny> {
     // A name with its root dot is the same name.
     let host = host.strip_suffix('.').unwrap_or(host);
     match table::route(table, host, asked.path) {
-        Some(edge) => Ok(Authorized { next: edge.clone(), edge }),
+        Some((edge, access)) => Ok(Authorized { access, ..Authorized::direct(edge) }),
         None => Err(Deny::new(404, "route", "route.none", format!("no route leads to {host}{}", asked.path))),
     }
 }

@@ -84,7 +84,7 @@ async fn gateway(worker: &Rc<Worker>, live: &Live, stream: TcpStream, source: So
     let io = Io::Server(Box::new(stream));
     match by_name {
         Some(edge) if alpn.is_none() => {
-            tcp::serve_edge(worker, live, peer, io, peer::Authorized { next: edge.clone(), edge }).await
+            tcp::serve_edge(worker, live, peer, io, peer::Authorized::direct(edge)).await
         }
         _ => http(worker, live, peer, io, Some(alpn.unwrap_or(Alpn::Http1))).await,
     }
@@ -273,6 +273,7 @@ pub(crate) fn tell_refused(worker: &Worker, peer: &Peer, deny: &Deny) -> EventId
     let call = Call {
         caller: &peer.caller,
         caller_id: peer.caller_id.as_ref().map(SpiffeId::as_str),
+        user: None,
         source: Some(peer.source.ip()),
         callee: &peer.callee_name(worker),
         point: peer.point(),

@@ -8,7 +8,7 @@ use ringfence_spiffe::BundleSet;
 use ringfence_tls::{
     Alpn, GatewayCertificates, GatewayError, HandshakeMetrics, Mesh, ServerConfig, gateway_server_config,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::shims::Shims;
 use crate::stats::Shard;
@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) gateway_config: Arc<ServerConfig>,
     pub(crate) gateway_metrics: HandshakeMetrics,
     pub(crate) shims: Shims,
+    /// Where threads ask for keys of a provider.
+    wanted: mpsc::Sender<Arc<str>>,
     /// Tells that an identity arrived.
     pub(crate) identities: Notify,
     interner: Mutex<Interner>,
@@ -38,6 +40,7 @@ impl Shared {
         mesh_address: SocketAddr,
         events: Emitter,
         threads: usize,
+        wanted: mpsc::Sender<Arc<str>>,
     ) -> Result<Self, GatewayError> {
         let mesh = Mesh::new(BundleSet::default());
         let certificates = GatewayCertificates::default();
@@ -49,12 +52,19 @@ impl Shared {
             certificates,
             gateway_metrics: HandshakeMetrics::default(),
             shims: Shims::default(),
+            wanted,
             identities: Notify::new(),
             interner: Mutex::default(),
             shards: Mutex::default(),
             events,
             threads,
         })
+    }
+
+    /// A token names a key of this provider that is not there.
+    pub(crate) fn want_keys(&self, provider: &Arc<str>) {
+        // Full is as good as asked: the same few providers are in it.
+        let _ = self.wanted.try_send(provider.clone());
     }
 
     /// The numbers of edges; taken for a moment by tables, statistics and denied calls.

@@ -9,11 +9,12 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringfence_model::{Allow, ExternalTls, HostPort, Limits, Protocol};
+use ringfence_model::{Allow, ExternalTls, HostPort, Limits, Protocol, Provider};
 pub(crate) use ringfence_snapshot::Place;
 use ringfence_snapshot::{Target, VerifiedSnapshot};
 use ringfence_spiffe::{SpiffeId, TrustDomain};
 
+use crate::authenticate::{RouteAccess, TableProvider};
 use crate::h1;
 use crate::shims::{Shim, Shims};
 
@@ -61,6 +62,7 @@ pub(crate) struct Table {
     by_address: HashMap<u16, usize>,
     callers: HashMap<Arc<str>, Caller>,
     gateway: GatewayTable,
+    providers: Vec<TableProvider>,
     declared: Vec<bool>,
 }
 
@@ -153,6 +155,7 @@ struct GatewayTable {
 struct RouteEntry {
     route: ringfence_model::Route,
     edge: EdgeAt,
+    access: Option<Arc<RouteAccess>>,
 }
 
 /// What a caller reaches at an address and port.
@@ -287,7 +290,7 @@ impl Table {
                 let rules = Rules::Routes(service.routes.clone());
                 let edge = all.add(&outside, &names[at], service.protocol, rules, via(at, &gateway_id)?);
                 inbound[at].insert(outside.clone(), edge);
-                gateway.add(service, edge);
+                gateway.add(service, edge, &snapshot.providers);
             }
         }
         gateway.sort();
@@ -332,6 +335,7 @@ impl Table {
             by_address,
             callers,
             gateway,
+            providers: snapshot.providers.iter().map(TableProvider::new).collect(),
             declared,
             snapshot,
         })
@@ -348,9 +352,15 @@ impl Table {
     }
 
     /// The edge that a request through the gateway takes. `host` is lower case and without port.
-    fn route(&self, host: &str, path: &str) -> Option<EdgeAt> {
-        let of = |routes: &[RouteEntry]| routes.iter().find(|r| r.route.covers(path)).map(|r| r.edge);
-        self.gateway.hosts.get(host).and_then(|routes| of(routes)).or_else(|| of(&self.gateway.any))
+    fn route(&self, host: &str, path: &str) -> Option<&RouteEntry> {
+        let of = |routes: &'_ [RouteEntry]| routes.iter().position(|r| r.route.covers(path));
+        let named = self.gateway.hosts.get(host).and_then(|routes| Some(&routes[of(routes)?]));
+        named.or_else(|| Some(&self.gateway.any[of(&self.gateway.any)?]))
+    }
+
+    /// Whose tokens are believed.
+    pub(crate) fn providers(&self) -> &[TableProvider] {
+        &self.providers
     }
 
     /// Where a service is declared.
@@ -359,9 +369,9 @@ impl Table {
     }
 }
 
-/// The edge that a request through the gateway takes. `host` is lower case and without port.
-pub(crate) fn route(table: &TableRef, host: &str, path: &str) -> Option<EdgeRef> {
-    table.route(host, path).map(|at| EdgeRef::new(table, at))
+/// The edge that a request through the gateway takes, and who may take it. `host` is lower case and without port.
+pub(crate) fn route(table: &TableRef, host: &str, path: &str) -> Option<(EdgeRef, Option<Arc<RouteAccess>>)> {
+    table.route(host, path).map(|entry| (EdgeRef::new(table, entry.edge), entry.access.clone()))
 }
 
 /// The TCP service that a client of the gateway names by SNI.
@@ -470,9 +480,10 @@ impl Edge {
 }
 
 impl GatewayTable {
-    fn add(&mut self, service: &ringfence_snapshot::Service, edge: EdgeAt) {
+    fn add(&mut self, service: &ringfence_snapshot::Service, edge: EdgeAt, providers: &[Provider]) {
         for route in &service.routes {
-            let entry = RouteEntry { route: route.clone(), edge };
+            let access = RouteAccess::of(route, providers);
+            let entry = RouteEntry { route: route.clone(), edge, access };
             match (&route.host, service.protocol) {
                 (Some(host), Protocol::Tcp) => drop(self.tcp.insert(host.clone(), edge)),
                 (None, Protocol::Tcp) => {}

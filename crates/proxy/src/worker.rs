@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::authenticate::{ProviderKeys, Tokens};
 use crate::live::{Registry, TICK};
 use crate::pipeline;
 use crate::pool::Pool;
@@ -26,6 +27,8 @@ use crate::table::{Table, TableRef};
 pub(crate) enum Command {
     /// Enforce this table from now on.
     Table(Arc<Table>, oneshot::Sender<()>),
+    /// Believe these keys from now on.
+    Keys(ProviderKeys),
     /// Accept here, and of this kind nowhere else.
     Listen(ListenerKind, Vec<std::net::TcpListener>, oneshot::Sender<()>),
     /// Accept no more here.
@@ -43,6 +46,7 @@ pub(crate) struct Worker {
     pub(crate) pool: Pool,
     pub(crate) counters: Counters,
     pub(crate) events: Emitter,
+    pub(crate) tokens: Tokens,
     table: RefCell<Option<TableRef>>,
     stale: Cell<bool>,
     draining: Cell<bool>,
@@ -63,6 +67,7 @@ impl Worker {
             pool: Pool::default(),
             counters,
             events: shared.events.clone(),
+            tokens: Tokens::new(),
             table: RefCell::new(None),
             stale: Cell::new(true),
             draining: Cell::new(false),
@@ -176,6 +181,7 @@ async fn serve(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
                 worker.set_table(table);
                 let _ = done.send(());
             }
+            Some(Command::Keys(keys)) => worker.tokens.set_keys(keys),
             Some(Command::Listen(kind, sockets, done)) => {
                 let opened: std::io::Result<Vec<TcpListener>> = sockets
                     .into_iter()

@@ -76,6 +76,7 @@ pub fn compile(fence: &Fence, addresses: &mut Addresses, header: Header) -> Resu
         expires_at: header.expires_at,
         lease: header.lease,
         gateway: fence.gateway.clone(),
+        providers: fence.providers.clone(),
         services,
         limits: fence.limits.clone(),
         bundle: header.bundle,

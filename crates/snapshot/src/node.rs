@@ -17,8 +17,23 @@ pub enum ToProxy {
         /// The certificate, or why there is none.
         outcome: Result<Issued, String>,
     },
+    /// Believe these keys of a provider from now on, in place of those before.
+    Keys(ProviderKeys),
     /// Renew every certificate now (an issuing CA was rotated or an identity revoked).
     Renew,
+}
+
+/// The keys by which tokens of a provider are verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderKeys {
+    /// Its name in the fence.
+    pub provider: String,
+    /// Whose keys they are.
+    pub issuer: String,
+    /// A JSON Web Key Set (RFC 7517).
+    pub jwks: String,
+    /// Unix time in seconds from which they are not believed any more.
+    pub until: u64,
 }
 
 /// A certificate chain, leaf first, without the root.
@@ -63,6 +78,11 @@ pub enum FromProxy {
         revision: u64,
         /// Why.
         reason: String,
+    },
+    /// A token names a key that this provider's set does not have: it may have been rotated.
+    WantKeys {
+        /// Name of the provider.
+        provider: String,
     },
     /// Once a second, for `top` and metrics.
     Stats(Stats),

@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use ringfence_keys::{Algorithm, VerifyingKey};
+use ringfence_model::Credential;
 use serde::{Deserialize, Serialize};
 
 use crate::{Der, Snapshot};
@@ -153,6 +154,12 @@ fn consistent(snapshot: &Snapshot) -> Result<(), SnapshotError> {
     }
     if services.iter().flat_map(|s| &s.calls).any(|call| snapshot.service(&call.service).is_none()) {
         return Err(SnapshotError::Inconsistent("an edge leads to a service that does not exist"));
+    }
+    // Who is accepted and unknown would be nobody, but what is demanded of nobody might be forgotten.
+    let accepted = services.iter().flat_map(|s| &s.routes).flat_map(|route| &route.access.accept);
+    let known = |Credential::Token(name): &Credential| snapshot.providers.iter().any(|p| p.name == *name);
+    if !accepted.map(|accepted| &accepted.credential).all(known) {
+        return Err(SnapshotError::Inconsistent("a route accepts tokens of a provider that does not exist"));
     }
     Ok(())
 }

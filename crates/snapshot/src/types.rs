@@ -1,6 +1,6 @@
 //! The content of a snapshot.
 
-use ringfence_model::{Call, ExternalTls, Gateway, HostPort, Limits, Position, Protocol, Route};
+use ringfence_model::{Call, ExternalTls, Gateway, HostPort, Limits, Position, Protocol, Provider, Route};
 use serde::{Deserialize, Serialize};
 
 use crate::Der;
@@ -25,6 +25,8 @@ pub struct Snapshot {
     pub lease: u64,
     /// The way in from outside.
     pub gateway: Option<Gateway>,
+    /// Whose tokens are believed.
+    pub providers: Vec<Provider>,
     /// All services, in order of name.
     pub services: Vec<Service>,
     /// Bounds.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Decoder, spec};
+use crate::access::Provider;
 use crate::diagnostic::Diagnostics;
 use crate::fence::{Gateway, GatewayTls, Limits, Service};
 use crate::position::Position;
@@ -23,6 +24,7 @@ pub(crate) struct Fragment {
     pub(crate) consent: Option<Position>,
     pub(crate) gateway: Option<Gateway>,
     pub(crate) limits: Option<(Limits, Position)>,
+    pub(crate) providers: Vec<Provider>,
     pub(crate) services: Vec<Service>,
     /// Services with errors of their own: what they seem to lack may be what could not be read.
     pub(crate) broken: HashSet<String>,
@@ -39,6 +41,7 @@ pub(crate) fn decode(file: &Arc<str>, node: &Node, out: &mut Diagnostics) -> Fra
         consent: None,
         gateway: None,
         limits: None,
+        providers: Vec::new(),
         services: Vec::new(),
         broken: HashSet::new(),
     };
@@ -63,6 +66,11 @@ pub(crate) fn decode(file: &Arc<str>, node: &Node, out: &mut Diagnostics) -> Fra
     // In order of declaration, whichever of the two maps stands first.
     for entry in fields.entries {
         match entry.key.as_str() {
+            "providers" => {
+                for provider in decoder.named(&entry.value, "provider") {
+                    fragment.providers.extend(decoder.provider(provider));
+                }
+            }
             "services" => {
                 for service in decoder.named(&entry.value, "service") {
                     let before = decoder.out.count();

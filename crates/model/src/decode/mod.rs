@@ -1,5 +1,6 @@
 //! From nodes to types: each reader takes a node, reports what is wrong with it, and goes on.
 
+mod access;
 mod fragment;
 mod limits;
 mod service;

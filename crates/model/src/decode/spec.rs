@@ -15,7 +15,17 @@ const fn object(name: &'static str, keys: &'static [&'static str]) -> Object {
 
 pub(crate) static FENCE: Object = Object {
     name: "fence",
-    keys: &["fence", "trust_domain", "owner", "consent", "gateway", "services", "external", "limits"],
+    keys: &[
+        "fence",
+        "trust_domain",
+        "owner",
+        "consent",
+        "gateway",
+        "providers",
+        "services",
+        "external",
+        "limits",
+    ],
     foreign: &[
         ("name", "the name of the whole stands under `fence`"),
         ("version", "a fence has no version: leave it out"),
@@ -60,7 +70,12 @@ pub(crate) static EXTERNAL: Object = Object {
 pub(crate) static EXTERNAL_TLS: Object = object("external_tls", &["spiffe"]);
 pub(crate) static FILE: Object = object("file", &["path", "write"]);
 pub(crate) static READY: Object = object("ready", &["http"]);
-pub(crate) static ROUTE: Object = object("route", &["host", "path"]);
+pub(crate) static ROUTE: Object = object("route", &["host", "path", "accept", "require"]);
+pub(crate) static ACCEPT: Object = object("accept", &["token"]);
+pub(crate) static REQUIRE: Object = object("require", &["scopes", "acr", "groups"]);
+pub(crate) static PROVIDER: Object =
+    object("provider", &["issuer", "audiences", "algorithms", "claims", "ca", "allow_private"]);
+pub(crate) static CLAIMS: Object = object("claims", &["user", "groups"]);
 pub(crate) static CALL: Object = object("call", &["service", "allow"]);
 pub(crate) static ALLOW: Object = object("allow", &["methods", "paths"]);
 pub(crate) static EGRESS: Object = object("egress", &["host", "port", "tls", "allow_private"]);
@@ -81,7 +96,7 @@ pub(crate) static LIMITS: Object = object(
 
 /// All of them.
 #[cfg(test)]
-pub(crate) static OBJECTS: [&Object; 13] = [
+pub(crate) static OBJECTS: [&Object; 17] = [
     &FENCE,
     &GATEWAY,
     &GATEWAY_TLS,
@@ -91,6 +106,10 @@ pub(crate) static OBJECTS: [&Object; 13] = [
     &FILE,
     &READY,
     &ROUTE,
+    &ACCEPT,
+    &REQUIRE,
+    &PROVIDER,
+    &CLAIMS,
     &CALL,
     &ALLOW,
     &EGRESS,

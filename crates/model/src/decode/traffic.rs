@@ -42,7 +42,12 @@ impl Decoder<'_> {
                 None => Some("/".to_owned()),
             };
             let Some(path) = path else { continue };
-            routes.push(Route { host, path, position: self.at(item.mark) });
+            let access = self.access(fields);
+            if let (false, Protocol::Tcp) = (access.is_open(), protocol) {
+                let message = "tcp carries no credentials that could be looked at";
+                self.error("conflict", item.mark, message, Some("leave `accept` out".to_owned()));
+            }
+            routes.push(Route { host, path, access, position: self.at(item.mark) });
         }
         routes
     }
@@ -99,7 +104,7 @@ impl Decoder<'_> {
     }
 
     /// A list in which nothing would mean everything to the reader of the types, so it may not be empty.
-    fn nonempty<'n>(&mut self, node: &'n Node, of: &str, example: &str) -> &'n [Node] {
+    pub(super) fn nonempty<'n>(&mut self, node: &'n Node, of: &str, example: &str) -> &'n [Node] {
         let items = self.list(node, of, example);
         if items.is_empty() && matches!(node.value, Value::List(_)) {
             let help = Some("leave the key out for any".to_owned());

@@ -13,4 +13,5 @@ mod mesh;
 mod net;
 mod rig;
 mod state;
+mod tokens;
 mod walls;

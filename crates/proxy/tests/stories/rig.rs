@@ -20,7 +20,7 @@ use ringfence_keys::{Algorithm, SigningKey, VerifyingKey, possession};
 use ringfence_model::Fence;
 use ringfence_proxy::protocol::shim::{FromShim, ToShim};
 use ringfence_proxy::protocol::{FromNode, ListenerKind, Start, ToNode};
-use ringfence_snapshot::node::{FromProxy, Issued, Stats, Subject, ToProxy};
+use ringfence_snapshot::node::{FromProxy, Issued, ProviderKeys, Stats, Subject, ToProxy};
 use ringfence_snapshot::{Addresses, Bundle, Header, SignedSnapshot, compile};
 use ringfence_tls::pki_types::CertificateDer;
 
@@ -95,6 +95,8 @@ pub struct Control {
     pub answers: Mutex<Vec<(u64, Option<String>)>>,
     pub stats: Mutex<Option<Stats>>,
     pub issued: AtomicU64,
+    /// Providers whose keys were asked for.
+    pub wanted: Mutex<Vec<String>>,
 }
 
 /// A running node.
@@ -151,6 +153,7 @@ impl Rig {
             answers: Mutex::default(),
             stats: Mutex::default(),
             issued: AtomicU64::new(0),
+            wanted: Mutex::default(),
         });
         Self::with_control(dir, control)
     }
@@ -232,6 +235,11 @@ impl Rig {
 
     pub fn renew(&self) {
         self.to_proxy.lock().unwrap().send(&ToProxy::Renew, &[]).unwrap();
+    }
+
+    /// Tells the node the keys of a provider, as control does.
+    pub fn believe(&self, keys: ProviderKeys) {
+        self.to_proxy.lock().unwrap().send(&ToProxy::Keys(keys), &[]).unwrap();
     }
 
     pub fn send(&self, snapshot: &SignedSnapshot) {
@@ -377,6 +385,7 @@ impl Control {
             }
             FromProxy::Stats(stats) => *self.stats.lock().unwrap() = Some(stats),
             FromProxy::Hello { .. } => {}
+            FromProxy::WantKeys { provider } => self.wanted.lock().unwrap().push(provider),
             FromProxy::Sign { request, subject, spki, proof } => {
                 let (names, proved) = match subject {
                     Subject::Svid(id) => (vec![id.clone()], id),
