@@ -20,6 +20,7 @@ use crate::paths::Paths;
 use crate::policy::Policies;
 use crate::request::{self, Request};
 use crate::schema::Schema;
+use crate::text;
 
 /// What an engine is made of besides the fence.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +36,8 @@ pub struct Sources {
 pub struct Engine {
     pub(crate) generation: u64,
     pub(crate) schema: Schema,
-    pub(crate) policies: Policies,
+    pub(crate) policies: Arc<Policies>,
+    files: Vec<SourceFile>,
     /// Everything known.
     pub(crate) all: Entities,
     /// What every request can see: the fence's own entities, those that policies name, and what these point to.
@@ -72,6 +74,9 @@ pub(crate) struct Asked {
     pub(crate) candidates: Vec<u32>,
 }
 
+/// Characters of a message about data.
+const MAX_TOLD: usize = 400;
+
 static GENERATIONS: AtomicU64 = AtomicU64::new(1);
 
 impl Engine {
@@ -80,20 +85,50 @@ impl Engine {
     /// # Errors
     /// Policies that cannot be read or do not fit the schema; entity data that cannot be read.
     pub fn new(fence: &Fence, sources: &Sources) -> Result<Self, Diagnostics> {
-        let data_name =
-            sources.entities.as_ref().map_or_else(|| Arc::from("entities"), |(name, _)| Arc::clone(name));
+        Self::build(fence, sources.policies.clone(), sources.entities.as_ref(), None)
+    }
+
+    /// The same policies with other entity data. They are checked again only when the data has other attributes or types.
+    ///
+    /// # Errors
+    /// Data that cannot be read, or to which the policies do not fit: keep the engine that there is.
+    pub fn with_entities(
+        &self,
+        fence: &Fence,
+        entities: Option<&(Arc<str>, Arc<[u8]>)>,
+    ) -> Result<Self, Diagnostics> {
+        Self::build(fence, self.files.clone(), entities, Some(self))
+    }
+
+    fn build(
+        fence: &Fence,
+        files: Vec<SourceFile>,
+        entities: Option<&(Arc<str>, Arc<[u8]>)>,
+        before: Option<&Self>,
+    ) -> Result<Self, Diagnostics> {
+        let data_name = entities.map_or_else(|| Arc::from("entities"), |(name, _)| Arc::clone(name));
         let refuse = |message: String| {
             let mut out = Diagnostics::default();
+            let message = text::short(&message, MAX_TOLD);
             out.push(Diagnostic::error("entities", Position::whole(Arc::clone(&data_name)), message));
             out
         };
-        let data = match &sources.entities {
+        let data = match entities {
             Some((name, bytes)) => Data::parse(name, bytes)?,
             None => Data::default(),
         };
         let schema = Schema::new(fence, &data).map_err(refuse)?;
         let all = entities::build(&schema, data).map_err(refuse)?;
-        let (policies, warnings) = Policies::parse(&sources.policies, &schema)?;
+        let same = before.filter(|before| {
+            before.schema.text == schema.text && before.schema.providers == schema.providers
+        });
+        let (policies, warnings) = match same {
+            Some(before) => (Arc::clone(&before.policies), before.warnings.clone()),
+            None => {
+                let (policies, warnings) = Policies::parse(&files, &schema)?;
+                (Arc::new(policies), warnings)
+            }
+        };
         let mut roots: Vec<EntityUID> = policies.named.clone();
         roots.extend(all.iter().map(|entity| entity.uid()).filter(|uid| is_of_fence(uid)).cloned());
         let near = entities::add(Entities::new(), entities::reachable(&all, &Entities::new(), roots));
@@ -122,7 +157,7 @@ impl Engine {
         let actions = actions.map(|name| (name, place(names::uid(ACTION, name)))).collect();
         let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
         let (ways, near) = (ways(fence), Arc::new(near));
-        Ok(Self { generation, near, schema, policies, all, services, actions, ways, warnings })
+        Ok(Self { generation, near, schema, policies, files, all, services, actions, ways, warnings })
     }
 
     /// What is valid and probably not meant.

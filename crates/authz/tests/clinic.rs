@@ -190,6 +190,30 @@ fn an_actor_of_another_engine_gets_the_decision_of_this_one() {
 }
 
 #[test]
+fn new_data_makes_a_new_engine_and_data_that_does_not_fit_makes_none() {
+    let fence = Fence::parse(vec![("ringfence.yaml", FENCE)]).unwrap();
+    let old = clinic();
+    let dora = Principal::user("staff", "dora");
+    let may = |engine: &Engine, id: &str| {
+        ask(engine, &dora, "POST", "patients", &format!("/patients/{id}/notes/1")).allowed
+    };
+    let with =
+        |data: &str| old.with_entities(&fence, Some(&("entities.json".into(), data.as_bytes().into())));
+    let new = with(&ENTITIES.replace("\"7\"", "\"8\"")).unwrap();
+    assert!(may(&old, "7") && !may(&old, "8") && !may(&new, "7") && may(&new, "8"));
+    assert!(
+        std::ptr::eq(&**old.policies().next().unwrap(), &**new.policies().next().unwrap()),
+        "not read again"
+    );
+    // Nobody treats anybody: the schema has no `treats`, and the policy that asks for it does not fit.
+    assert!(with("[]").unwrap_err().to_string().contains("treats"));
+    assert!(with("[").is_err());
+    let more = r#"{ "uid": { "type": "Ward", "id": "w" }, "attrs": { "beds": 3 } },"#;
+    let more = with(&ENTITIES.replacen('[', &format!("[{more}"), 1)).unwrap();
+    assert!(may(&more, "7") && more.schema().contains("\"beds\": Long"), "{}", more.schema());
+}
+
+#[test]
 fn what_is_wrong_with_policies_is_shown_where_it_stands() {
     let picture = |policies: &str| build(policies).expect_err(policies).to_string();
     for (policy, message, place, help) in [
