@@ -1,4 +1,5 @@
 //! The index against Cedar's own authorizer, which asks every policy: decision, reasons and errors are the same.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may stop")]
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
 //! Whatever stands in policies, data, tables and requests: an answer or an error, never a panic, and no order to a terminal.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may stop")]
 
 use std::sync::LazyLock;
 use std::time::SystemTime;
