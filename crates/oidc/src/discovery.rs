@@ -83,8 +83,10 @@ impl Metadata {
     /// # Errors
     /// [`DiscoveryError`].
     pub fn parse(document: &[u8], issuer: &str, allow_private: bool) -> Result<Self, DiscoveryError> {
+        // Members that are not looked at are skipped unread; what is no text is refused all the same.
+        let text = std::str::from_utf8(document).map_err(|e| DiscoveryError::Malformed(e.to_string()))?;
         let document: Document =
-            serde_json::from_slice(document).map_err(|e| DiscoveryError::Malformed(e.to_string()))?;
+            serde_json::from_str(text).map_err(|e| DiscoveryError::Malformed(e.to_string()))?;
         if document.issuer != issuer {
             let said = document.issuer.chars().take(120).filter(|c| !c.is_control()).collect();
             return Err(DiscoveryError::Issuer { said, declared: issuer.to_owned() });
@@ -165,6 +167,9 @@ mod tests {
         }
         let twice = format!(r#"{{"issuer":"{ISSUER}","jwks_uri":"https://a/","jwks_uri":"https://b/"}}"#);
         assert!(Metadata::parse(twice.as_bytes(), ISSUER, false).is_err());
+        let start = format!(r#"{{"issuer":"{ISSUER}","jwks_uri":"https://a/","x":""#);
+        let no_text = [start.as_bytes(), b"\xff\"}"].concat();
+        assert!(Metadata::parse(&no_text, ISSUER, false).is_err());
     }
 
     #[test]
