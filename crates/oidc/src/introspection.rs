@@ -249,6 +249,9 @@ mod tests {
         };
         let good = signed(kind, claims("x", Value::Null));
         assert_eq!(whose.open(good.as_bytes(), NOW).unwrap(), br#"{"active":true}"#);
+        let at = good.len() - 20;
+        let other = if &good[at..=at] == "A" { "B" } else { "A" };
+        let altered = format!("{}{other}{}", &good[..at], &good[at + 1..]);
         for bad in [
             signed("JWT", claims("x", Value::Null)),
             signed("at+jwt", claims("x", Value::Null)),
@@ -257,7 +260,7 @@ mod tests {
             signed(kind, claims("iat", json!(NOW - 3600))),
             signed(kind, claims("iat", Value::Null)),
             signed(kind, claims("token_introspection", json!("x"))),
-            format!("{}A", &good[..good.len() - 1]),
+            altered,
             String::new(),
         ] {
             assert!(whose.open(bad.as_bytes(), NOW).is_err(), "{bad}");
