@@ -1,4 +1,4 @@
-//! The hidden roles that `up` starts: keeper, control and node. Each takes its channel from standard input, confines
+//! The hidden roles that `up` starts: keeper, control, node and federation. Each takes its channel from standard input, confines
 //! itself, and works until the channel ends.
 
 use std::ffi::OsStr;
@@ -29,6 +29,7 @@ pub(crate) fn dispatch(first: Option<&OsStr>) -> Option<ExitCode> {
         "keeper" => ("keeper", keeper),
         "control" => ("control", control),
         "node" => ("node", node),
+        "federation" => ("federation", federation),
         _ => return None,
     };
     Some(match harden().map_err(|e| e.to_string()).and_then(|()| role()) {
@@ -74,6 +75,17 @@ fn node() -> Result<(), String> {
     ringfence_proxy::run(channel, confine).map_err(|e| e.to_string())
 }
 
+/// TCP and UDP to OpenID providers, no files but programs and public roots. It holds no keys of ours.
+fn federation() -> Result<(), String> {
+    prepare_runtime()?;
+    let channel = ringfence_channel::stdin_channel().map_err(|e| e.to_string())?;
+    let confine = |_: &Path| {
+        let read = existing(PROGRAMS.iter().chain(&NAMES));
+        enforce(Confinement { read, sockets: Sockets::Inet, ..Confinement::default() })
+    };
+    ringfence_oidc::run(channel, confine).map_err(|e| e.to_string())
+}
+
 /// The runtime library makes one socket pair per process for signals, at its first start. Confined, it could not.
 fn prepare_runtime() -> Result<(), String> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map(drop).map_err(|e| e.to_string())
@@ -100,7 +112,7 @@ fn enforce(confinement: Confinement) -> io::Result<()> {
     Ok(())
 }
 
-/// What all three want before they hold anything worth having: nobody of the same user reads their memory, and they do not
+/// What all want before they hold anything worth having: nobody of the same user reads their memory, and they do not
 /// outlive the supervisor.
 fn harden() -> io::Result<()> {
     ringfence_channel::sys::set_undumpable()?;

@@ -110,7 +110,9 @@ mod tests {
             Channel::<FromControl, ToControl>::new(UnixStream::pair().unwrap().0).unwrap().split();
         let state = State::open(&folder.join("state.db")).await.unwrap();
         let (news, proxies) = (mpsc::channel(1).0, mpsc::channel(1).0);
-        let mut core = Core::new(state, supervisor, writer.emitter(), Options::default(), news, proxies);
+        let federation = crate::federation::Federation::new(mpsc::channel(1).0);
+        let mut core =
+            Core::new(state, supervisor, writer.emitter(), Options::default(), news, proxies, federation);
         let keeper = keeper(offline.clone());
         core.supervisor(ToControl::Keeper, vec![keeper.into()]).await.unwrap();
         (core, writer)

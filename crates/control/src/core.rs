@@ -14,6 +14,7 @@ use ringfence_keeper::Client;
 use ringfence_keeper::protocol::{Stage, Step, X509Request};
 use ringfence_keys::{Algorithm, SigningKey, possession};
 use ringfence_model::Fence;
+use ringfence_oidc::protocol::FromFederation;
 use ringfence_snapshot::node::{FromProxy, Issued, Subject, ToProxy};
 use ringfence_snapshot::{Addresses, Bundle, Der, Header, SignedSnapshot, Snapshot, compile};
 use serde_json::{Value, json};
@@ -23,7 +24,8 @@ use crate::ControlError;
 use crate::api::{Answer, Ask, Mint, Question, Rotate, RotateWhat};
 use crate::attest::Asking;
 use crate::calendar::Calendar;
-use crate::nodes::{NodeNews, Nodes, may_hold, nonsense};
+use crate::federation::{Federation, keys_for};
+use crate::nodes::{NodeNews, Nodes, cut, may_hold, nonsense};
 use crate::state::State;
 use crate::supervisor::{Applied, Command, FromControl, Report, ToControl};
 
@@ -45,6 +47,7 @@ pub(crate) struct Core {
     ca: Option<Authority>,
     news: mpsc::Sender<WorkloadEvent>,
     nodes: Nodes,
+    federation: Federation,
     supervisor: Sender<FromControl>,
     pub(crate) asking: Asking,
     emitter: Emitter,
@@ -74,11 +77,13 @@ impl Core {
         lives: Options,
         news: mpsc::Sender<WorkloadEvent>,
         proxies: mpsc::Sender<NodeNews>,
+        federation: Federation,
     ) -> Self {
         Self {
             ca: None,
             news,
             nodes: Nodes::new(proxies),
+            federation,
             emitter,
             lives,
             fence: None,
@@ -112,6 +117,10 @@ impl Core {
             (ToControl::Proxy { node, introduction }, Some(fd)) => {
                 self.nodes.connect(&node, introduction, fd.into())?;
             }
+            (ToControl::Federation, Some(fd)) => {
+                self.federation.connect(fd.into(), self.fence.as_ref()).await?;
+            }
+            (ToControl::Authorities(authorities), _) => self.federation.set_authorities(authorities),
             (ToControl::Workload { service, netns }, Some(fd)) => self.workload(service, netns, fd),
             (ToControl::WorkloadGone { service }, _) => {
                 self.workloads.remove(&service);
@@ -127,7 +136,13 @@ impl Core {
             (ToControl::Report(report), _) => self.report = report,
             (ToControl::Attested { .. }, _) => {}
             (ToControl::Start { .. }, _) => return Err(ControlError::Protocol("started twice")),
-            (ToControl::Keeper | ToControl::Proxy { .. } | ToControl::Workload { .. }, None) => {
+            (
+                ToControl::Keeper
+                | ToControl::Proxy { .. }
+                | ToControl::Federation
+                | ToControl::Workload { .. },
+                None,
+            ) => {
                 return Err(ControlError::Protocol("a descriptor is missing"));
             }
         }
@@ -170,6 +185,8 @@ impl Core {
             Err(diagnostics) => Err(diagnostics.to_string()),
             Ok(fence) => match self.put_in_force(&fence).await {
                 Ok(applied) => {
+                    self.nodes.keep_keys(|provider| fence.provider(provider).is_some());
+                    self.federation.follow(&fence).await;
                     self.fence = Some(fence);
                     Ok(applied)
                 }
@@ -228,10 +245,40 @@ impl Core {
             Ok(message) => message,
             Err(end) => return self.lost(&node, introduction, end).await,
         };
-        if let Some(FromProxy::Sign { request, subject, spki, proof }) = self.nodes.note(&node, message) {
-            self.sign(&node, request, subject, spki, proof);
+        match self.nodes.note(&node, message) {
+            Some(FromProxy::Sign { request, subject, spki, proof }) => {
+                self.sign(&node, request, subject, spki, proof);
+            }
+            Some(FromProxy::WantKeys { provider }) => {
+                let declared = self.fence.as_ref().is_some_and(|f| f.provider(&provider).is_some());
+                if declared {
+                    self.federation.want_keys(provider).await;
+                }
+            }
+            _ => {}
         }
         Ok(())
+    }
+
+    /// Something is known of a provider.
+    pub(crate) fn federated(&mut self, found: FromFederation) {
+        match found {
+            FromFederation::Keys { provider, jwks, until, .. } => {
+                let keys = self.fence.as_ref().and_then(|fence| keys_for(fence, &provider, jwks, until));
+                if let Some(keys) = keys {
+                    self.nodes.publish_keys(keys);
+                    self.entity("provider", &provider, 3, true, "its keys are believed");
+                }
+            }
+            FromFederation::Trouble { provider, reason } => {
+                let message = cut(reason.as_deref().unwrap_or("it answers again as it should"));
+                self.entity("provider", &cut(&provider), 3, reason.is_none(), &message);
+            }
+            FromFederation::Notice { provider, text } => {
+                self.entity("provider", &cut(&provider), 2, true, &cut(&text));
+            }
+            FromFederation::Ready | FromFederation::Metadata { .. } | FromFederation::Answer { .. } => {}
+        }
     }
 
     /// A proxy's channel ended: the supervisor, which can start processes and introduce them, mends it.
@@ -525,4 +572,5 @@ pub(crate) struct Inboxes {
     pub(crate) proxies: mpsc::Receiver<NodeNews>,
     pub(crate) questions: mpsc::Receiver<Question>,
     pub(crate) workloads: mpsc::Receiver<WorkloadEvent>,
+    pub(crate) federation: mpsc::Receiver<FromFederation>,
 }

@@ -9,6 +9,7 @@ mod api;
 mod attest;
 mod calendar;
 mod core;
+mod federation;
 mod nodes;
 mod state;
 pub mod supervisor;
@@ -29,6 +30,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::calendar::MAINTAIN;
 use crate::core::{Core, Inboxes, REFRESH};
+use crate::federation::Federation;
 use crate::state::State;
 use crate::supervisor::{FromControl, ToControl};
 
@@ -99,9 +101,11 @@ async fn work(
     let (asking, questions) = mpsc::channel(64);
     let (happening, workloads) = mpsc::channel(256);
     tokio::spawn(api::serve(listener, asking));
-    let mut core = Core::new(state, supervisor.clone(), writer.emitter(), lives, happening, news);
+    let (found, federation) = mpsc::channel(64);
+    let federated = Federation::new(found);
+    let mut core = Core::new(state, supervisor.clone(), writer.emitter(), lives, happening, news, federated);
     supervisor.send(&FromControl::Ready, &[]).await?;
-    let mut inboxes = Inboxes { proxies, questions, workloads };
+    let mut inboxes = Inboxes { proxies, questions, workloads, federation };
     let mut refresh = interval(REFRESH);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
     refresh.reset_after(REFRESH);
@@ -119,6 +123,7 @@ async fn work(
             Some(news) = inboxes.proxies.recv() => core.proxy(news).await?,
             Some(question) = inboxes.questions.recv() => core.question(question).await,
             Some(event) = inboxes.workloads.recv() => core.workload_event(&event),
+            Some(found) = inboxes.federation.recv() => core.federated(found),
             _ = refresh.tick() => core.refresh().await,
             _ = maintain.tick() => core.maintain().await,
         }

@@ -1,13 +1,13 @@
 //! The proxies: each gets every snapshot, and certificates only for the identities of its own services.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use ringfence_channel::{Channel, ChannelError, Sender};
 use ringfence_keeper::gateway_id;
 use ringfence_model::ExternalTls;
-use ringfence_snapshot::node::{FromProxy, Stats, Subject, ToProxy};
+use ringfence_snapshot::node::{FromProxy, ProviderKeys, Stats, Subject, ToProxy};
 use ringfence_snapshot::{Der, SignedSnapshot, Snapshot, Target};
 use ringfence_spiffe::{SpiffeId, TrustDomain};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -44,6 +44,8 @@ struct Newest {
     /// How many snapshots and calls to renew there have been.
     snapshots: u64,
     renewals: u64,
+    /// By provider, with a number that changes with them.
+    keys: BTreeMap<String, (u64, Arc<ToProxy>)>,
 }
 
 #[derive(Debug)]
@@ -107,19 +109,18 @@ impl Nodes {
         self.nodes.remove(name);
     }
 
-    /// Notes what needs no answer; a request for a certificate is handed back.
+    /// Notes what needs no answer; a request for a certificate or for keys is handed back.
     pub(crate) fn note(&mut self, name: &str, message: FromProxy) -> Option<FromProxy> {
         let node = self.nodes.get_mut(name)?;
         match message {
             FromProxy::Hello { version, .. } => node.version = cut(version),
             FromProxy::Ack { revision } => (node.acknowledged, node.refused) = (revision, None),
-            FromProxy::WantKeys { .. } => {}
             FromProxy::Nack { reason, .. } => node.refused = Some(cut(reason)),
             FromProxy::Stats(mut stats) => {
                 stats.edges.truncate(MAX_EDGES);
                 node.stats = stats;
             }
-            sign @ FromProxy::Sign { .. } => return Some(sign),
+            asked @ (FromProxy::Sign { .. } | FromProxy::WantKeys { .. }) => return Some(asked),
         }
         None
     }
@@ -152,6 +153,22 @@ impl Nodes {
         self.newest.send_modify(|newest| {
             newest.snapshot = Some(Arc::new(ToProxy::Snapshot(snapshot.clone())));
             newest.snapshots += 1;
+        });
+    }
+
+    /// Sends the keys of a provider to every proxy, those to come included.
+    pub(crate) fn publish_keys(&self, keys: ProviderKeys) {
+        self.newest.send_modify(|newest| {
+            let number = newest.keys.values().map(|(number, _)| number + 1).max().unwrap_or(1);
+            newest.keys.insert(keys.provider.clone(), (number, Arc::new(ToProxy::Keys(keys))));
+        });
+    }
+
+    /// Forgets the keys of providers that are not there any more.
+    pub(crate) fn keep_keys(&self, keep: impl Fn(&str) -> bool) {
+        self.newest.send_if_modified(|newest| {
+            newest.keys.retain(|provider, _| keep(provider));
+            false
         });
     }
 
@@ -194,12 +211,20 @@ pub(crate) fn nonsense(end: ChannelError) -> Option<String> {
 async fn tell(sender: Sender<ToProxy>, mut newest: watch::Receiver<Newest>) {
     // One that was just introduced asks for its certificates anyway.
     let (mut snapshots, mut renewals) = (0, newest.borrow().renewals);
+    let mut told: BTreeMap<String, u64> = BTreeMap::new();
     loop {
         let now = newest.borrow_and_update().clone();
         if let Some(snapshot) = now.snapshot.filter(|_| now.snapshots > snapshots)
             && sender.send(&*snapshot, &[]).await.is_err()
         {
             return;
+        }
+        for (provider, (number, keys)) in &now.keys {
+            if told.insert(provider.clone(), *number) != Some(*number)
+                && sender.send(&**keys, &[]).await.is_err()
+            {
+                return;
+            }
         }
         if now.renewals > renewals && sender.send(&ToProxy::Renew, &[]).await.is_err() {
             return;
@@ -212,7 +237,8 @@ async fn tell(sender: Sender<ToProxy>, mut newest: watch::Receiver<Newest>) {
 }
 
 /// A node parses what comes from outside: what it says is bounded.
-fn cut(mut text: String) -> String {
+pub(crate) fn cut(text: impl Into<String>) -> String {
+    let mut text = text.into();
     let end = (0..=MAX_TEXT.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     text.truncate(end);
     text
@@ -283,7 +309,7 @@ mod tests {
             taken.push(match next.await.unwrap().unwrap().0 {
                 ToProxy::Snapshot(signed) => signed.bytes.split_once(' ').unwrap().0.parse().unwrap(),
                 ToProxy::Renew => 0,
-                ToProxy::Signed { .. } => panic!("nothing was asked"),
+                ToProxy::Signed { .. } | ToProxy::Keys(_) => panic!("nothing was asked"),
             });
         }
         taken

@@ -24,6 +24,11 @@ pub enum ToControl {
         /// Number of the introduction, for [`FromControl::NodeLost`].
         introduction: u64,
     },
+    /// With one descriptor: a channel to the process that speaks with OpenID providers, `ringfence_oidc::protocol`. Comes again
+    /// when it was restarted.
+    Federation,
+    /// Private authorities of providers: name and PEM. Comes before the fence that names them.
+    Authorities(Vec<(String, String)>),
     /// With one descriptor: the listening socket of a service's Workload API.
     Workload {
         /// The service.

@@ -1,4 +1,5 @@
-//! What outlives the process: the last good snapshot, and the highest revision ever enforced.
+//! What outlives the process: the last good snapshot, the highest revision ever enforced, and the keys of providers, which may not
+//! answer when a node starts.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -6,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use ringfence_snapshot::SignedSnapshot;
+use ringfence_snapshot::node::ProviderKeys;
 
 /// Largest file that is read back.
 const MAX_BYTES: u64 = 32 * 1024 * 1024;
@@ -46,6 +48,19 @@ impl Disk {
         self.write("snapshot.json", &serde_json::to_vec(snapshot)?)
     }
 
+    /// The keys of providers that were kept; whether they are still believed is theirs to say.
+    pub(crate) fn keys(&self) -> io::Result<Vec<ProviderKeys>> {
+        match self.read("keys.json")? {
+            Some(text) => serde_json::from_str(&text).map_err(io::Error::other),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Keeps the keys of all providers.
+    pub(crate) fn keep_keys<'k>(&self, keys: impl Iterator<Item = &'k ProviderKeys>) -> io::Result<()> {
+        self.write("keys.json", &serde_json::to_vec(&keys.collect::<Vec<_>>())?)
+    }
+
     fn read(&self, name: &str) -> io::Result<Option<String>> {
         let path = self.folder.join(name);
         match fs::metadata(&path) {
@@ -80,6 +95,10 @@ mod tests {
         let snapshot = SignedSnapshot { bytes: "{}".into(), signature: vec![1, 2].into() };
         disk.keep(&snapshot, (1, 7)).unwrap();
         assert_eq!((disk.seen().unwrap(), disk.snapshot().unwrap()), ((1, 7), Some(snapshot)));
+        assert_eq!(disk.keys().unwrap(), []);
+        let keys = ProviderKeys { provider: "a".into(), issuer: "b".into(), jwks: "{}".into(), until: 7 };
+        disk.keep_keys([&keys].into_iter()).unwrap();
+        assert_eq!(disk.keys().unwrap(), [keys]);
         fs::write(dir.path().join("proxy/seen.json"), "[1").unwrap();
         assert!(disk.seen().is_err());
     }

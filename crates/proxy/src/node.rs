@@ -1,6 +1,7 @@
 //! The control thread of the node: told by the supervisor what to serve, by control what to enforce.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -12,7 +13,7 @@ use ringfence_channel::{Channel, ChannelError, Receiver, Sender};
 use ringfence_event::{Emitter, Entity, Event, Kind, Lifecycle, LifecycleActivity, Severity, Writer};
 use ringfence_keys::VerifyingKey;
 use ringfence_model::GatewayTls;
-use ringfence_snapshot::node::{FromProxy, Stats, ToProxy};
+use ringfence_snapshot::node::{FromProxy, ProviderKeys as Told, Stats, ToProxy};
 use ringfence_snapshot::{SignedSnapshot, SnapshotError, VerifiedSnapshot};
 use ringfence_spiffe::{BundleSet, TrustBundle, TrustDomain};
 use ringfence_tls::GatewayCertificate;
@@ -49,6 +50,8 @@ pub(crate) struct Node {
     table: RefCell<Option<Arc<Table>>>,
     serving: RefCell<Option<GatewayCertificate>>,
     files: RefCell<Option<GatewayCertificate>>,
+    /// Of each provider, as control told them last.
+    keys: RefCell<BTreeMap<String, Told>>,
 }
 
 impl Node {
@@ -74,6 +77,7 @@ impl Node {
             table: RefCell::default(),
             serving: RefCell::default(),
             files: RefCell::default(),
+            keys: RefCell::default(),
         }))
     }
 
@@ -85,6 +89,7 @@ impl Node {
     ) -> Result<(), ChannelError> {
         spawn_local(self.clone().want_keys(wanted));
         self.last_good().await;
+        self.last_keys().await;
         spawn_local(self.clone().renew());
         spawn_local(self.clone().report());
         self.supervisor.send(&FromNode::Ready, &[]).await?;
@@ -315,19 +320,54 @@ impl Node {
     }
 
     /// Has every thread believe the keys of a provider. A set that cannot be read changes nothing.
-    async fn believe(&self, keys: ringfence_snapshot::node::ProviderKeys) {
-        let set = match KeySet::from_json(keys.jwks.as_bytes()) {
+    async fn believe(&self, told: Told) {
+        if !self.use_keys(&told).await {
+            return;
+        }
+        let mut all = self.keys.borrow_mut();
+        // Providers that are declared no more are forgotten when another is told.
+        let declared = self.table.borrow().as_ref().map(|table| table.snapshot.clone());
+        all.retain(|name, _| declared.iter().flat_map(|s| &s.providers).any(|p| p.name == *name));
+        all.insert(told.provider.clone(), told);
+        if let Err(e) = self.disk.keep_keys(all.values()) {
+            let message = format!("the keys of providers could not be kept: {e}");
+            self.tell("proxy", LifecycleActivity::Update, &message, Severity::Medium);
+        }
+    }
+
+    /// Believes what the disk remembers, as long as it may be: a provider need not answer for a node to start.
+    async fn last_keys(&self) {
+        match self.disk.keys() {
+            Ok(kept) => {
+                for told in kept {
+                    if self.use_keys(&told).await {
+                        self.keys.borrow_mut().insert(told.provider.clone(), told);
+                    }
+                }
+            }
+            Err(e) => {
+                self.entity("provider", "-", 2, false, &format!("the keys that were kept are not used: {e}"));
+            }
+        }
+    }
+
+    async fn use_keys(&self, told: &Told) -> bool {
+        let set = match KeySet::from_json(told.jwks.as_bytes()) {
             Ok(set) => Arc::new(set),
-            Err(e) => return self.entity("provider", &keys.provider, 3, false, &e.to_string()),
+            Err(e) => {
+                self.entity("provider", &told.provider, 3, false, &e.to_string());
+                return false;
+            }
         };
         let keys = ProviderKeys {
-            provider: keys.provider.into(),
-            issuer: keys.issuer,
+            provider: told.provider.as_str().into(),
+            issuer: told.issuer.clone(),
             keys: set,
-            until: keys.until,
+            until: told.until,
         };
         self.broadcast(|| Command::Keys(keys.clone())).await;
-        self.entity("provider", &keys.provider, 3, true, "keys in use");
+        self.entity("provider", &told.provider, 3, true, "keys in use");
+        true
     }
 
     /// Passes on which keys are missing.

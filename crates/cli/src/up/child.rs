@@ -15,6 +15,7 @@ pub(crate) enum Role {
     Keeper,
     Control,
     Node,
+    Federation,
 }
 
 /// One life of one of our processes.
@@ -38,7 +39,7 @@ pub(crate) struct Process {
 }
 
 impl Role {
-    pub(crate) const ALL: [Self; 3] = [Self::Keeper, Self::Control, Self::Node];
+    pub(crate) const ALL: [Self; 4] = [Self::Keeper, Self::Control, Self::Node, Self::Federation];
 
     /// Name as shown, and as the hidden subcommand.
     pub(crate) fn name(self) -> &'static str {
@@ -46,6 +47,7 @@ impl Role {
             Self::Keeper => "keeper",
             Self::Control => "control",
             Self::Node => "node",
+            Self::Federation => "federation",
         }
     }
 }

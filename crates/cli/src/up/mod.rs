@@ -335,6 +335,12 @@ impl Supervisor {
     /// Offers a changed fence to control; it decides.
     async fn offer(&mut self, texts: Texts) {
         self.texts.clone_from(&texts);
+        // One that is refused is refused by control, which says why.
+        if let Ok(fence) = Fence::parse(texts.clone())
+            && let Err(e) = self.peers.federate(&fence).await
+        {
+            self.say(&e.to_string());
+        }
         self.peers.tell_control(&ToControl::Fence { files: texts }).await;
     }
 

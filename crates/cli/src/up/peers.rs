@@ -40,7 +40,7 @@ pub(crate) struct Peers {
     fence: String,
     trust_domain: String,
     news: mpsc::Sender<News>,
-    processes: [Process; 3],
+    processes: [Process; 4],
     keeper: Option<Sender<FromSupervisor>>,
     control: Option<Sender<ToControl>>,
     node: Option<Sender<ToNode>>,
@@ -52,6 +52,10 @@ pub(crate) struct Peers {
     mesh: (SocketAddr, Vec<OwnedFd>),
     gateway: HashMap<SocketAddr, Vec<OwnedFd>>,
     certificate: Option<(String, String)>,
+    /// Whether there is any provider to speak with.
+    federated: bool,
+    /// Private authorities of providers: name and PEM.
+    authorities: Vec<(String, String)>,
 }
 
 impl Peers {
@@ -85,9 +89,12 @@ impl Peers {
             mesh: (address, sockets),
             gateway: HashMap::new(),
             certificate: None,
+            federated: false,
+            authorities: Vec::new(),
         };
         // The port is taken before anything starts, so that a busy one is known at once.
         peers.bind_gateway(fence)?;
+        peers.read_authorities(fence)?;
         Ok(peers)
     }
 
@@ -95,7 +102,12 @@ impl Peers {
     pub(crate) async fn start_due(&mut self, texts: &Texts) -> Result<(), UpError> {
         // Nothing but the keeper touches the data directory before the master key has opened it.
         let opened = self.snapshot_key.is_some();
-        let may_start = |role: Role| opened || role == Role::Keeper;
+        let federate = opened && self.federated && self.control.is_some();
+        let may_start = |role: Role| match role {
+            Role::Keeper => true,
+            Role::Control | Role::Node => opened,
+            Role::Federation => federate,
+        };
         let due: Vec<Role> =
             Role::ALL.into_iter().filter(|r| may_start(*r) && self.process(*r).due()).collect();
         for role in due {
@@ -125,12 +137,19 @@ impl Peers {
                     self.control = Some(sender);
                     self.pair_keeper_control().await?;
                     self.pair_control_node().await?;
+                    self.tell_control(&ToControl::Authorities(self.authorities.clone())).await;
                     self.tell_control(&ToControl::Fence { files: texts.clone() }).await;
                 }
                 Role::Node => {
                     self.node = Some(listen(socket, news, |said, _| News::Node(said))?);
                     self.node_is_ready = false;
                     self.start_node().await;
+                }
+                // It speaks with control alone, whose end is also its own.
+                Role::Federation => {
+                    if let Some(control) = &self.control {
+                        tell(control, &ToControl::Federation, &[socket.as_fd()]).await;
+                    }
                 }
             }
         }
@@ -181,6 +200,24 @@ impl Peers {
             ToNode::Listener { kind: ListenerKind::Gateway }
         };
         tell(node, &message, &fds).await;
+        Ok(())
+    }
+
+    /// Follows the providers of a fence, before control hears of it: their private authorities are files.
+    pub(crate) async fn federate(&mut self, fence: &Fence) -> Result<(), UpError> {
+        self.read_authorities(fence)?;
+        self.tell_control(&ToControl::Authorities(self.authorities.clone())).await;
+        Ok(())
+    }
+
+    fn read_authorities(&mut self, fence: &Fence) -> Result<(), UpError> {
+        self.federated = !fence.providers.is_empty();
+        let files = fence.providers.iter().filter_map(|p| Some((&p.name, p.ca.as_ref()?)));
+        let read = files.map(|(name, file)| match std::fs::read_to_string(self.folder.join(file)) {
+            Ok(pem) => Ok((name.clone(), pem)),
+            Err(source) => Err(UpError::Io { what: "cannot read the authority of a provider", source }),
+        });
+        self.authorities = read.collect::<Result<_, _>>()?;
         Ok(())
     }
 
@@ -275,16 +312,18 @@ impl Peers {
 
     /// Waits until one of them ends.
     pub(crate) async fn ended(&mut self) -> (Role, ExitStatus) {
-        let [keeper, control, node] = &mut self.processes;
+        let [keeper, control, node, federation] = &mut self.processes;
         let (role, status) = tokio::select! {
             status = keeper.ended() => (Role::Keeper, status),
             status = control.ended() => (Role::Control, status),
             status = node.ended() => (Role::Node, status),
+            status = federation.ended() => (Role::Federation, status),
         };
         match role {
             Role::Keeper => self.keeper = None,
             Role::Control => self.control = None,
             Role::Node => (self.node, self.node_is_ready) = (None, false),
+            Role::Federation => {}
         }
         (role, status)
     }
@@ -293,13 +332,15 @@ impl Peers {
     pub(crate) async fn stop(&mut self) {
         self.tell_node(&ToNode::Shutdown).await;
         (self.node, self.control, self.keeper) = (None, None, None);
-        for role in [Role::Node, Role::Control, Role::Keeper] {
+        for role in [Role::Node, Role::Control, Role::Federation, Role::Keeper] {
             self.process(role).stop(Duration::from_secs(3)).await;
         }
     }
 
     pub(crate) fn report(&self) -> Vec<ProcessReport> {
-        self.processes.iter().map(Process::report).collect()
+        let shown = |role: Role| role != Role::Federation || self.federated;
+        let all = Role::ALL.into_iter().zip(&self.processes);
+        all.filter(|(role, _)| shown(*role)).map(|(_, process)| process.report()).collect()
     }
 
     /// Where the mesh listener is.
@@ -309,7 +350,8 @@ impl Peers {
 
     /// Whether requests can be answered.
     pub(crate) fn serving(&self) -> bool {
-        self.node_is_ready && self.processes.iter().all(Process::running)
+        let needed = [Role::Keeper, Role::Control, Role::Node];
+        self.node_is_ready && needed.iter().all(|role| self.processes[*role as usize].running())
     }
 
     async fn start_node(&mut self) {

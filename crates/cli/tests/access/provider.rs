@@ -1,0 +1,106 @@
+//! The npm package `oidc-provider` as a provider of the fence.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use serde_json::{Value, json};
+
+use crate::running::text;
+
+pub(crate) struct Provider {
+    pub(crate) issuer: String,
+    /// Its private authority.
+    pub(crate) ca: PathBuf,
+    folder: tempfile::TempDir,
+    child: Child,
+}
+
+impl Provider {
+    pub(crate) fn start() -> Self {
+        let modules = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("node/node_modules");
+        assert!(
+            modules.join("oidc-provider").exists(),
+            "{} lacks the npm package oidc-provider: run the tests by `cargo xtask test`, which installs it",
+            modules.display()
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let (root, certificate, key) = certificate();
+        let ca = folder.path().join("ca.pem");
+        std::fs::write(&ca, root).unwrap();
+        let client = |id: &str, scope: &str| {
+            json!({
+                "client_id": id, "client_secret": "secret", "grant_types": ["client_credentials"],
+                "redirect_uris": [], "response_types": [], "scope": scope, "id_token_signed_response_alg": "ES256",
+            })
+        };
+        let clients = [client("nightly", "read write"), client("reader", "read")];
+        let setup = json!({ "tls": { "cert": certificate, "key": key }, "clients": clients });
+        let file = folder.path().join("setup.json");
+        std::fs::write(&file, setup.to_string()).unwrap();
+        let mut child = Command::new("node")
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/access/provider.mjs"))
+            .args([&modules, &file])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
+            .spawn()
+            .expect("node can be started");
+        let mut issuer = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut issuer).unwrap();
+        let provider = Self { issuer: issuer.trim().to_owned(), ca, folder, child };
+        assert!(provider.issuer.starts_with("https://"), "the provider failed: {}", provider.log());
+        provider
+    }
+
+    /// An access token of a client, by its credentials (RFC 6749, section 4.4).
+    pub(crate) fn token(&self, client: &str, scope: &str) -> String {
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--max-time", "10", "--cacert"])
+            .arg(&self.ca)
+            .args(["--user", &format!("{client}:secret"), "--data"])
+            .arg(format!("grant_type=client_credentials&scope={scope}"))
+            .arg(format!("{}/token", self.issuer))
+            .output()
+            .unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|e| panic!("{e}: {}{}", text(&output.stdout), text(&output.stderr)));
+        answer["access_token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the provider said:\n{}", self.log());
+        }
+    }
+}
+
+/// A CA and a certificate for `localhost`, with its key; PEM.
+fn certificate() -> (String, String, String) {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let root = ca.self_signed(&ca_key).unwrap().pem();
+    let issuer = Issuer::new(ca, ca_key);
+    let key = KeyPair::generate().unwrap();
+    let mut leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    leaf.distinguished_name = DistinguishedName::new();
+    leaf.is_ca = IsCa::ExplicitNoCa;
+    leaf.use_authority_key_identifier_extension = true;
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let leaf = leaf.signed_by(&key, &issuer).unwrap().pem();
+    (root, leaf, key.serialize_pem())
+}
