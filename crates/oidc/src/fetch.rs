@@ -17,7 +17,9 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use ringfence_tls::pki_types::ServerName;
-use ringfence_tls::{Alpn, ClientConfig, EgressRoots, Reach, TlsConnector, egress_client_config, reach};
+use ringfence_tls::{
+    Alpn, ClientConfig, EgressRoots, Reach, Refusal, TlsConnector, egress_client_config, reach,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
@@ -156,7 +158,9 @@ impl Fetcher {
             let name =
                 ServerName::try_from(endpoint.host().to_owned()).map_err(|e| refused(e.to_string()))?;
             let stream = TlsConnector::from(config).connect(name, stream).await;
-            return Ok(Box::new(stream.map_err(|e| refused(e.to_string()))?));
+            // What is wrong with a certificate lies within what the handshake says.
+            let why = |e: io::Error| Refusal::find(&e).map_or_else(|| e.to_string(), ToString::to_string);
+            return Ok(Box::new(stream.map_err(|e| refused(why(e)))?));
         }
         Err(last)
     }
