@@ -31,6 +31,18 @@ pub struct Sources {
     pub entities: Option<(Arc<str>, Arc<[u8]>)>,
 }
 
+impl Sources {
+    /// From names and texts.
+    pub fn of_texts<'t>(
+        policies: impl IntoIterator<Item = (&'t str, &'t str)>,
+        entities: Option<(&'t str, &'t str)>,
+    ) -> Self {
+        let file = |(name, text): (&str, &str)| SourceFile { name: name.into(), owner: None, text: text.into() };
+        let entities = entities.map(|(name, text)| (name.into(), text.as_bytes().into()));
+        Self { policies: policies.into_iter().map(file).collect(), entities }
+    }
+}
+
 /// Decides. Immutable: share it by reference, swap it for a newer one.
 #[derive(Debug)]
 pub struct Engine {

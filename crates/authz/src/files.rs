@@ -5,12 +5,31 @@ use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use ringfence_model::{Diagnostic, Diagnostics, Position, SourceFile};
+use ringfence_model::{Diagnostic, Diagnostics, Fence, Position, SourceFile};
+
+use crate::data::MAX_DATA_BYTES;
+use crate::engine::Sources;
 
 /// Bytes of one policy file.
 pub const MAX_FILE_BYTES: usize = 4 << 20;
 /// Policy files of one fence.
 pub const MAX_FILES: usize = 256;
+
+/// Reads what a fence says beside itself: none when it has no policies.
+///
+/// # Errors
+/// As of [`load_policies`], and entity data that cannot be read.
+pub fn load_sources(fence: &Fence) -> Result<Option<Sources>, Diagnostics> {
+    let Some(declared) = &fence.policies else { return Ok(None) };
+    let policies = load_policies(&fence.folder, &declared.files)?;
+    let Some(name) = &fence.entities else { return Ok(Some(Sources { policies, entities: None })) };
+    let data = read(&fence.folder.join(name), MAX_DATA_BYTES).map_err(|message| {
+        let mut out = Diagnostics::default();
+        out.push(Diagnostic::error("unreadable", Position::whole(name.as_str().into()), message));
+        out
+    })?;
+    Ok(Some(Sources { policies, entities: Some((name.as_str().into(), data.into_bytes().into())) }))
+}
 
 /// Reads the policy files that the patterns name, below the fence's folder. A pattern is a path, or a path whose last
 /// part is `*.cedar`.
@@ -43,7 +62,7 @@ pub fn load_policies(folder: &Path, patterns: &[impl AsRef<str>]) -> Result<Vec<
     let mut files = Vec::with_capacity(paths.len());
     for path in paths {
         let name: Arc<str> = path.display().to_string().into();
-        match read(&folder.join(&path)) {
+        match read(&folder.join(&path), MAX_FILE_BYTES) {
             Ok(text) => files.push(SourceFile { name, owner: None, text: text.into() }),
             Err(message) => out.push(Diagnostic::error("unreadable", Position::whole(name), message)),
         }
@@ -81,13 +100,13 @@ fn expand(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
     Ok(found)
 }
 
-fn read(path: &Path) -> Result<String, String> {
+fn read(path: &Path, most: usize) -> Result<String, String> {
     let mut bytes = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes))
+        .and_then(|file| file.take(most as u64 + 1).read_to_end(&mut bytes))
         .map_err(|error| format!("cannot read it: {error}"))?;
-    if bytes.len() > MAX_FILE_BYTES {
-        return Err(format!("a policy file has at most {} MiB", MAX_FILE_BYTES >> 20));
+    if bytes.len() > most {
+        return Err(format!("it has at most {} MiB", most >> 20));
     }
     String::from_utf8(bytes).map_err(|_| "it is not UTF-8".into())
 }

@@ -16,7 +16,7 @@ use ringfence_keys::{Algorithm, SigningKey, possession};
 use ringfence_model::Fence;
 use ringfence_oidc::protocol::FromFederation;
 use ringfence_snapshot::node::{FromProxy, Issued, Subject, ToProxy};
-use ringfence_snapshot::{Addresses, Bundle, Der, Header, SignedSnapshot, Snapshot, compile};
+use ringfence_snapshot::{Addresses, Bundle, Der, Header, Policies, SignedSnapshot, Snapshot, compile};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
@@ -25,6 +25,8 @@ use crate::api::{Answer, Ask, Mint, Question, Rotate, RotateWhat};
 use crate::attest::Asking;
 use crate::calendar::Calendar;
 use crate::federation::{Federation, keys_for};
+use crate::keys::{AskKeys, Done, Keys, Refusal};
+use crate::policies::judged;
 use crate::nodes::{NodeNews, Nodes, cut, may_hold, nonsense};
 use crate::state::State;
 use crate::supervisor::{Applied, Command, FromControl, Report, ToControl};
@@ -47,20 +49,25 @@ pub(crate) struct Core {
     ca: Option<Authority>,
     news: mpsc::Sender<WorkloadEvent>,
     nodes: Nodes,
+    keys: Keys,
     federation: Federation,
     supervisor: Sender<FromControl>,
     pub(crate) asking: Asking,
     emitter: Emitter,
     lives: Options,
     fence: Option<Fence>,
+    policies: Option<Policies>,
     current: Option<(Snapshot, SignedSnapshot)>,
     report: Report,
     pub(crate) calendar: Calendar,
     workloads: HashMap<String, Serving>,
-    offered: Vec<(String, String)>,
+    offered: Option<Offer>,
     /// Workload API sockets that came before the keeper.
     waiting: Vec<(String, u64, OwnedFd)>,
 }
+
+/// A fence as it was read: its files, and its policies or why there are none.
+type Offer = (Vec<(String, String)>, Result<Option<Policies>, String>);
 
 /// The CA and the Workload API on top of it.
 struct Authority {
@@ -83,15 +90,17 @@ impl Core {
             ca: None,
             news,
             nodes: Nodes::new(proxies),
+            keys: Keys::new(state.store().clone()),
             federation,
             emitter,
             lives,
             fence: None,
+            policies: None,
             current: None,
             report: Report::default(),
             calendar: Calendar::default(),
             workloads: HashMap::new(),
-            offered: Vec::new(),
+            offered: None,
             waiting: Vec::new(),
             asking: Asking::new(supervisor.clone()),
             supervisor,
@@ -116,6 +125,9 @@ impl Core {
             }
             (ToControl::Proxy { node, introduction }, Some(fd)) => {
                 self.nodes.connect(&node, introduction, fd.into())?;
+                if let Some(sender) = self.nodes.sender(&node) {
+                    self.nodes.along(&node, self.keys.tell(sender));
+                }
             }
             (ToControl::Federation, Some(fd)) => {
                 self.federation.connect(fd.into(), self.fence.as_ref()).await?;
@@ -125,12 +137,12 @@ impl Core {
             (ToControl::WorkloadGone { service }, _) => {
                 self.workloads.remove(&service);
             }
-            (ToControl::Fence { files }, _) => {
+            (ToControl::Fence { files, policies }, _) => {
                 if self.ca.is_some() {
-                    self.fence(files).await?;
+                    self.fence((files, policies)).await?;
                 } else {
                     // The keeper comes in a moment.
-                    self.offered = files;
+                    self.offered = Some((files, policies));
                 }
             }
             (ToControl::Report(report), _) => self.report = report,
@@ -172,22 +184,23 @@ impl Core {
         for (service, netns, fd) in std::mem::take(&mut self.waiting) {
             self.workload(service, netns, fd);
         }
-        if !self.offered.is_empty() {
-            let files = std::mem::take(&mut self.offered);
-            self.fence(files).await?;
+        if let Some(offer) = self.offered.take() {
+            self.fence(offer).await?;
         }
         Ok(())
     }
 
     /// Takes a fence if it is valid; otherwise the one before stays.
-    async fn fence(&mut self, files: Vec<(String, String)>) -> Result<(), ControlError> {
-        let outcome = match Fence::parse(files) {
-            Err(diagnostics) => Err(diagnostics.to_string()),
-            Ok(fence) => match self.put_in_force(&fence).await {
+    async fn fence(&mut self, (files, policies): Offer) -> Result<(), ControlError> {
+        let parsed = Fence::parse(files).map_err(|diagnostics| diagnostics.to_string());
+        let judged = parsed.and_then(|fence| judged(&fence, policies).map(|policies| (fence, policies)));
+        let outcome = match judged {
+            Err(reason) => Err(reason),
+            Ok((fence, policies)) => match self.put_in_force(&fence, policies.as_ref()).await {
                 Ok(applied) => {
                     self.nodes.keep_keys(|provider| fence.provider(provider).is_some());
                     self.federation.follow(&fence).await;
-                    self.fence = Some(fence);
+                    (self.fence, self.policies) = (Some(fence), policies);
                     Ok(applied)
                 }
                 Err(e) => Err(e.to_string()),
@@ -201,7 +214,11 @@ impl Core {
     }
 
     /// Compiles, has it signed, stores it, and only then publishes it.
-    async fn put_in_force(&mut self, fence: &Fence) -> Result<Applied, ControlError> {
+    async fn put_in_force(
+        &mut self,
+        fence: &Fence,
+        policies: Option<&Policies>,
+    ) -> Result<Applied, ControlError> {
         let ca = self.ca()?;
         let bundle = Bundle::clone(&ca.bundle().borrow());
         let now = now();
@@ -210,7 +227,8 @@ impl Core {
         let (epoch, revision) = self.state.next_revision(floor).await?;
         let header =
             Header { epoch, revision, issued_at: now, expires_at: now + SNAPSHOT_LIFE, lease: LEASE, bundle };
-        let snapshot = compile(fence, &mut addresses, header)?;
+        let mut snapshot = compile(fence, &mut addresses, header)?;
+        snapshot.policies = policies.cloned();
         let bytes = serde_json::to_string(&snapshot).map_err(ControlError::Encode)?;
         let signed = ca.sign_snapshot(bytes).await?;
         self.state.store_snapshot(&addresses, &signed, (epoch, revision)).await?;
@@ -226,11 +244,12 @@ impl Core {
     /// The same fence in a new revision: the lease, the bundle or the keeper is new.
     pub(crate) async fn refresh(&mut self) {
         let Some(fence) = self.fence.take() else { return };
-        if let Err(e) = self.put_in_force(&fence).await {
+        let policies = self.policies.take();
+        if let Err(e) = self.put_in_force(&fence, policies.as_ref()).await {
             // The one in force lasts for another while; the next tick tries again.
             self.entity("snapshot", "refresh", 3, false, &e.to_string());
         }
-        self.fence = Some(fence);
+        (self.fence, self.policies) = (Some(fence), policies);
     }
 
     /// A message of a proxy.
@@ -249,6 +268,7 @@ impl Core {
             Some(FromProxy::Sign { request, subject, spki, proof }) => {
                 self.sign(&node, request, subject, spki, proof);
             }
+            Some(FromProxy::Used(used)) => self.keys.used(used),
             Some(FromProxy::WantKeys { provider }) => {
                 let declared = self.fence.as_ref().is_some_and(|f| f.provider(&provider).is_some());
                 if declared {
@@ -393,10 +413,20 @@ impl Core {
                 }
                 self.command(Command::Restart { service }).await
             }
+            Ask::Keys(ask) => self.keys(ask).await,
             Ask::Down => self.command(Command::Down).await,
             // Taken out before.
             Ask::Mint(_) => Err((StatusCode::INTERNAL_SERVER_ERROR, "not here".into())),
         }
+    }
+
+    /// Makes, shows and changes API keys; the event names the key's public part.
+    async fn keys(&self, ask: AskKeys) -> Answer {
+        let (value, done) = self.keys.answer(ask, now()).await.map_err(|Refusal(status, why)| (status, why))?;
+        if let Some(Done { prefix, activity, message }) = done {
+            self.entity("api_key", &prefix, activity, true, &message);
+        }
+        Ok(value)
     }
 
     async fn command(&self, command: Command) -> Answer {

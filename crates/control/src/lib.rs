@@ -10,13 +10,16 @@ mod attest;
 mod calendar;
 mod core;
 mod federation;
+mod keys;
 mod nodes;
+mod policies;
 mod state;
 pub mod supervisor;
 
 pub use crate::core::pem;
 pub use api::{Mint, Rotate, RotateWhat};
 pub use attest::look;
+pub use keys::{CreateKey, RotateKey};
 
 use std::io;
 use std::os::unix::net::UnixStream;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ringfence_snapshot::Policies;
 use serde::{Deserialize, Serialize};
 
 /// From the supervisor to control.
@@ -45,6 +46,8 @@ pub enum ToControl {
     Fence {
         /// Name and text of each file.
         files: Vec<(String, String)>,
+        /// Its policies and their data, or why they cannot be read.
+        policies: Result<Option<Policies>, String>,
     },
     /// To [`FromControl::Attest`]; a caller's pidfd and, if it could be opened, its program come with it.
     Attested {

@@ -71,6 +71,17 @@ pub enum Verdict<'a> {
     },
 }
 
+/// A user or client that showed a credential.
+#[derive(Clone, Copy, Debug)]
+pub struct User<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Name of the provider that vouches for it, or the kind of its credential.
+    pub domain: &'a str,
+    /// What names the credential without being one, such as the public part of an API key.
+    pub credential: Option<&'a str>,
+}
+
 /// A request on one hop.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
@@ -78,8 +89,8 @@ pub struct Call<'a> {
     pub caller: &'a str,
     /// The caller's verified SPIFFE ID, where it has one.
     pub caller_id: Option<&'a str>,
-    /// The user or client that stands behind it: name, and name of the provider that vouches for it.
-    pub user: Option<(&'a str, &'a str)>,
+    /// The user or client that stands behind it.
+    pub user: Option<User<'a>>,
     /// The caller's address.
     pub source: Option<IpAddr>,
     /// Name of the called service.
@@ -94,8 +105,19 @@ pub struct Call<'a> {
     pub status: u16,
     /// Microseconds from the head's arrival to the answer's end.
     pub duration_us: u64,
+    /// What policies that only watch would have said; none when none holds.
+    pub observed: Option<Observed<'a>>,
     /// Allowed or not, and why.
     pub verdict: Verdict<'a>,
+}
+
+/// Policies in observe mode that hold for a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed<'a> {
+    /// Their names.
+    pub policies: &'a [&'a str],
+    /// Whether policies would let it pass if these counted.
+    pub would_pass: bool,
 }
 
 /// A connection.
@@ -316,9 +338,10 @@ impl Kind<'_> {
                     if let Some(ip) = c.source {
                         e.ip("ip", ip);
                     }
-                    if let Some((name, domain)) = c.user {
-                        e.object("owner", |user| {
-                            user.text("name", name).text("domain", domain);
+                    if let Some(user) = c.user {
+                        e.object("owner", |owner| {
+                            owner.text("name", user.name).text("domain", user.domain);
+                            owner.some("credential_uid", user.credential);
                         });
                     }
                 });
@@ -338,6 +361,10 @@ impl Kind<'_> {
                 // OCSF durations are milliseconds; ours needs more.
                 c.verdict.write(event, revision, |u| {
                     u.text("point", c.point).number("duration_us", c.duration_us);
+                    if let Some(observed) = &c.observed {
+                        u.texts("observed", observed.policies.iter().copied());
+                        u.plain("observed_verdict", if observed.would_pass { "allow" } else { "deny" });
+                    }
                 });
             }
             Self::Connection(c) => {

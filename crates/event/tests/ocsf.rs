@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use ringfence_event::{
-    Call, Connection, Dial, Entity, Event, Kind, Lifecycle, LifecycleActivity, Scan, Severity, Tamper,
-    TraceContext, Verdict,
+    Call, Connection, Dial, Entity, Event, Kind, Lifecycle, LifecycleActivity, Observed, Scan, Severity, Tamper,
+    TraceContext, User, Verdict,
 };
 use serde_json::{Map, Value};
 
@@ -110,7 +110,7 @@ fn every_event_is_valid_ocsf() {
     let call = Call {
         caller: "mailer",
         caller_id: Some("spiffe://clinic.example/service/mailer"),
-        user: Some(("ada", "staff")),
+        user: Some(User { name: "lab", domain: "api_key", credential: Some("mfrggzdfmztw") }),
         source: Some([127, 0, 0, 1].into()),
         callee: "patients",
         point: "sidecar-out",
@@ -118,6 +118,7 @@ fn every_event_is_valid_ocsf() {
         path: b"/patients/1",
         status: 403,
         duration_us: 120,
+        observed: Some(Observed { policies: &["strong-login"], would_pass: false }),
         verdict: denied,
     };
     let connection = Connection {

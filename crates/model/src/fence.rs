@@ -26,6 +26,10 @@ pub struct Fence {
     pub gateway: Option<Gateway>,
     /// `providers:`, in order of declaration.
     pub providers: Vec<Provider>,
+    /// `policies:`, when policies decide on top of the edges.
+    pub policies: Option<Policies>,
+    /// `entities:`, the file with data about users, groups and things.
+    pub entities: Option<String>,
     /// All services, those of `services:` and `external:`, in order of declaration.
     pub services: Vec<Service>,
     /// `limits:`, filled up with defaults.
@@ -41,6 +45,15 @@ pub struct Fence {
     /// What is valid and probably not meant.
     pub warnings: Vec<Diagnostic>,
     pub(crate) index: BTreeMap<String, usize>,
+}
+
+/// Cedar policies beside the fence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policies {
+    /// Files, or patterns whose last part begins with `*`; relative to the fence's folder, without `..`.
+    pub files: Vec<String>,
+    /// Where `policies:` stands.
+    pub position: Position,
 }
 
 /// One file of the fence.
@@ -298,6 +311,34 @@ impl Default for Limits {
 }
 
 impl Fence {
+    /// The fence that a snapshot tells of: what decisions need, and neither files nor commands.
+    #[must_use]
+    pub fn of_snapshot(
+        name: String,
+        trust_domain: String,
+        gateway: Option<Gateway>,
+        providers: Vec<Provider>,
+        services: Vec<Service>,
+    ) -> Self {
+        let index = services.iter().enumerate().map(|(at, service)| (service.name.clone(), at)).collect();
+        Self {
+            name,
+            trust_domain,
+            gateway,
+            providers,
+            policies: None,
+            entities: None,
+            services,
+            limits: Limits::default(),
+            consent_required: false,
+            position: Position::whole("snapshot".into()),
+            files: Vec::new(),
+            folder: PathBuf::new(),
+            warnings: Vec::new(),
+            index,
+        }
+    }
+
     /// The provider of that name.
     #[must_use]
     pub fn provider(&self, name: &str) -> Option<&Provider> {

@@ -24,7 +24,7 @@ pub use access::{Accepted, Access, Credential, Provider, Require, TokenAlgorithm
 pub use diagnostic::{Diagnostic, Diagnostics, Related, Severity};
 pub use fence::{
     Accept, Allow, Call, Egress, ExternalTls, Fence, FileRule, Gateway, GatewayTls, HostPort, Kind, Limits,
-    Protocol, Ready, Route, Service, SourceFile,
+    Policies, Protocol, Ready, Route, Service, SourceFile,
 };
 pub use graph::{Edge, Missing, OUTSIDE, Rule, Step, UnknownName, Why};
 pub use load::{MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES};

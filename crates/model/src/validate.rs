@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use crate::access::{Credential, Provider};
 use crate::decode::Fragment;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::fence::{Fence, Gateway, Limits, Protocol, Service, SourceFile};
+use crate::fence::{Fence, Gateway, Limits, Policies, Protocol, Service, SourceFile};
 use crate::position::Position;
 use crate::suggest::{did_you_mean, quote};
 
@@ -61,6 +61,8 @@ pub(crate) fn assemble(
         trust_domain,
         gateway: merged.gateway,
         providers: merged.providers,
+        policies: merged.policies,
+        entities: merged.entities.map(|(file, _)| file),
         services: merged.services,
         limits: merged.limits.map_or_else(Limits::default, |(limits, _)| limits),
         consent_required: merged.consent.is_some(),
@@ -80,6 +82,8 @@ struct Merged {
     gateway: Option<Gateway>,
     limits: Option<(Limits, Position)>,
     providers: Vec<Provider>,
+    policies: Option<Policies>,
+    entities: Option<(String, Position)>,
     services: Vec<Service>,
     index: BTreeMap<String, usize>,
     broken: HashSet<String>,
@@ -109,6 +113,14 @@ impl Merged {
             self.gateway.as_ref().map(|g| &g.position),
         );
         once("limits", fragment.limits.as_ref().map(|l| &l.1), self.limits.as_ref().map(|l| &l.1));
+        once(
+            "policies",
+            fragment.policies.as_ref().map(|p| &p.position),
+            self.policies.as_ref().map(|p| &p.position),
+        );
+        once("entities", fragment.entities.as_ref().map(|e| &e.1), self.entities.as_ref().map(|e| &e.1));
+        self.policies = self.policies.take().or(fragment.policies);
+        self.entities = self.entities.take().or(fragment.entities);
         self.name = self.name.take().or(fragment.name);
         self.trust_domain = self.trust_domain.take().or(fragment.trust_domain);
         self.consent = self.consent.take().or(fragment.consent);
@@ -156,6 +168,9 @@ impl Merged {
         if self.trust_domain.is_none() {
             missing("trust_domain", "add the domain of its identities: `trust_domain: clinic.example`");
         }
+        if self.entities.is_some() && self.policies.is_none() {
+            missing("policies", "`entities` is data for policies: add `policies: [policies/*.cedar]`");
+        }
         if self.services.is_empty() {
             missing("services", "add at least one under `services:`");
         }
@@ -188,7 +203,7 @@ impl<'a> Checker<'a> {
     /// Whoever is accepted must be somebody.
     fn access(&mut self, service: &'a Service) {
         for accepted in service.routes.iter().flat_map(|route| &route.access.accept) {
-            let Credential::Token(name) = &accepted.credential;
+            let Credential::Token(name) = &accepted.credential else { continue };
             if self.merged.providers.iter().any(|provider| provider.name == *name) {
                 continue;
             }

@@ -147,6 +147,27 @@ fn what_can_mean_two_things_or_nothing_is_refused() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+#[test]
+fn policies_and_their_data_are_files_beside_the_fence_said_once() {
+    let text = |more: &str| format!("{more}\n{}", with_portal("listen: 2"));
+    let said = "policies: [policies/*.cedar, more.cedar]\nentities: { file: data/entities.json }";
+    let fence = Fence::parse(vec![("ringfence.yaml", text(said))]).unwrap();
+    let policies = fence.policies.expect("they are said");
+    assert_eq!(policies.files, ["policies/*.cedar", "more.cedar"]);
+    assert_eq!(fence.entities.as_deref(), Some("data/entities.json"));
+    for (more, code) in [
+        ("policies: []", "empty"),
+        ("policies: [../a.cedar]", "bad-value"),
+        ("policies: [/a.cedar]", "bad-value"),
+        ("policies: [a.cedar, a.cedar]", "duplicate"),
+        ("policies: [a.cedar]\nentities: { url: 'https://x.example' }", "unknown-key"),
+        ("policies: [a.cedar]\nentities: { file: ../x }", "bad-value"),
+        ("entities: { file: x.json }", "missing-key"),
+    ] {
+        assert!(codes(&text(more)).contains(&code), "{more}: {:?}", codes(&text(more)));
+    }
+}
+
 const PROVIDERS: &str = "providers:\n  staff: { issuer: https://id.t.example, claims: { groups: groups } }\n";
 
 #[test]
@@ -171,6 +192,8 @@ fn a_route_says_whose_tokens_it_accepts_and_what_they_must_carry() {
         let text = format!("{PROVIDERS}{}", with_portal(&format!("listen: 2\nroutes: [{route}]")));
         assert_eq!(codes(&text), [code], "{route}");
     };
+    refused("{ path: /, accept: [api_key, { token: staff }, api_key] }", "duplicate");
+    refused("{ path: /, accept: [api_keys] }", "bad-value");
     refused("{ path: /, accept: [{ token: stuff }] }", "unknown-provider");
     refused("{ path: /, accept: [] }", "empty");
     refused("{ path: /, accept: [{}] }", "missing-key");
@@ -190,6 +213,19 @@ fn a_route_says_whose_tokens_it_accepts_and_what_they_must_carry() {
         let text = format!("providers: {{ {provider} }}\n{}", with_portal("listen: 2"));
         assert_eq!(codes(&text), [code], "{provider}");
     }
+}
+
+#[test]
+fn a_route_may_accept_api_keys_beside_tokens_or_alone() {
+    let text = with_portal(
+        "listen: 2\nroutes:\n  - path: /\n    accept: [api_key]\n    require: { scopes: [read] }\n  - path: /a\n    accept: [{ token: staff }, api_key]",
+    );
+    let fence = parse(&format!("{PROVIDERS}{text}")).unwrap();
+    let [alone, beside] = fence.service("portal").unwrap().routes.as_slice() else { panic!("two routes") };
+    assert_eq!(alone.access.accept[0].credential, Credential::ApiKey);
+    assert_eq!(at(&alone.access.accept[0].position), "ringfence.yaml:12:14");
+    let credentials: Vec<_> = beside.access.accept.iter().map(|a| a.credential.clone()).collect();
+    assert_eq!(credentials, [Credential::Token("staff".into()), Credential::ApiKey]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Who stands behind a request: the bearer token that a route of the gateway accepts, and what it must carry.
+//! Who stands behind a request: the token or API key that a route of the gateway accepts, and what it must carry.
 //!
 //! A thread remembers the tokens that it verified, so most requests cost one hash. Keys come from control; what is not signed by one of
 //! them is refused, and what says another key than those that are there makes the provider asked again, once in a while.
@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringfence_authz::{Principal as Subject, PrincipalKind};
 use ringfence_model::{Credential, Provider, Require, Route, TokenAlgorithm};
 use ringfence_token::{
     Algorithm, Check, KeySet, Possession, Profile, Revocations, TokenError, VerifiedToken, Verifier,
@@ -15,9 +16,11 @@ use ringfence_token::{
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use crate::api_keys::KnownKey;
 use crate::deny::Deny;
-use crate::h1::Kind;
+use crate::h1::{DropList, Kind};
 use crate::handle::Ctx;
+use crate::headers::{not_copied_with_key, not_copied_with_token};
 use crate::table::{Table, TableRef};
 use crate::view::HeadView;
 use crate::worker::unix_now;
@@ -27,6 +30,8 @@ const REMEMBERED: usize = 16_384;
 /// How long requests wait for a key that is not there yet, and how long after that none waits again.
 const WAIT_MS: u64 = 2_000;
 const PAUSE_MS: u64 = 30_000;
+/// The field that API keys come in.
+pub(crate) const API_KEY: &str = "x-api-key";
 /// Longest name of a user.
 const MAX_USER: usize = 256;
 
@@ -44,6 +49,8 @@ pub(crate) struct TableProvider {
 pub(crate) struct RouteAccess {
     /// Places of the accepted providers in the table.
     providers: Vec<usize>,
+    /// Whether API keys are accepted.
+    api_key: bool,
     require: Require,
     /// Where the route says whom it accepts.
     position: String,
@@ -74,8 +81,15 @@ pub(crate) struct Tokens {
 #[derive(Clone, Debug)]
 pub(crate) struct Principal {
     table: TableRef,
-    provider: usize,
-    token: Arc<VerifiedToken>,
+    shown: Verified,
+}
+
+/// What somebody was let in by.
+#[derive(Clone, Debug)]
+enum Verified {
+    /// A token of the provider at this place in the table.
+    Token(usize, Arc<VerifiedToken>),
+    Key(Box<KnownKey>),
 }
 
 impl TableProvider {
@@ -102,12 +116,28 @@ impl RouteAccess {
     /// None for a route that is open to all. The snapshot was checked: each name is that of a provider.
     pub(crate) fn of(route: &Route, providers: &[Provider]) -> Option<Arc<Self>> {
         let first = route.access.accept.first()?;
-        let place = |Credential::Token(name): &Credential| providers.iter().position(|p| p.name == *name);
+        let place = |credential: &Credential| match credential {
+            Credential::Token(name) => providers.iter().position(|p| p.name == *name),
+            Credential::ApiKey => None,
+        };
         Some(Arc::new(Self {
             providers: route.access.accept.iter().filter_map(|a| place(&a.credential)).collect(),
+            api_key: route.access.accept.iter().any(|a| a.credential == Credential::ApiKey),
             require: route.access.require.clone(),
             position: first.position.to_string(),
         }))
+    }
+
+    /// Where the route says whom it accepts.
+    pub(crate) fn position(&self) -> Option<String> {
+        Some(self.position.clone())
+    }
+
+    /// `WWW-Authenticate` (RFC 9110, section 11.6.1) for whoever showed nothing that is accepted; `error` goes to those with tokens.
+    pub(crate) fn challenge(&self, realm: &str, error: &str) -> String {
+        let bearer = (!self.providers.is_empty()).then(|| format!("Bearer realm=\"{realm}\"{error}"));
+        let key = self.api_key.then(|| format!("ApiKey realm=\"{realm}\""));
+        bearer.into_iter().chain(key).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -149,18 +179,54 @@ impl Tokens {
 }
 
 impl Principal {
-    fn provider(&self) -> &TableProvider {
-        &self.table.providers()[self.provider]
-    }
-
-    /// Name of the provider.
+    /// Name of the provider, or the kind of the credential.
     pub(crate) fn domain(&self) -> &str {
-        &self.provider().name
+        match &self.shown {
+            Verified::Token(provider, _) => &self.table.providers()[*provider].name,
+            Verified::Key(_) => "api_key",
+        }
     }
 
-    /// Name of the user or client, as the provider gives it.
+    /// Name of the user or client, as the provider or the operator gives it.
     pub(crate) fn user(&self) -> &str {
-        self.token.text(&self.provider().user).unwrap_or_default()
+        match &self.shown {
+            Verified::Token(provider, token) => {
+                token.text(&self.table.providers()[*provider].user).unwrap_or_default()
+            }
+            Verified::Key(known) => known.client(),
+        }
+    }
+
+    /// What names its credential without being one.
+    pub(crate) fn credential(&self) -> Option<&str> {
+        match &self.shown {
+            Verified::Token(..) => None,
+            Verified::Key(known) => Some(known.prefix()),
+        }
+    }
+
+    /// What it may do, as the provider or the operator says.
+    pub(crate) fn scopes(&self) -> impl Iterator<Item = &str> {
+        let (token, key) = match &self.shown {
+            Verified::Token(_, token) => (Some(token.scopes()), None),
+            Verified::Key(known) => (None, Some(known.scopes())),
+        };
+        token.into_iter().flatten().chain(key.into_iter().flatten())
+    }
+
+    fn acr(&self) -> Option<&str> {
+        match &self.shown {
+            Verified::Token(_, token) => token.acr(),
+            Verified::Key(_) => None,
+        }
+    }
+
+    /// The fields that carry its credential, which go no further.
+    pub(crate) fn not_copied(&self) -> &'static DropList {
+        match self.shown {
+            Verified::Token(..) => not_copied_with_token(),
+            Verified::Key(_) => not_copied_with_key(),
+        }
     }
 
     /// The value of `Ringfence-User`: the name in which whatever a header cannot carry is percent-encoded (RFC 3986, section 2.1).
@@ -178,33 +244,53 @@ impl Principal {
     /// The value of `Ringfence-Scopes`.
     pub(crate) fn scopes_field(&self) -> String {
         let legible = |scope: &&str| scope.bytes().all(|byte| byte.is_ascii_graphic());
-        self.token.scopes().filter(legible).collect::<Vec<_>>().join(" ")
+        self.scopes().filter(legible).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Who it is, for policies. A token whose subject is its client is of software, not of a human (RFC 9068, section 2.2).
+    pub(crate) fn subject(&self) -> Subject {
+        let token = match &self.shown {
+            Verified::Token(_, token) => Some(token),
+            Verified::Key(_) => None,
+        };
+        let client = token.and_then(|token| token.text("client_id").or_else(|| token.text("azp")));
+        let human = token.is_some_and(|token| client.is_none() || token.text("sub") != client);
+        Subject {
+            kind: if human { PrincipalKind::User } else { PrincipalKind::Client },
+            provider: self.domain().to_owned(),
+            id: self.user().to_owned(),
+            client: client.filter(|_| human).map(ToOwned::to_owned),
+            groups: self.groups().map(ToOwned::to_owned).collect(),
+            scopes: self.scopes().map(ToOwned::to_owned).collect(),
+            acr: self.acr().map(ToOwned::to_owned),
+            auth_time: token.and_then(|token| token.claims().get("auth_time")?.as_u64()),
+        }
     }
 
     /// Whether it has what the route demands besides.
     pub(crate) fn meets(&self, access: &RouteAccess) -> Result<(), Deny> {
-        let (require, token, realm) = (&access.require, &self.token, &self.table.snapshot.fence);
+        let (require, realm) = (&access.require, &self.table.snapshot.fence);
+        let what = if matches!(self.shown, Verified::Key(_)) { "API key" } else { "token" };
         let refuse = |status, rule, reason: String| {
             let position = require.position.as_ref().map(ToString::to_string);
             Deny::new(status, "authenticate", rule, reason).position(position)
         };
-        let lacks = |scope: &&String| !token.scopes().any(|s| s == scope.as_str());
+        let lacks = |scope: &&String| !self.scopes().any(|s| s == scope.as_str());
         if let Some(scope) = require.scopes.iter().find(lacks) {
-            let reason = format!("the token has no scope {scope}");
+            let reason = format!("the {what} has no scope {scope}");
             let all = require.scopes.join(" ");
-            let challenge =
-                format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\", scope=\"{all}\"");
-            return Err(refuse(403, "require.scope", reason).challenge(challenge));
+            let error = format!(", error=\"insufficient_scope\", scope=\"{all}\"");
+            return Err(refuse(403, "require.scope", reason).challenge(access.challenge(realm, &error)));
         }
-        if !require.acr.is_empty() && !token.acr().is_some_and(|acr| require.acr.iter().any(|a| a == acr)) {
+        if !require.acr.is_empty() && !self.acr().is_some_and(|acr| require.acr.iter().any(|a| a == acr)) {
             let reason =
-                format!("the token's acr is {}, which is not enough", token.acr().unwrap_or("not said"));
+                format!("the {what}'s acr is {}, which is not enough", self.acr().unwrap_or("not said"));
             // RFC 9470, section 3.
-            let challenge = format!(
-                "Bearer realm=\"{realm}\", error=\"insufficient_user_authentication\", acr_values=\"{}\"",
+            let error = format!(
+                ", error=\"insufficient_user_authentication\", acr_values=\"{}\"",
                 require.acr.join(" ")
             );
-            return Err(refuse(401, "require.acr", reason).challenge(challenge));
+            return Err(refuse(401, "require.acr", reason).challenge(access.challenge(realm, &error)));
         }
         if !require.groups.is_empty() && !self.groups().any(|group| require.groups.iter().any(|g| g == group))
         {
@@ -214,8 +300,15 @@ impl Principal {
         Ok(())
     }
 
-    fn groups(&self) -> impl Iterator<Item = &str> {
-        let claim = self.provider().groups.as_deref().and_then(|name| self.token.claims().get(name));
+    /// The groups that its provider puts it in.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &str> {
+        let claim = match &self.shown {
+            Verified::Token(provider, token) => {
+                let name = self.table.providers()[*provider].groups.as_deref();
+                name.and_then(|name| token.claims().get(name))
+            }
+            Verified::Key(_) => None,
+        };
         claim.and_then(|groups| groups.as_array()).into_iter().flatten().filter_map(|group| group.as_str())
     }
 }
@@ -227,7 +320,13 @@ pub(crate) async fn authenticate(
     table: &TableRef,
     access: &RouteAccess,
 ) -> Result<Principal, Deny> {
-    let token = bearer(ctx, view, access)?;
+    let token = match shown(view, table, access)? {
+        Shown::Token(token) => token,
+        Shown::Key(text) => {
+            let known = ctx.worker.shared.api_keys.judge(text, &table.snapshot.fence, access)?;
+            return Ok(Principal { table: table.clone(), shown: Verified::Key(Box::new(known)) });
+        }
+    };
     let (worker, tokens) = (ctx.worker, &ctx.worker.tokens);
     let first = judge(tokens, table, access, token);
     let outcome = match &first {
@@ -248,27 +347,55 @@ pub(crate) async fn authenticate(
     };
     let realm = &table.snapshot.fence;
     let (provider, token) = outcome.map_err(|refused| refused.deny(realm, access))?;
-    Ok(Principal { table: table.clone(), provider, token })
+    Ok(Principal { table: table.clone(), shown: Verified::Token(provider, token) })
 }
 
-/// The one bearer token of a request (RFC 6750, section 2.1).
-fn bearer<'v>(ctx: &Ctx<'_>, view: HeadView<'v>, access: &RouteAccess) -> Result<&'v str, Deny> {
-    let realm = ctx.worker.table().map_or_else(String::new, |table| table.snapshot.fence.clone());
+/// What a request shows, not looked at yet.
+enum Shown<'v> {
+    Token(&'v str),
+    Key(&'v str),
+}
+
+/// The one credential of a request: a bearer token (RFC 6750, section 2.1), or an API key in the same place, as `ApiKey KEY` or in
+/// `X-API-Key`. Two are refused, whatever they are: what one part of a system looks at, another may overlook.
+fn shown<'v>(view: HeadView<'v>, table: &Table, access: &RouteAccess) -> Result<Shown<'v>, Deny> {
     let refuse = |status, rule, reason: &str, error: &str| {
         Deny::new(status, "authenticate", rule, reason)
-            .position(Some(access.position.clone()))
-            .challenge(format!("Bearer realm=\"{realm}\"{error}"))
+            .position(access.position())
+            .challenge(access.challenge(&table.snapshot.fence, error))
     };
-    let Some(value) = view.known(Kind::Authorization) else {
-        return Err(refuse(401, "credential.none", "the route demands a token, and none was shown", ""));
+    let malformed = |reason: &str| refuse(401, "credential.malformed", reason, ", error=\"invalid_request\"");
+    let authorization = view.known(Kind::Authorization);
+    let field = if access.api_key { view.field(API_KEY) } else { None };
+    if let Some(field) = field {
+        let same = |name: &[u8]| name.eq_ignore_ascii_case(API_KEY.as_bytes());
+        if authorization.is_some() || view.fields().filter(|(name, _)| same(name)).count() > 1 {
+            let reason = "more than one credential was shown";
+            return Err(refuse(400, "credential.several", reason, ", error=\"invalid_request\""));
+        }
+        return match std::str::from_utf8(field) {
+            Ok(key) => Ok(Shown::Key(key)),
+            Err(_) => Err(malformed("`X-API-Key` is no API key")),
+        };
+    }
+    let Some(value) = authorization else {
+        let reason = "the route demands a credential, and none was shown";
+        return Err(refuse(401, "credential.none", reason, ""));
     };
-    let malformed = || {
-        let reason = "`Authorization` is not `Bearer TOKEN`";
-        refuse(401, "credential.malformed", reason, ", error=\"invalid_request\"")
-    };
-    let value = std::str::from_utf8(value).map_err(|_| malformed())?;
-    let (scheme, token) = value.split_once(' ').ok_or_else(malformed)?;
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim_start_matches(' ')) } else { Err(malformed()) }
+    let wrong = || malformed("`Authorization` is neither `Bearer TOKEN` nor another that the route accepts");
+    let value = std::str::from_utf8(value).map_err(|_| wrong())?;
+    let (scheme, credential) = value.split_once(' ').ok_or_else(wrong)?;
+    let credential = credential.trim_start_matches(' ');
+    let bearer = scheme.eq_ignore_ascii_case("bearer");
+    // No token of a provider begins so: in base64url it would be no JSON object.
+    let key = scheme.eq_ignore_ascii_case("apikey") || bearer && credential.starts_with("rf_");
+    if access.api_key && key {
+        Ok(Shown::Key(credential))
+    } else if bearer && !access.providers.is_empty() {
+        Ok(Shown::Token(credential))
+    } else {
+        Err(wrong())
+    }
 }
 
 enum Refused {
@@ -283,7 +410,7 @@ impl Refused {
     fn deny(self, realm: &str, access: &RouteAccess) -> Deny {
         let invalid = |reason: String, rule| {
             Deny::new(401, "authenticate", rule, reason)
-                .challenge(format!("Bearer realm=\"{realm}\", error=\"invalid_token\""))
+                .challenge(access.challenge(realm, ", error=\"invalid_token\""))
         };
         let deny = match self {
             Self::Token(error) => invalid(error.to_string(), rule_of(&error)),

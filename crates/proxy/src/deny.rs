@@ -1,5 +1,7 @@
 //! What a request is refused with: everything for the operator's event, next to nothing for the caller.
 
+use std::borrow::Cow;
+
 use ringfence_event::{EventId, Verdict};
 
 /// A refusal, or a failure further on.
@@ -9,8 +11,8 @@ pub(crate) struct Deny {
     pub(crate) status: u16,
     /// Pipeline stage.
     pub(crate) stage: &'static str,
-    /// Stable name of the rule.
-    pub(crate) rule: &'static str,
+    /// Stable name of the rule, or of the policy.
+    pub(crate) rule: Cow<'static, str>,
     /// For the operator.
     pub(crate) reason: String,
     /// Where the rule stands.
@@ -27,10 +29,10 @@ impl Deny {
     pub(crate) fn new(
         status: u16,
         stage: &'static str,
-        rule: &'static str,
+        rule: impl Into<Cow<'static, str>>,
         reason: impl Into<String>,
     ) -> Self {
-        let reason = reason.into();
+        let (rule, reason) = (rule.into(), reason.into());
         let (position, missing, challenge) = (None, None, None);
         Self { status, stage, rule, reason, position, missing, challenge, failed: false }
     }
@@ -58,7 +60,7 @@ impl Deny {
         }
         Verdict::Denied {
             stage: self.stage,
-            rule: self.rule,
+            rule: &self.rule,
             position: self.position.as_deref(),
             reason: &self.reason,
             missing: self.missing.as_deref(),

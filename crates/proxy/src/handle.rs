@@ -2,9 +2,11 @@
 //!
 //! route, authorize ([`Peer::authorize`]) → limit → connect → forward → respond; each may end it with a [`Deny`].
 
+use std::rc::Rc;
 use std::task::Poll;
 
-use ringfence_event::{Call, Event, EventId, Kind as EventKind, TraceContext, Verdict};
+use http::HeaderValue;
+use ringfence_event::{Call, Event, EventId, Kind as EventKind, Observed, TraceContext, User, Verdict};
 use ringfence_model::Protocol;
 
 use crate::authenticate::{Principal, authenticate};
@@ -14,9 +16,10 @@ use crate::deny::{Deny, PROBLEM_TYPE, problem};
 use crate::exchange::{Bounds, Exchange, Flow, Outcome};
 use crate::front::Front;
 use crate::h1::{Asked as AskedH1, Framing, Kind, Limits, Outbound, RequestWriter, Version, forward_to_h2};
-use crate::headers::{Forwarding, not_copied, not_copied_with_token, spoofed, trace_of};
+use crate::headers::{Forwarding, not_copied, spoofed, trace_of};
 use crate::live::Live;
 use crate::peer::{Asked, Authorized, Peer, Way};
+use crate::policy::{self, Prepared, Question, TOLD, Watched, Who};
 use crate::pool::{self, Upstream};
 use crate::stats::Ended;
 use crate::table::Via;
@@ -56,7 +59,7 @@ pub(crate) async fn handle(
     let trace = trace_of(view);
     ctx.live.set_busy(true);
     let asked = Asked { method: view.method(), host: view.host(), path: view.path() };
-    let mut report = Report { ctx, view, asked, started, trace, principal: None };
+    let mut report = Report { ctx, view, asked, started, trace, principal: None, prepared: None, watched: None };
     let next = match judge(&mut report).await {
         Err((callee, deny)) => report.refuse(front, &callee, deny).await,
         Ok(authorized) => {
@@ -170,8 +173,10 @@ async fn open<'b>(
 ) -> Result<Back<'b>, Deny> {
     let Report { ctx, view, trace, .. } = *report;
     let principal = report.principal.as_ref();
-    let drop = if principal.is_some() { not_copied_with_token() } else { not_copied() };
+    let drop = principal.map_or_else(not_copied, Principal::not_copied);
     let edge = &authorized.next;
+    // The callee's side judges whom the gateway verified.
+    let told = report.prepared.as_ref().filter(|_| policy::is_told(edge)).map(|prepared| &*prepared.told);
     let mesh = matches!(edge.via, Via::Mesh { .. });
     // The mesh keeps the caller's version; a service gets the one that it speaks.
     let h2 = if mesh { view.version() == Version::Http2 } else { edge.protocol == Protocol::Grpc };
@@ -182,6 +187,9 @@ async fn open<'b>(
         let scheme = if mesh { "https" } else { "http" };
         let mut request = forward_to_h2(view, scheme, view.authority(), drop).map_err(malformed)?;
         ctx.forwarding.insert(view, edge, &trace, principal, request.headers_mut());
+        if let Some(value) = told.and_then(|told| HeaderValue::from_str(told).ok()) {
+            request.headers_mut().insert(TOLD, value);
+        }
         let refused = |e: h2::Error| {
             Deny::failure(502, "connect.failed", format!("{} takes no stream: {e}", edge.callee))
         };
@@ -204,6 +212,9 @@ async fn open<'b>(
         let how = Outbound { framing: view.framing(), host: None, upgrade, expect, drop };
         let mut writer = RequestWriter::new(&mut wire.out, view, &how);
         ctx.forwarding.write(view, edge, &trace, principal, &mut writer);
+        if let Some(told) = told {
+            writer.field(TOLD, told.as_bytes());
+        }
         writer.finish();
     }
     Ok(Back::h1(upstream, wire, AskedH1 { head: head_request, upgrade }, ctx.limits))
@@ -218,6 +229,10 @@ struct Report<'a> {
     trace: TraceContext,
     /// Who stands behind it, once that is known.
     principal: Option<Principal>,
+    /// The same for policies, at the gateway.
+    prepared: Option<Rc<Prepared>>,
+    /// What policies that only watch say of it.
+    watched: Option<Watched>,
 }
 
 /// Route, authenticate, authorize: the edge that the request may take, or whom it wanted and why it may not.
@@ -234,7 +249,39 @@ async fn judge(report: &mut Report<'_>) -> Result<Authorized, (std::sync::Arc<st
         let principal = report.principal.insert(principal.map_err(|deny| (callee(), deny))?);
         principal.meets(access).map_err(|deny| (callee(), deny))?;
     }
+    permit(report, &authorized).map_err(|deny| (authorized.edge.callee.clone(), deny))?;
     Ok(authorized)
+}
+
+/// Asks policies, if there are any and it is for this side to ask them.
+fn permit(report: &mut Report<'_>, authorized: &Authorized) -> Result<(), Deny> {
+    let (ctx, asked) = (report.ctx, report.asked);
+    let edge = &authorized.edge;
+    let Some(policies) = &edge.table().policy else { return Ok(()) };
+    if !policy::is_asked(ctx.peer, authorized) {
+        return Ok(());
+    }
+    let actors = &ctx.worker.actors;
+    let (who, source) = match ctx.peer.way {
+        Way::Gateway => {
+            if let Some(principal) = &report.principal {
+                report.prepared = Some(actors.shown(policies, principal)?);
+            }
+            (report.prepared.clone().map_or(Who::Anyone, Who::Prepared), Some(ctx.peer.source.ip()))
+        }
+        Way::Inbound { .. } if ctx.forwarding.is_from_gateway() => {
+            let told = report.view.field(TOLD).map(|value| actors.told(policies, value)).transpose()?;
+            let source = report.view.field("x-forwarded-for").and_then(|address| {
+                std::str::from_utf8(address).ok()?.parse().ok()
+            });
+            (told.map_or(Who::Anyone, Who::Prepared), source)
+        }
+        Way::Inbound { .. } | Way::Outbound { .. } => (Who::Service(&ctx.peer.caller), None),
+    };
+    let question = Question { method: asked.method, path: asked.path, host: asked.host, source };
+    let (outcome, watched) = policies.judge(&who, edge, question);
+    report.watched = watched;
+    outcome
 }
 
 impl Report<'_> {
@@ -284,10 +331,17 @@ impl Report<'_> {
     fn emit(&self, callee: &str, status: u16, duration_us: u64, verdict: Verdict<'_>, id: Option<EventId>) {
         let peer = self.ctx.peer;
         let principal = self.principal.as_ref();
+        let watched = self.watched.as_ref();
+        let policies: Vec<&str> = watched.iter().flat_map(|w| &w.policies).map(|policy| &*policy.id).collect();
+        let observed = watched.map(|w| Observed { policies: &policies, would_pass: w.would_pass });
         let call = Call {
             caller: &peer.caller,
             caller_id: peer.caller_id.as_ref().map(ringfence_spiffe::SpiffeId::as_str),
-            user: principal.map(|principal| (principal.user(), principal.domain())),
+            user: principal.map(|principal| User {
+                name: principal.user(),
+                domain: principal.domain(),
+                credential: principal.credential(),
+            }),
             source: matches!(peer.way, Way::Gateway).then(|| peer.source.ip()),
             callee,
             point: peer.point(),
@@ -295,6 +349,7 @@ impl Report<'_> {
             path: self.asked.path.as_bytes(),
             status,
             duration_us,
+            observed,
             verdict,
         };
         self.ctx.worker.emit_traced(EventKind::Call(call), self.trace.trace, id);

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use ringfence_event::TraceContext;
 use ringfence_spiffe::Kind as IdKind;
 
-use crate::authenticate::Principal;
+use crate::authenticate::{API_KEY, Principal};
 use crate::h1::{DropList, Kind, RequestWriter, SPOOFABLE, classify};
 use crate::peer::{Peer, Way};
 use crate::table::{Edge, Via};
@@ -46,6 +46,13 @@ pub(crate) fn not_copied() -> &'static DropList {
 pub(crate) fn not_copied_with_token() -> &'static DropList {
     static LIST: std::sync::LazyLock<DropList> =
         std::sync::LazyLock::new(|| DropList::new(["traceparent", "authorization"]));
+    &LIST
+}
+
+/// The same for a request whose API key was believed.
+pub(crate) fn not_copied_with_key() -> &'static DropList {
+    static LIST: std::sync::LazyLock<DropList> =
+        std::sync::LazyLock::new(|| DropList::new(["traceparent", "authorization", API_KEY]));
     &LIST
 }
 
@@ -99,6 +106,11 @@ impl Forwarding {
             from_gateway,
             written: RefCell::default(),
         }
+    }
+
+    /// Whether the peer is the gateway.
+    pub(crate) fn is_from_gateway(&self) -> bool {
+        self.from_gateway
     }
 
     /// Adds the fields to the head of an HTTP/1 request.

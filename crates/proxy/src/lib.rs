@@ -19,6 +19,7 @@ use crate::node::Node;
 use crate::protocol::{FromNode, ToNode};
 use crate::shared::Shared;
 
+mod api_keys;
 mod authenticate;
 mod back;
 mod body;
@@ -39,6 +40,7 @@ mod node;
 pub mod normalize;
 mod peer;
 mod pipeline;
+mod policy;
 mod pool;
 pub mod protocol;
 mod shared;

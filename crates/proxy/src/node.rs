@@ -13,7 +13,7 @@ use ringfence_channel::{Channel, ChannelError, Receiver, Sender};
 use ringfence_event::{Emitter, Entity, Event, Kind, Lifecycle, LifecycleActivity, Severity, Writer};
 use ringfence_keys::VerifyingKey;
 use ringfence_model::GatewayTls;
-use ringfence_snapshot::node::{FromProxy, ProviderKeys as Told, Stats, ToProxy};
+use ringfence_snapshot::node::{ApiKeys, FromProxy, MAX_API_KEYS, ProviderKeys as Told, Stats, ToProxy};
 use ringfence_snapshot::{SignedSnapshot, SnapshotError, VerifiedSnapshot};
 use ringfence_spiffe::{BundleSet, TrustBundle, TrustDomain};
 use ringfence_tls::GatewayCertificate;
@@ -21,9 +21,11 @@ use ringfence_token::KeySet;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 
+use crate::api_keys::Uses;
 use crate::authenticate::ProviderKeys;
 use crate::disk::Disk;
 use crate::identity::{Arrived, Renewer};
+use crate::policy::Policy;
 use crate::protocol::{FromNode, ListenerKind, ToNode};
 use crate::shared::Shared;
 use crate::stats;
@@ -34,6 +36,8 @@ use crate::worker::{Command, unix_now};
 const RENEW: Duration = Duration::from_millis(100);
 /// How often control is told what happened.
 const STATS: Duration = Duration::from_secs(1);
+/// How often control is told which API keys were used.
+const USES: Duration = Duration::from_secs(20);
 
 /// The control thread's state.
 pub(crate) struct Node {
@@ -92,6 +96,7 @@ impl Node {
         self.last_keys().await;
         spawn_local(self.clone().renew());
         spawn_local(self.clone().report());
+        spawn_local(self.clone().uses());
         self.supervisor.send(&FromNode::Ready, &[]).await?;
         loop {
             let (message, descriptors) = match supervisor.recv().await {
@@ -227,6 +232,10 @@ impl Node {
                     self.believe(keys).await;
                     true
                 }
+                ToProxy::ApiKeys(told) => {
+                    self.api_keys(told);
+                    true
+                }
                 ToProxy::Renew => {
                     self.renewer.borrow_mut().renew_all();
                     true
@@ -294,8 +303,10 @@ impl Node {
     /// Puts a verified snapshot in force on every thread.
     async fn apply(&self, snapshot: VerifiedSnapshot) -> Result<(), String> {
         let bundles = bundles(&snapshot)?;
-        let compiled =
-            self.shared.with_interner(|interner| Table::compile(snapshot, interner, &self.shared.shims));
+        let policy = Policy::of(&snapshot, self.table.borrow().as_deref())?;
+        let compiled = self
+            .shared
+            .with_interner(|interner| Table::compile(snapshot, policy, interner, &self.shared.shims));
         let table = Arc::new(compiled.map_err(|e| e.to_string())?);
         // Whom to believe first: nobody is let in by the new table whom the new bundle would refuse.
         if self.shared.mesh.bundles().generation() != bundles.generation() || self.table.borrow().is_none() {
@@ -368,6 +379,30 @@ impl Node {
         self.broadcast(|| Command::Keys(keys.clone())).await;
         self.entity("provider", &told.provider, 3, true, "keys in use");
         true
+    }
+
+    /// Takes what is told of API keys; none of it goes to disk.
+    fn api_keys(&self, told: ApiKeys) {
+        match self.shared.api_keys.take(told) {
+            Ok(None) => {}
+            Ok(Some(count)) => {
+                self.entity("api_key", "all", 3, true, &format!("{count} API keys are known"));
+            }
+            Err(reason) => self.entity("api_key", "all", 3, false, &reason),
+        }
+    }
+
+    /// Passes on which API keys were used.
+    async fn uses(self: Rc<Self>) {
+        let mut uses = Uses::default();
+        loop {
+            tokio::time::sleep(USES).await;
+            let sender = self.control.borrow().as_ref().map(|(sender, _)| sender.clone());
+            let Some(sender) = sender else { continue };
+            for used in uses.fresh(&self.shared.api_keys, unix_now()).chunks(MAX_API_KEYS) {
+                let _ = sender.send(&FromProxy::Used(used.to_vec()), &[]).await;
+            }
+        }
     }
 
     /// Passes on which keys are missing.

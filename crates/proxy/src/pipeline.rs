@@ -281,6 +281,7 @@ pub(crate) fn tell_refused(worker: &Worker, peer: &Peer, deny: &Deny) -> EventId
         path: b"",
         status: deny.status,
         duration_us: 0,
+        observed: None,
         verdict: deny.verdict(),
     };
     worker.events.emit(&Event::new(Kind::Call(call)).revision(worker.revision()).with_id(id));

@@ -16,6 +16,7 @@ use ringfence_spiffe::{SpiffeId, TrustDomain};
 
 use crate::authenticate::{RouteAccess, TableProvider};
 use crate::h1;
+use crate::policy::Policy;
 use crate::shims::{Shim, Shims};
 
 /// Caller's name for whoever comes through the gateway.
@@ -63,6 +64,8 @@ pub(crate) struct Table {
     callers: HashMap<Arc<str>, Caller>,
     gateway: GatewayTable,
     providers: Vec<TableProvider>,
+    /// What decides on top of the edges.
+    pub(crate) policy: Option<Arc<Policy>>,
     declared: Vec<bool>,
 }
 
@@ -225,6 +228,7 @@ impl Interner {
 impl Table {
     pub(crate) fn compile(
         snapshot: VerifiedSnapshot,
+        policy: Option<Arc<Policy>>,
         interner: &mut Interner,
         shims: &Shims,
     ) -> Result<Self, TableError> {
@@ -336,6 +340,7 @@ impl Table {
             callers,
             gateway,
             providers: snapshot.providers.iter().map(TableProvider::new).collect(),
+            policy,
             declared,
             snapshot,
         })

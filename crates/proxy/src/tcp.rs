@@ -15,10 +15,11 @@ use crate::deny::Deny;
 use crate::handle::count_refusal;
 use crate::io::{Io, READ};
 use crate::live::Live;
-use crate::peer::{Authorized, Peer, in_force};
+use crate::peer::{Authorized, Peer, Way, in_force};
 use crate::pipeline::tell_connection;
+use crate::policy::{self, Question, Who};
 use crate::stats::Ended;
-use crate::table::{Egress, Via};
+use crate::table::{Egress, OUTSIDE as ANYBODY, Via};
 use crate::tunnel::{self, End};
 use crate::worker::Worker;
 
@@ -55,6 +56,15 @@ pub(crate) async fn serve_edge(worker: &Worker, live: &Live, peer: &Peer, io: Io
             peer,
             &Deny::failure(503, "service.not-ready", format!("{} is not ready", edge.callee)),
         );
+    }
+    if let Some(policies) = edge.table().policy.as_ref().filter(|_| policy::is_asked(peer, &authorized)) {
+        // Bytes show no credential: through the gateway comes whoever may come without one.
+        let who = if &*edge.caller == ANYBODY { Who::Anyone } else { Who::Service(&edge.caller) };
+        let source = matches!(peer.way, Way::Gateway).then(|| peer.source.ip());
+        let question = Question { method: "", path: "/", host: &edge.callee, source };
+        if let (Err(deny), _) = policies.judge(&who, edge, question) {
+            return refuse(worker, peer, &deny);
+        }
     }
     let callee = match connect(worker, &authorized.next, Alpn::Tcp).await {
         Ok(connected) => connected.io,

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use crate::authenticate::{ProviderKeys, Tokens};
 use crate::live::{Registry, TICK};
 use crate::pipeline;
+use crate::policy::Actors;
 use crate::pool::Pool;
 use crate::protocol::ListenerKind;
 use crate::shared::Shared;
@@ -47,6 +48,8 @@ pub(crate) struct Worker {
     pub(crate) counters: Counters,
     pub(crate) events: Emitter,
     pub(crate) tokens: Tokens,
+    /// Whom policies judge.
+    pub(crate) actors: Actors,
     table: RefCell<Option<TableRef>>,
     stale: Cell<bool>,
     draining: Cell<bool>,
@@ -68,6 +71,7 @@ impl Worker {
             counters,
             events: shared.events.clone(),
             tokens: Tokens::new(),
+            actors: Actors::default(),
             table: RefCell::new(None),
             stale: Cell::new(true),
             draining: Cell::new(false),
@@ -130,6 +134,7 @@ impl Worker {
         self.touch();
         self.live.recheck(&table, self.now_ms());
         self.pool.recheck(&table);
+        self.actors.clear();
         *self.table.borrow_mut() = Some(Rc::new(table));
         self.tick();
     }

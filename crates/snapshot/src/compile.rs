@@ -32,7 +32,7 @@ pub enum CompileError {
     Addresses,
 }
 
-/// Compiles `fence`; numbers new names in `addresses`.
+/// Compiles `fence`; numbers new names in `addresses`. Policies, which are files of their own, are added by whoever read them.
 ///
 /// # Errors
 /// [`CompileError::Addresses`] when there are no numbers left.
@@ -77,6 +77,7 @@ pub fn compile(fence: &Fence, addresses: &mut Addresses, header: Header) -> Resu
         lease: header.lease,
         gateway: fence.gateway.clone(),
         providers: fence.providers.clone(),
+        policies: None,
         services,
         limits: fence.limits.clone(),
         bundle: header.bundle,

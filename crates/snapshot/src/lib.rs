@@ -19,4 +19,6 @@ pub use address::{
 pub use compile::{CompileError, Header, compile};
 pub use der::Der;
 pub use signed::{SignedSnapshot, SnapshotError, VerifiedSnapshot};
-pub use types::{Bundle, Egress, JwtKey, Service, Snapshot, Target};
+pub use types::{
+    Bundle, Egress, JwtKey, MAX_POLICY_BYTES, MAX_POLICY_FILES, Policies, Service, Snapshot, Target, Text,
+};

@@ -1,5 +1,6 @@
 //! Messages between control and a proxy. They live here, because both sides hold snapshots and neither depends on the other.
 
+use ringfence_token::{KeyPrefix, KeyRecord};
 use serde::{Deserialize, Serialize};
 
 use crate::{Der, SignedSnapshot};
@@ -19,6 +20,8 @@ pub enum ToProxy {
     },
     /// Believe these keys of a provider from now on, in place of those before.
     Keys(ProviderKeys),
+    /// API keys. The whole set comes in parts when a proxy is introduced; a change comes at once, in between too.
+    ApiKeys(ApiKeys),
     /// Renew every certificate now (an issuing CA was rotated or an identity revoked).
     Renew,
 }
@@ -34,6 +37,26 @@ pub struct ProviderKeys {
     pub jwks: String,
     /// Unix time in seconds from which they are not believed any more.
     pub until: u64,
+}
+
+/// Most API keys, or uses of them, in one message.
+pub const MAX_API_KEYS: usize = 4096;
+
+/// What a proxy is told of API keys: nothing by which one could be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApiKeys {
+    /// A part of the whole set, at most [`MAX_API_KEYS`]. What is in none of the parts is good no more.
+    Part {
+        /// It begins the set.
+        first: bool,
+        /// It ends the set, which counts from now on.
+        last: bool,
+        /// The keys.
+        records: Vec<KeyRecord>,
+    },
+    /// This key is new, or is so from now on.
+    Changed(KeyRecord),
 }
 
 /// A certificate chain, leaf first, without the root.
@@ -84,6 +107,8 @@ pub enum FromProxy {
         /// Name of the provider.
         provider: String,
     },
+    /// API keys that were used since this was said last, with Unix time in seconds, to the minute; at most [`MAX_API_KEYS`].
+    Used(Vec<(KeyPrefix, u64)>),
     /// Once a second, for `top` and metrics.
     Stats(Stats),
 }

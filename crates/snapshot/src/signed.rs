@@ -155,9 +155,15 @@ fn consistent(snapshot: &Snapshot) -> Result<(), SnapshotError> {
     if services.iter().flat_map(|s| &s.calls).any(|call| snapshot.service(&call.service).is_none()) {
         return Err(SnapshotError::Inconsistent("an edge leads to a service that does not exist"));
     }
+    if snapshot.policies.as_ref().is_some_and(|policies| !policies.fits()) {
+        return Err(SnapshotError::Inconsistent("it has more policies and entity data than it may carry"));
+    }
     // Who is accepted and unknown would be nobody, but what is demanded of nobody might be forgotten.
     let accepted = services.iter().flat_map(|s| &s.routes).flat_map(|route| &route.access.accept);
-    let known = |Credential::Token(name): &Credential| snapshot.providers.iter().any(|p| p.name == *name);
+    let known = |credential: &Credential| match credential {
+        Credential::Token(name) => snapshot.providers.iter().any(|p| p.name == *name),
+        Credential::ApiKey => true,
+    };
     if !accepted.map(|accepted| &accepted.credential).all(known) {
         return Err(SnapshotError::Inconsistent("a route accepts tokens of a provider that does not exist"));
     }

@@ -1,6 +1,8 @@
 //! The content of a snapshot.
 
-use ringfence_model::{Call, ExternalTls, Gateway, HostPort, Limits, Position, Protocol, Provider, Route};
+use std::collections::BTreeMap;
+
+use ringfence_model::{Call, ExternalTls, Fence, Gateway, HostPort, Kind, Limits, Position, Protocol, Provider, Route};
 use serde::{Deserialize, Serialize};
 
 use crate::Der;
@@ -27,6 +29,8 @@ pub struct Snapshot {
     pub gateway: Option<Gateway>,
     /// Whose tokens are believed.
     pub providers: Vec<Provider>,
+    /// What decides on top of the edges; without it they decide alone.
+    pub policies: Option<Policies>,
     /// All services, in order of name.
     pub services: Vec<Service>,
     /// Bounds.
@@ -34,6 +38,33 @@ pub struct Snapshot {
     /// Whom to believe.
     pub bundle: Bundle,
 }
+
+/// Cedar policies and the data that they are judged with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policies {
+    /// Policy files.
+    pub files: Vec<Text>,
+    /// Entity data, JSON.
+    pub entities: Option<Text>,
+    /// Where the fence says so.
+    pub position: Position,
+}
+
+/// A file by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Text {
+    /// Its name, relative to the fence's folder.
+    pub name: String,
+    /// What it says.
+    pub text: String,
+}
+
+/// Most policy files, and most bytes of them and of entity data together: a snapshot travels as a whole.
+pub const MAX_POLICY_FILES: usize = 256;
+/// See [`MAX_POLICY_FILES`].
+pub const MAX_POLICY_BYTES: usize = 4 << 20;
 
 /// A service as enforcement points see it: no command, no environment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -110,7 +141,46 @@ pub struct JwtKey {
     pub spki: Der,
 }
 
+impl Policies {
+    /// Whether they are few and small enough to be carried.
+    pub fn fits(&self) -> bool {
+        let bytes: usize = self.files.iter().chain(&self.entities).map(|f| f.name.len() + f.text.len()).sum();
+        self.files.len() <= MAX_POLICY_FILES && bytes <= MAX_POLICY_BYTES
+    }
+}
+
 impl Snapshot {
+    /// The fence as far as decisions need it.
+    pub fn to_fence(&self) -> Fence {
+        let services = self.services.iter().map(|service| ringfence_model::Service {
+            name: service.name.clone(),
+            kind: match &service.target {
+                Target::Fenced => {
+                    Kind::Waits { env: BTreeMap::new(), files: Vec::new(), ready: None }
+                }
+                Target::External { address, tls } => {
+                    Kind::External { address: address.clone(), tls: tls.clone() }
+                }
+            },
+            listen: service.listen,
+            port: service.port,
+            protocol: service.protocol,
+            routes: service.routes.clone(),
+            calls: service.calls.clone(),
+            proposed: Vec::new(),
+            accepts: Vec::new(),
+            egress: service.egress.iter().map(|egress| egress.rule.clone()).collect(),
+            position: service.position.clone(),
+        });
+        Fence::of_snapshot(
+            self.fence.clone(),
+            self.trust_domain.clone(),
+            self.gateway.clone(),
+            self.providers.clone(),
+            services.collect(),
+        )
+    }
+
     /// The service of that name.
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.services.binary_search_by(|s| s.name.as_str().cmp(name)).ok().map(|i| &self.services[i])

@@ -336,17 +336,17 @@ impl Supervisor {
     async fn offer(&mut self, texts: Texts) {
         self.texts.clone_from(&texts);
         // One that is refused is refused by control, which says why.
-        if let Ok(fence) = Fence::parse(texts.clone())
+        if let Ok(fence) = Fence::parse(texts.files.clone())
             && let Err(e) = self.peers.federate(&fence).await
         {
             self.say(&e.to_string());
         }
-        self.peers.tell_control(&ToControl::Fence { files: texts }).await;
+        self.peers.tell_control(&texts.offer()).await;
     }
 
     async fn apply(&mut self, applied: Applied) {
         // Control parsed these very texts; if they moved on since, the next look brings them.
-        if let Ok(fence) = Fence::parse(self.texts.clone()) {
+        if let Ok(fence) = Fence::parse(self.texts.files.clone()) {
             self.fence = fence;
         }
         let first = self.applied.is_none();

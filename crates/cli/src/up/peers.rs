@@ -138,7 +138,7 @@ impl Peers {
                     self.pair_keeper_control().await?;
                     self.pair_control_node().await?;
                     self.tell_control(&ToControl::Authorities(self.authorities.clone())).await;
-                    self.tell_control(&ToControl::Fence { files: texts.clone() }).await;
+                    self.tell_control(&texts.offer()).await;
                 }
                 Role::Node => {
                     self.node = Some(listen(socket, news, |said, _| News::Node(said))?);

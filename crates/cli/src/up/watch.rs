@@ -7,33 +7,56 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ringfence_authz::load_sources;
+use ringfence_control::supervisor::ToControl;
+use ringfence_model::Fence;
+use ringfence_snapshot::{Policies, Text};
+
+use crate::data::fence_folder;
+
 /// Largest file and number of files that are read; the model refuses larger ones with a better message.
 const MAX_FILE: u64 = 1 << 20;
 const MAX_FILES: usize = 256;
 
-/// Name and text of each file of a fence.
-pub(crate) type Texts = Vec<(String, String)>;
+/// A fence as it stands on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Texts {
+    /// Name and text of each file.
+    pub(crate) files: Files,
+    /// Its policies and their data, or why they cannot be read; none as long as the files say none.
+    policies: Result<Option<Policies>, String>,
+}
+
+type Files = Vec<(String, String)>;
+
+impl Texts {
+    /// What control is told.
+    pub(crate) fn offer(&self) -> ToControl {
+        ToControl::Fence { files: self.files.clone(), policies: self.policies.clone() }
+    }
+}
 
 /// Watches a file, or a folder of fragments.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    path: PathBuf,
     seen: Texts,
     /// A change is reported once it has stood still for one look, so that a half-written file is not.
     pending: Option<Texts>,
+    reader: Reader,
 }
 
 impl Watch {
     /// Starts from what is there now.
     pub(crate) fn new(path: &Path) -> io::Result<(Self, Texts)> {
-        let texts = read(path)?;
-        Ok((Self { path: path.to_owned(), seen: texts.clone(), pending: None }, texts))
+        let mut reader = Reader { path: path.to_owned(), files: Vec::new(), fence: None };
+        let texts = reader.read()?;
+        Ok((Self { seen: texts.clone(), pending: None, reader }, texts))
     }
 
     /// Looks once; `Some` when there is something new that has settled.
     pub(crate) fn look(&mut self) -> Option<Texts> {
         // A file that is being replaced may be missing for a moment.
-        let now = read(&self.path).ok()?;
+        let now = self.reader.read().ok()?;
         if now == self.seen {
             self.pending = None;
             return None;
@@ -49,12 +72,48 @@ impl Watch {
 
     /// Reads now, settled or not: somebody asked.
     pub(crate) fn force(&mut self) -> io::Result<Texts> {
-        self.seen = read(&self.path)?;
+        self.seen = self.reader.read()?;
         Ok(self.seen.clone())
     }
 }
 
-fn read(path: &Path) -> io::Result<Texts> {
+/// Reads a fence, and what it names beside itself.
+#[derive(Debug)]
+struct Reader {
+    path: PathBuf,
+    files: Files,
+    /// The fence of these files, if it is valid: parsed once, looked at twice a second.
+    fence: Option<Fence>,
+}
+
+impl Reader {
+    fn read(&mut self) -> io::Result<Texts> {
+        let files = read(&self.path)?;
+        if self.files != files {
+            self.fence = Fence::parse(files.clone()).ok();
+            if let Some(fence) = &mut self.fence {
+                fence.folder = fence_folder(&self.path);
+            }
+            self.files.clone_from(&files);
+        }
+        // What is wrong with the fence itself is for control to say.
+        let policies = self.fence.as_ref().map_or(Ok(None), policies);
+        Ok(Texts { files, policies })
+    }
+}
+
+fn policies(fence: &Fence) -> Result<Option<Policies>, String> {
+    let Some(declared) = &fence.policies else { return Ok(None) };
+    let sources = load_sources(fence).map_err(|problems| problems.to_string())?.unwrap_or_default();
+    let files = sources.policies.iter().map(|f| Text { name: f.name.to_string(), text: f.text.to_string() });
+    let entities = sources.entities.map(|(name, data)| Text {
+        name: name.to_string(),
+        text: String::from_utf8_lossy(&data).into_owned(),
+    });
+    Ok(Some(Policies { files: files.collect(), entities, position: declared.position.clone() }))
+}
+
+fn read(path: &Path) -> io::Result<Files> {
     let mut files = BTreeMap::new();
     if path.is_dir() {
         for entry in std::fs::read_dir(path)? {
@@ -91,15 +150,36 @@ mod tests {
         let path = std::env::temp_dir().join(format!("ringfence-watch-{}.yaml", std::process::id()));
         std::fs::write(&path, "a").unwrap();
         let (mut watch, texts) = Watch::new(&path).unwrap();
-        assert_eq!(texts[0].1, "a");
+        assert_eq!(texts.files[0].1, "a");
         assert_eq!(watch.look(), None);
         std::fs::write(&path, "half").unwrap();
         assert_eq!(watch.look(), None, "seen for the first time");
         std::fs::write(&path, "whole").unwrap();
         assert_eq!(watch.look(), None, "still moving");
-        assert_eq!(watch.look().unwrap()[0].1, "whole");
+        assert_eq!(watch.look().unwrap().files[0].1, "whole");
         assert_eq!(watch.look(), None);
         std::fs::remove_file(&path).unwrap();
         assert_eq!(watch.look(), None, "a file that is gone leaves the old fence in force");
+    }
+
+    #[test]
+    fn policies_are_part_of_the_fence_that_names_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let fence = "fence: t\ntrust_domain: t.example\npolicies: ['*.cedar']\nentities: { file: e.json }\nservices: { a: {} }\n";
+        write("ringfence.yaml", fence);
+        write("a.cedar", "permit(principal, action, resource);");
+        write("e.json", "[]");
+        let (mut watch, texts) = Watch::new(&folder.path().join("ringfence.yaml")).unwrap();
+        let policies = texts.policies.unwrap().unwrap();
+        assert_eq!((policies.files[0].name.as_str(), policies.position.line), ("a.cedar", 3));
+        assert_eq!(policies.entities.unwrap().text, "[]");
+        for (name, text) in [("a.cedar", "// nothing"), ("b.cedar", ""), ("e.json", "[ ]")] {
+            write(name, text);
+            assert_eq!(watch.look(), None, "{name}: seen for the first time");
+            assert!(watch.look().unwrap().policies.is_ok(), "{name}");
+        }
+        std::fs::remove_file(folder.path().join("e.json")).unwrap();
+        assert!(watch.force().unwrap().policies.unwrap_err().contains("e.json"), "control is told why");
     }
 }

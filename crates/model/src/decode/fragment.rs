@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Decoder, spec};
 use crate::access::Provider;
 use crate::diagnostic::Diagnostics;
-use crate::fence::{Gateway, GatewayTls, Limits, Service};
+use crate::fence::{Gateway, GatewayTls, Limits, Policies, Service};
 use crate::position::Position;
 use crate::scalar::{dns_name, trust_domain};
 use crate::suggest::quote;
@@ -25,6 +25,8 @@ pub(crate) struct Fragment {
     pub(crate) gateway: Option<Gateway>,
     pub(crate) limits: Option<(Limits, Position)>,
     pub(crate) providers: Vec<Provider>,
+    pub(crate) policies: Option<Policies>,
+    pub(crate) entities: Option<(String, Position)>,
     pub(crate) services: Vec<Service>,
     /// Services with errors of their own: what they seem to lack may be what could not be read.
     pub(crate) broken: HashSet<String>,
@@ -42,6 +44,8 @@ pub(crate) fn decode(file: &Arc<str>, node: &Node, out: &mut Diagnostics) -> Fra
         gateway: None,
         limits: None,
         providers: Vec::new(),
+        policies: None,
+        entities: None,
         services: Vec::new(),
         broken: HashSet::new(),
     };
@@ -63,6 +67,8 @@ pub(crate) fn decode(file: &Arc<str>, node: &Node, out: &mut Diagnostics) -> Fra
     }
     fragment.gateway = fields.entry("gateway").map(|entry| decoder.gateway(entry));
     fragment.limits = fields.entry("limits").map(|e| (decoder.limits(&e.value), decoder.at(e.mark)));
+    fragment.policies = fields.entry("policies").map(|entry| decoder.policies(entry));
+    fragment.entities = fields.entry("entities").and_then(|entry| decoder.entities(entry));
     // In order of declaration, whichever of the two maps stands first.
     for entry in fields.entries {
         match entry.key.as_str() {

@@ -3,6 +3,7 @@
 mod access;
 mod fragment;
 mod limits;
+mod policies;
 mod service;
 pub(crate) mod spec;
 mod traffic;

@@ -22,6 +22,8 @@ pub(crate) static FENCE: Object = Object {
         "consent",
         "gateway",
         "providers",
+        "policies",
+        "entities",
         "services",
         "external",
         "limits",
@@ -75,6 +77,7 @@ pub(crate) static ACCEPT: Object = object("accept", &["token"]);
 pub(crate) static REQUIRE: Object = object("require", &["scopes", "acr", "groups"]);
 pub(crate) static PROVIDER: Object =
     object("provider", &["issuer", "audiences", "algorithms", "claims", "ca", "allow_private"]);
+pub(crate) static ENTITIES: Object = object("entities", &["file"]);
 pub(crate) static CLAIMS: Object = object("claims", &["user", "groups"]);
 pub(crate) static CALL: Object = object("call", &["service", "allow"]);
 pub(crate) static ALLOW: Object = object("allow", &["methods", "paths"]);
@@ -96,7 +99,7 @@ pub(crate) static LIMITS: Object = object(
 
 /// All of them.
 #[cfg(test)]
-pub(crate) static OBJECTS: [&Object; 17] = [
+pub(crate) static OBJECTS: [&Object; 18] = [
     &FENCE,
     &GATEWAY,
     &GATEWAY_TLS,
@@ -109,6 +112,7 @@ pub(crate) static OBJECTS: [&Object; 17] = [
     &ACCEPT,
     &REQUIRE,
     &PROVIDER,
+    &ENTITIES,
     &CLAIMS,
     &CALL,
     &ALLOW,

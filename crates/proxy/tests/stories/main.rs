@@ -9,8 +9,10 @@
 
 mod gateway;
 mod grpc;
+mod keys;
 mod mesh;
 mod net;
+mod policies;
 mod rig;
 mod state;
 mod tokens;

@@ -20,8 +20,8 @@ use ringfence_keys::{Algorithm, SigningKey, VerifyingKey, possession};
 use ringfence_model::Fence;
 use ringfence_proxy::protocol::shim::{FromShim, ToShim};
 use ringfence_proxy::protocol::{FromNode, ListenerKind, Start, ToNode};
-use ringfence_snapshot::node::{FromProxy, Issued, ProviderKeys, Stats, Subject, ToProxy};
-use ringfence_snapshot::{Addresses, Bundle, Header, SignedSnapshot, compile};
+use ringfence_snapshot::node::{ApiKeys, FromProxy, Issued, ProviderKeys, Stats, Subject, ToProxy};
+use ringfence_snapshot::{Addresses, Bundle, Header, Policies, SignedSnapshot, compile};
 use ringfence_tls::pki_types::CertificateDer;
 
 use crate::net::Net;
@@ -97,6 +97,8 @@ pub struct Control {
     pub issued: AtomicU64,
     /// Providers whose keys were asked for.
     pub wanted: Mutex<Vec<String>>,
+    /// What decides on top of the edges.
+    pub policies: Mutex<Option<Policies>>,
 }
 
 /// A running node.
@@ -154,6 +156,7 @@ impl Rig {
             stats: Mutex::default(),
             issued: AtomicU64::new(0),
             wanted: Mutex::default(),
+            policies: Mutex::default(),
         });
         Self::with_control(dir, control)
     }
@@ -240,6 +243,11 @@ impl Rig {
     /// Tells the node the keys of a provider, as control does.
     pub fn believe(&self, keys: ProviderKeys) {
         self.to_proxy.lock().unwrap().send(&ToProxy::Keys(keys), &[]).unwrap();
+    }
+
+    /// Tells the node API keys, as control does.
+    pub fn tell_keys(&self, keys: ApiKeys) {
+        self.to_proxy.lock().unwrap().send(&ToProxy::ApiKeys(keys), &[]).unwrap();
     }
 
     pub fn send(&self, snapshot: &SignedSnapshot) {
@@ -369,7 +377,8 @@ impl Control {
             lease: self.lease.load(Ordering::Relaxed),
             bundle: Bundle { generation: self.generation.load(Ordering::Relaxed), x509, ..Bundle::default() },
         };
-        let snapshot = compile(&fence, &mut self.addresses.lock().unwrap(), header).unwrap();
+        let mut snapshot = compile(&fence, &mut self.addresses.lock().unwrap(), header).unwrap();
+        snapshot.policies.clone_from(&self.policies.lock().unwrap());
         let bytes = serde_json::to_string(&snapshot).unwrap();
         // Names that somebody's DNS points at loopback; the fence itself does not take `localhost`.
         let bytes = bytes.replace("loopback.test", "localhost").replace("rebound.test", "localhost");
@@ -384,7 +393,7 @@ impl Control {
                 self.answers.lock().unwrap().push((revision, Some(reason)))
             }
             FromProxy::Stats(stats) => *self.stats.lock().unwrap() = Some(stats),
-            FromProxy::Hello { .. } => {}
+            FromProxy::Hello { .. } | FromProxy::Used(_) => {}
             FromProxy::WantKeys { provider } => self.wanted.lock().unwrap().push(provider),
             FromProxy::Sign { request, subject, spki, proof } => {
                 let (names, proved) = match subject {

@@ -12,20 +12,20 @@ use serde_json::{Value, json};
 use crate::net::echo;
 use crate::rig::{Rig, eventually, field, local, raw, unix};
 
-const ISSUER: &str = "https://id.clinic.example";
+pub const ISSUER: &str = "https://id.clinic.example";
 
 /// A provider whose key the test holds.
-struct Provider {
+pub struct Provider {
     key: SigningKey,
     id: &'static str,
 }
 
 impl Provider {
-    fn new(id: &'static str) -> Self {
+    pub fn new(id: &'static str) -> Self {
         Self { key: SigningKey::generate(Algorithm::Ed25519).unwrap(), id }
     }
 
-    fn keys(&self, until: u64) -> ProviderKeys {
+    pub fn keys(&self, until: u64) -> ProviderKeys {
         let set = KeySet::from_keys([(self.id.to_owned(), self.key.verifying_key().clone())]);
         ProviderKeys { provider: "staff".into(), issuer: ISSUER.into(), jwks: set.to_json("sig"), until }
     }
@@ -48,7 +48,7 @@ impl Provider {
         input.seal(&signature).unwrap()
     }
 
-    fn token(&self, changes: &Value) -> String {
+    pub fn token(&self, changes: &Value) -> String {
         self.token_of("at+jwt", changes)
     }
 }
@@ -83,7 +83,7 @@ fn rig(provider: &Provider, access: &str) -> Rig {
 }
 
 /// Tells keys and waits until they are in use on every thread.
-fn tell(rig: &Rig, keys: ProviderKeys) {
+pub fn tell(rig: &Rig, keys: ProviderKeys) {
     let used = || rig.events().iter().filter(|r| field(r, "/message").contains("keys in use")).count();
     let before = used();
     rig.believe(keys);
@@ -95,7 +95,7 @@ fn ask(rig: &Rig, path: &str, fields: &str) -> String {
     raw(TcpStream::connect(rig.gateway).unwrap(), request.as_bytes())
 }
 
-fn bearer(token: &str) -> String {
+pub fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}\r\n")
 }
 

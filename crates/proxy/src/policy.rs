@@ -1,0 +1,303 @@
+//! May they: policies judge what an edge allows, at the gateway and again where the callee is.
+//!
+//! The engine is built where the table is, on the control thread, and only when something in it changed. What a decision needs to
+//! know of whoever asks is prepared once per credential and thread. The gateway tells the callee's side whom it verified in a
+//! header of our own, since groups and the like must be the same at both; nobody else is believed, and no service sees it.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use ringfence_authz::{
+    Actor, Decision, Effect, Engine, PolicyRef, Principal, PrincipalKind, Request, Sources,
+};
+use ringfence_snapshot::Snapshot;
+
+use crate::authenticate::Principal as Shown;
+use crate::deny::Deny;
+use crate::peer::{Authorized, Peer, Way};
+use crate::table::{Edge, OUTSIDE, Table, Via};
+
+/// The header in which the gateway tells the callee's side whom it verified.
+pub(crate) const TOLD: &str = "ringfence-principal";
+/// Its longest value.
+const MAX_TOLD: usize = 8 * 1024;
+/// Credentials that a thread keeps prepared.
+const MAX_PREPARED: usize = 4096;
+
+/// The policies of a table.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    engine: Engine,
+    /// Where the fence says that policies decide.
+    position: String,
+    anonymous: Actor,
+    services: HashMap<String, Actor>,
+}
+
+/// Somebody whom requests come from, prepared.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    actor: Actor,
+    /// The value of [`TOLD`].
+    pub(crate) told: String,
+}
+
+/// Whom a thread has prepared, for the table in force.
+#[derive(Debug, Default)]
+pub(crate) struct Actors {
+    shown: RefCell<HashMap<Principal, Rc<Prepared>>>,
+    told: RefCell<HashMap<Box<[u8]>, Rc<Prepared>>>,
+}
+
+/// Who asks.
+pub(crate) enum Who<'a> {
+    /// Whoever proved nothing.
+    Anyone,
+    /// A service that acts for itself.
+    Service(&'a str),
+    /// Whoever was verified, here or at the gateway.
+    Prepared(Rc<Prepared>),
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question<'a> {
+    /// Empty for a connection.
+    pub(crate) method: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) host: &'a str,
+    pub(crate) source: Option<std::net::IpAddr>,
+}
+
+/// What policies that only watch would have said.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) policies: Vec<Arc<PolicyRef>>,
+    pub(crate) would_pass: bool,
+}
+
+impl Policy {
+    /// The policies of a snapshot; those of the table before are used again as far as nothing in them changed.
+    pub(crate) fn of(snapshot: &Snapshot, before: Option<&Table>) -> Result<Option<Arc<Self>>, String> {
+        let Some(carried) = &snapshot.policies else { return Ok(None) };
+        let before = before.and_then(|table| {
+            Some((&table.snapshot, table.snapshot.policies.as_ref()?, table.policy.as_ref()?))
+        });
+        if let Some((old, policies, policy)) = before
+            && policies == carried
+            && old.fence == snapshot.fence
+            && old.providers == snapshot.providers
+            && old.services == snapshot.services
+        {
+            return Ok(Some(policy.clone()));
+        }
+        let fence = snapshot.to_fence();
+        let texts = carried.files.iter().map(|file| (file.name.as_str(), file.text.as_str()));
+        let entities = carried.entities.as_ref().map(|file| (file.name.as_str(), file.text.as_str()));
+        let sources = Sources::of_texts(texts, entities);
+        let engine = match before {
+            Some((_, policies, policy)) if policies.files == carried.files => {
+                policy.engine.with_entities(&fence, sources.entities.as_ref())
+            }
+            _ => Engine::new(&fence, &sources),
+        };
+        let engine = engine.map_err(|problems| format!("the policies cannot be enforced: {problems}"))?;
+        let services = snapshot
+            .services
+            .iter()
+            .map(|service| (service.name.clone(), engine.actor(&Principal::service(&service.name))));
+        Ok(Some(Arc::new(Self {
+            services: services.collect(),
+            anonymous: engine.actor(&Principal::default()),
+            position: carried.position.to_string(),
+            engine,
+        })))
+    }
+
+    /// Whether the request may pass, and what policies that only watch say of it.
+    pub(crate) fn judge(
+        &self,
+        who: &Who<'_>,
+        edge: &Edge,
+        question: Question<'_>,
+    ) -> (Result<(), Deny>, Option<Watched>) {
+        let actor = match who {
+            Who::Anyone => &self.anonymous,
+            Who::Prepared(prepared) => &prepared.actor,
+            Who::Service(name) => match self.services.get(*name) {
+                Some(actor) => actor,
+                None => {
+                    return (Err(self.refusal(&self.anonymous, edge, question, &Decision::default())), None);
+                }
+            },
+        };
+        let host = match question.host.strip_suffix('.').unwrap_or(question.host) {
+            host if host.bytes().any(|b| b.is_ascii_uppercase()) => Cow::Owned(host.to_ascii_lowercase()),
+            host => Cow::Borrowed(host),
+        };
+        let chain = [&*edge.caller];
+        let decision = self.engine.decide(
+            actor,
+            &Request {
+                caller: &edge.caller,
+                chain: if &*edge.caller == OUTSIDE { &[] } else { &chain },
+                service: &edge.callee,
+                method: question.method,
+                path: question.path,
+                host: &host,
+                source: question.source,
+                time: SystemTime::now(),
+            },
+        );
+        let outcome =
+            if decision.allowed { Ok(()) } else { Err(self.refusal(actor, edge, question, &decision)) };
+        let watched = (!decision.observed.is_empty())
+            .then(|| Watched { policies: decision.observed, would_pass: decision.if_enforced });
+        (outcome, watched)
+    }
+
+    fn refusal(&self, actor: &Actor, edge: &Edge, question: Question<'_>, decision: &Decision) -> Deny {
+        let (asked, principal) =
+            (format!("{} {}{}", question.method, edge.callee, question.path), actor.principal());
+        let who = match principal.kind {
+            PrincipalKind::Anonymous => "somebody who proved nothing".to_owned(),
+            PrincipalKind::User => format!("user {} of {}", principal.id, principal.provider),
+            PrincipalKind::Client => format!("client {} of {}", principal.id, principal.provider),
+            PrincipalKind::Service => format!("service {}", principal.id),
+        };
+        let asked = asked.trim_start();
+        let forbids = decision.determining.iter().find(|policy| policy.effect == Effect::Forbid);
+        let (rule, position, mut reason) = match forbids {
+            Some(policy) => {
+                let why = policy.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+                let said = format!("policy {} forbids {who} {asked}{why}", policy.id);
+                (Cow::Owned(policy.id.to_string()), policy.position.to_string(), said)
+            }
+            None => {
+                let said = format!("no policy permits {who} {asked}");
+                (Cow::Borrowed("policy.default"), self.position.clone(), said)
+            }
+        };
+        for error in decision.errors.iter().take(4) {
+            let message: String = error.message.chars().take(200).collect();
+            reason.push_str(&format!("; {} does not count, because it failed: {message}", error.policy));
+        }
+        Deny::new(403, "authorize", rule, reason).position(Some(position))
+    }
+}
+
+/// Whether policies are asked here: at the gateway, where the callee is, and where a callee has no side of its own.
+pub(crate) fn is_asked(peer: &Peer, authorized: &Authorized) -> bool {
+    match peer.way {
+        Way::Gateway | Way::Inbound { .. } => true,
+        Way::Outbound { .. } => !is_told(&authorized.next),
+    }
+}
+
+/// Whether the other end is ours, and judges too.
+pub(crate) fn is_told(edge: &Edge) -> bool {
+    matches!(edge.via, Via::Mesh { address: None, .. })
+}
+
+impl Actors {
+    /// Forgets all: there is another table.
+    pub(crate) fn clear(&self) {
+        self.shown.borrow_mut().clear();
+        self.told.borrow_mut().clear();
+    }
+
+    /// Whoever was verified here.
+    pub(crate) fn shown(&self, policy: &Policy, shown: &Shown) -> Result<Rc<Prepared>, Deny> {
+        let principal = shown.subject();
+        if let Some(prepared) = self.shown.borrow().get(&principal) {
+            return Ok(prepared.clone());
+        }
+        let told = encode(&principal);
+        if told.len() > MAX_TOLD {
+            let reason = format!("the groups and scopes of {} are more than {MAX_TOLD} bytes", principal.id);
+            return Err(Deny::new(403, "authorize", "policy.principal", reason));
+        }
+        let actor = policy.engine.actor(&principal);
+        let prepared = Rc::new(Prepared { actor, told });
+        keep(&mut self.shown.borrow_mut(), principal, &prepared);
+        Ok(prepared)
+    }
+
+    /// Whoever was verified at the gateway.
+    pub(crate) fn told(&self, policy: &Policy, value: &[u8]) -> Result<Rc<Prepared>, Deny> {
+        if let Some(prepared) = self.told.borrow().get(value) {
+            return Ok(prepared.clone());
+        }
+        let Some(principal) = decode(value) else {
+            let reason = "the gateway says in no known words whom it verified: does it run another version?";
+            return Err(Deny::new(403, "authorize", "policy.principal", reason));
+        };
+        let actor = policy.engine.actor(&principal);
+        let prepared = Rc::new(Prepared { actor, told: String::new() });
+        keep(&mut self.told.borrow_mut(), value.into(), &prepared);
+        Ok(prepared)
+    }
+}
+
+fn keep<K: std::hash::Hash + Eq>(all: &mut HashMap<K, Rc<Prepared>>, key: K, prepared: &Rc<Prepared>) {
+    if all.len() >= MAX_PREPARED {
+        all.clear();
+    }
+    all.insert(key, prepared.clone());
+}
+
+/// JSON in which whatever a header cannot carry is percent-encoded (RFC 3986, section 2.1).
+fn encode(principal: &Principal) -> String {
+    let json = serde_json::to_string(principal).unwrap_or_default();
+    let mut value = String::with_capacity(json.len());
+    for byte in json.bytes() {
+        match byte {
+            b'!'..=b'$' | b'&'..=b'~' => value.push(char::from(byte)),
+            _ => value.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    value
+}
+
+fn decode(value: &[u8]) -> Option<Principal> {
+    if value.len() > MAX_TOLD {
+        return None;
+    }
+    let mut json = Vec::with_capacity(value.len());
+    let mut rest = value.iter();
+    while let Some(byte) = rest.next() {
+        let mut digit = || char::from(*rest.next()?).to_digit(16);
+        json.push(if *byte == b'%' { u8::try_from(digit()? * 16 + digit()?).ok()? } else { *byte });
+    }
+    serde_json::from_slice(&json).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn whom_the_gateway_tells_arrives_as_it_was(id in any::<String>(), groups in prop::collection::vec(".{0,20}", 0..5)) {
+            let principal = Principal { groups, ..Principal::user("staff", &id) };
+            let value = encode(&principal);
+            prop_assert!(value.bytes().all(|b| b.is_ascii_graphic()));
+            if value.len() <= MAX_TOLD {
+                prop_assert_eq!(decode(value.as_bytes()), Some(principal));
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_somebody_or_nobody(value in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Some(principal) = decode(&value) {
+                prop_assert_eq!(decode(encode(&principal).as_bytes()), Some(principal));
+            }
+        }
+    }
+}
