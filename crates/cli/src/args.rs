@@ -11,7 +11,7 @@ use ringfence_sandbox::spec::Isolation;
 use crate::data::DataDir;
 use crate::env::Env;
 use crate::up::{self, MasterChoice};
-use crate::{ca, down, drill, fence, run, view};
+use crate::{ca, down, drill, fence, key, run, view};
 
 /// One declaration fences your services in: who may call whom, what each may reach.
 ///
@@ -49,6 +49,8 @@ enum Command {
     Drill(At<drill::DrillArgs>),
     /// The certificate authority: show, rotate
     Ca(At<ca::CaArgs>),
+    /// API keys of clients outside: create, list, rotate, revoke
+    Key(At<key::KeyArgs>),
     /// Get an X.509-SVID for a declared external service that speaks SPIFFE itself
     Svid(At<ca::SvidArgs>),
     /// Stop what `up` runs, and wait until it is gone
@@ -165,6 +167,7 @@ impl Args {
             Command::Schema(args) => fence::schema::run(args),
             Command::Drill(at) => at.with(|args, data| drill::run(args, &at.fence, data, env.colour)),
             Command::Ca(at) => at.with(|args, data| ca::run(args, &at.fence, data, &env)),
+            Command::Key(at) => at.with(|args, data| key::run(args, data, env.colour)),
             Command::Svid(at) => at.with(ca::svid),
             Command::Down(at) => at.with(down::run),
             Command::Restart(at) => at.with(|args, data| {

@@ -9,6 +9,7 @@ mod down;
 mod drill;
 mod env;
 mod fence;
+mod key;
 mod prompt;
 mod roles;
 mod run;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
+
+use crate::keys::{AskKeys, CreateKey, RotateKey};
 
 /// Longest that an answer may take; a root rotation waits for enforcement points.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,6 +32,7 @@ pub(crate) enum Ask {
     Ca,
     Rotate(Rotate),
     Mint(Mint),
+    Keys(AskKeys),
     Restart(String),
     Down,
 }
@@ -82,6 +85,21 @@ pub(crate) async fn serve(listener: UnixListener, questions: mpsc::Sender<Questi
         .route("/v1/ca/rotate", post(|s: State<Api>, Json(body): Json<Rotate>| ask(s, Ask::Rotate(body))))
         .route("/v1/svid", post(|s: State<Api>, Json(body): Json<Mint>| ask(s, Ask::Mint(body))))
         .route(
+            "/v1/keys",
+            get(|s: State<Api>, Query(Page { after }): Query<Page>| {
+                ask(s, Ask::Keys(AskKeys::List { after }))
+            })
+            .post(|s: State<Api>, Json(body): Json<CreateKey>| ask(s, Ask::Keys(AskKeys::Create(body)))),
+        )
+        .route("/v1/keys/{id}", get(|s: State<Api>, Path(id)| ask(s, Ask::Keys(AskKeys::Show(id)))))
+        .route(
+            "/v1/keys/{id}/rotate",
+            post(|s: State<Api>, Path(id), Json(body): Json<RotateKey>| {
+                ask(s, Ask::Keys(AskKeys::Rotate(id, body)))
+            }),
+        )
+        .route("/v1/keys/{id}/revoke", post(|s: State<Api>, Path(id)| ask(s, Ask::Keys(AskKeys::Revoke(id)))))
+        .route(
             "/v1/restart",
             post(|s: State<Api>, Json(body): Json<Restart>| ask(s, Ask::Restart(body.service))),
         )
@@ -101,6 +119,14 @@ struct Api {
 #[serde(deny_unknown_fields)]
 struct Restart {
     service: String,
+}
+
+/// From which name on a list goes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Page {
+    #[serde(default)]
+    after: String,
 }
 
 async fn ask(State(api): State<Api>, ask: Ask) -> Response {

@@ -26,8 +26,8 @@ use crate::attest::Asking;
 use crate::calendar::Calendar;
 use crate::federation::{Federation, keys_for};
 use crate::keys::{AskKeys, Done, Keys, Refusal};
-use crate::policies::judged;
 use crate::nodes::{NodeNews, Nodes, cut, may_hold, nonsense};
+use crate::policies::judged;
 use crate::state::State;
 use crate::supervisor::{Applied, Command, FromControl, Report, ToControl};
 
@@ -422,7 +422,8 @@ impl Core {
 
     /// Makes, shows and changes API keys; the event names the key's public part.
     async fn keys(&self, ask: AskKeys) -> Answer {
-        let (value, done) = self.keys.answer(ask, now()).await.map_err(|Refusal(status, why)| (status, why))?;
+        let (value, done) =
+            self.keys.answer(ask, now()).await.map_err(|Refusal(status, why)| (status, why))?;
         if let Some(Done { prefix, activity, message }) = done {
             self.entity("api_key", &prefix, activity, true, &message);
         }

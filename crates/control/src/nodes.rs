@@ -58,7 +58,7 @@ struct Node {
     version: String,
     signing: Arc<Semaphore>,
     /// Hearing and telling; they end with the node.
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Nodes {
@@ -94,7 +94,7 @@ impl Nodes {
             refused: None,
             version: String::new(),
             signing: Arc::new(Semaphore::new(MAX_SIGNING)),
-            _tasks: tasks,
+            tasks,
         };
         self.nodes.insert(name.to_owned(), node);
         Ok(())
@@ -109,7 +109,14 @@ impl Nodes {
         self.nodes.remove(name);
     }
 
-    /// Notes what needs no answer; a request for a certificate or for keys is handed back.
+    /// Has `task` run as long as the node is connected.
+    pub(crate) fn along(&mut self, name: &str, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.tasks.spawn(task);
+        }
+    }
+
+    /// Notes what needs no answer; a request for a certificate or for keys, and uses of API keys, are handed back.
     pub(crate) fn note(&mut self, name: &str, message: FromProxy) -> Option<FromProxy> {
         let node = self.nodes.get_mut(name)?;
         match message {
@@ -120,7 +127,9 @@ impl Nodes {
                 stats.edges.truncate(MAX_EDGES);
                 node.stats = stats;
             }
-            asked @ (FromProxy::Sign { .. } | FromProxy::WantKeys { .. }) => return Some(asked),
+            asked @ (FromProxy::Sign { .. } | FromProxy::WantKeys { .. } | FromProxy::Used(_)) => {
+                return Some(asked);
+            }
         }
         None
     }
@@ -309,7 +318,9 @@ mod tests {
             taken.push(match next.await.unwrap().unwrap().0 {
                 ToProxy::Snapshot(signed) => signed.bytes.split_once(' ').unwrap().0.parse().unwrap(),
                 ToProxy::Renew => 0,
-                ToProxy::Signed { .. } | ToProxy::Keys(_) => panic!("nothing was asked"),
+                ToProxy::Signed { .. } | ToProxy::Keys(_) | ToProxy::ApiKeys(_) => {
+                    panic!("nothing was asked")
+                }
             });
         }
         taken

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use ringfence_event::{
-    Call, Connection, Dial, Entity, Event, Kind, Lifecycle, LifecycleActivity, Observed, Scan, Severity, Tamper,
-    TraceContext, User, Verdict,
+    Call, Connection, Dial, Entity, Event, Kind, Lifecycle, LifecycleActivity, Observed, Scan, Severity,
+    Tamper, TraceContext, User, Verdict,
 };
 use serde_json::{Map, Value};
 

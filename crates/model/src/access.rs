@@ -79,6 +79,8 @@ pub struct Accepted {
 pub enum Credential {
     /// A bearer token of this provider (RFC 6750), a JWT.
     Token(String),
+    /// An API key, made by `ringfence key create`.
+    ApiKey,
 }
 
 /// What whoever is let in must have besides.

@@ -1,4 +1,4 @@
-//! What all threads of the node share. Nothing here is touched by a request on an open connection.
+//! What all threads of the node share. But for API keys, nothing here is touched by a request on an open connection.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +10,7 @@ use ringfence_tls::{
 };
 use tokio::sync::{Notify, mpsc};
 
+use crate::api_keys::ApiKeys;
 use crate::shims::Shims;
 use crate::stats::Shard;
 use crate::table::{EdgeId, Interner};
@@ -24,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) gateway_config: Arc<ServerConfig>,
     pub(crate) gateway_metrics: HandshakeMetrics,
     pub(crate) shims: Shims,
+    /// Looked up by requests whose route accepts API keys, for less than a microsecond.
+    pub(crate) api_keys: ApiKeys,
     /// Where threads ask for keys of a provider.
     wanted: mpsc::Sender<Arc<str>>,
     /// Tells that an identity arrived.
@@ -52,6 +55,7 @@ impl Shared {
             certificates,
             gateway_metrics: HandshakeMetrics::default(),
             shims: Shims::default(),
+            api_keys: ApiKeys::default(),
             wanted,
             identities: Notify::new(),
             interner: Mutex::default(),

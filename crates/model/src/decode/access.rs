@@ -6,11 +6,13 @@ use super::{Decoder, Fields, spec};
 use crate::access::{Accepted, Access, Credential, Provider, Require, TokenAlgorithm};
 use crate::scalar::{dns_name, service_name};
 use crate::suggest::quote;
-use crate::yaml::{Entry, Node, Value};
+use crate::yaml::{Entry, Mark, Node, Value};
 
 /// Longest issuer, and longest audience, scope, context or group.
 const MAX_URL: usize = 512;
 const MAX_WORD: usize = 256;
+/// The credential that needs no name.
+const API_KEY: &str = "api_key";
 
 impl Decoder<'_> {
     pub(super) fn provider(&mut self, entry: &Entry) -> Option<Provider> {
@@ -59,23 +61,12 @@ impl Decoder<'_> {
         for item in
             fields.get("accept").map_or(&[][..], |n| self.nonempty(n, "credentials", "[{ token: NAME }]"))
         {
-            let Some(of) = self.fields(item, &spec::ACCEPT) else { continue };
-            let Some(provider) = of.get("token") else {
-                self.missing(
-                    item.mark,
-                    "token",
-                    "this",
-                    "name whose tokens are accepted: `{ token: PROVIDER }`",
-                );
-                continue;
-            };
-            let Some(name) = self.text(provider, "the name of a provider") else { continue };
-            let credential = Credential::Token(name.to_owned());
+            let Some((credential, name, mark)) = self.credential(item) else { continue };
             if access.accept.iter().any(|accepted| accepted.credential == credential) {
                 self.error("duplicate", item.mark, format!("{} stands here twice", quote(name)), None);
                 continue;
             }
-            access.accept.push(Accepted { credential, position: self.at(provider.mark) });
+            access.accept.push(Accepted { credential, position: self.at(mark) });
         }
         let Some(entry) = fields.entry("require") else { return access };
         if fields.get("accept").is_none() {
@@ -96,6 +87,22 @@ impl Decoder<'_> {
             access.require = Require { scopes, acr, groups, position: Some(self.at(entry.mark)) };
         }
         access
+    }
+
+    /// A word, or a mapping that names whose.
+    fn credential<'n>(&mut self, item: &'n Node) -> Option<(Credential, &'n str, Mark)> {
+        if let Value::Scalar { .. } = &item.value {
+            let credential = self.choice(item, &[(API_KEY, ())]).map(|()| Credential::ApiKey);
+            return Some((credential?, API_KEY, item.mark));
+        }
+        let of = self.fields(item, &spec::ACCEPT)?;
+        let Some(provider) = of.get("token") else {
+            let help = "name whose tokens are accepted: `{ token: PROVIDER }`";
+            self.missing(item.mark, "token", "this", help);
+            return None;
+        };
+        let name = self.text(provider, "the name of a provider")?;
+        Some((Credential::Token(name.to_owned()), name, provider.mark))
     }
 
     fn words(&mut self, node: &Node, of: &str, example: &str) -> Vec<String> {
