@@ -197,11 +197,15 @@ fn a_route_says_whose_tokens_it_accepts_and_what_they_must_carry() {
     refused("{ path: /, accept: [{ token: stuff }] }", "unknown-provider");
     refused("{ path: /, accept: [] }", "empty");
     refused("{ path: /, accept: [{}] }", "missing-key");
-    refused("{ path: /, accept: [{ tokens: staff }] }", "unknown-key");
     refused("{ path: /, accept: [{ token: staff }, { token: staff }] }", "duplicate");
     refused("{ path: /, require: { scopes: [a] } }", "missing-key");
     refused("{ path: /, accept: [{ token: staff }], require: { scopes: [] } }", "empty");
     refused("{ path: /, accept: [{ token: staff }], require: { scopes: [a b] } }", "bad-value");
+    let text = format!(
+        "{PROVIDERS}{}",
+        with_portal("listen: 2\nroutes: [{ path: /, accept: [{ tokens: staff }] }]")
+    );
+    assert_eq!(codes(&text), ["missing-key", "unknown-key"]);
     for (provider, code) in [
         ("staff: {}", "missing-key"),
         ("staff: { issuer: http://id.t.example }", "bad-value"),
