@@ -1,6 +1,8 @@
 //! Who stands behind a request, end to end: a provider made by others, the real processes, real clients.
 #![expect(clippy::unwrap_used, reason = "test")]
 
+mod keys;
+mod policies;
 mod provider;
 #[path = "../clinic/running.rs"]
 #[expect(dead_code, reason = "shared with the clinic's stories, which use more of it")]
