@@ -14,9 +14,9 @@ pub(crate) struct Deny {
     /// Stable name of the rule, or of the policy.
     pub(crate) rule: Cow<'static, str>,
     /// For the operator.
-    pub(crate) reason: String,
+    pub(crate) reason: Box<str>,
     /// Where the rule stands.
-    pub(crate) position: Option<String>,
+    pub(crate) position: Option<Box<str>>,
     /// The line of the fence that would allow it.
     pub(crate) missing: Option<Box<str>>,
     /// `WWW-Authenticate` for the caller.
@@ -32,7 +32,7 @@ impl Deny {
         rule: impl Into<Cow<'static, str>>,
         reason: impl Into<String>,
     ) -> Self {
-        let (rule, reason) = (rule.into(), reason.into());
+        let (rule, reason) = (rule.into(), reason.into().into());
         let (position, missing, challenge) = (None, None, None);
         Self { status, stage, rule, reason, position, missing, challenge, failed: false }
     }
@@ -43,7 +43,7 @@ impl Deny {
     }
 
     pub(crate) fn position(self, position: Option<String>) -> Self {
-        Self { position, ..self }
+        Self { position: position.map(Into::into), ..self }
     }
 
     pub(crate) fn missing(self, missing: String) -> Self {

@@ -156,7 +156,7 @@ impl Policy {
         let outcome =
             if decision.allowed { Ok(()) } else { Err(self.refusal(actor, edge, question, &decision)) };
         let watched = (!decision.observed.is_empty())
-            .then(|| Watched { policies: decision.observed, would_pass: decision.if_enforced });
+            .then_some(Watched { policies: decision.observed, would_pass: decision.if_enforced });
         (outcome, watched)
     }
 
