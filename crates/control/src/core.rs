@@ -15,7 +15,7 @@ use ringfence_keeper::protocol::{Stage, Step, X509Request};
 use ringfence_keys::{Algorithm, SigningKey, possession};
 use ringfence_model::Fence;
 use ringfence_oidc::protocol::FromFederation;
-use ringfence_snapshot::node::{FromProxy, Issued, Subject, ToProxy};
+use ringfence_snapshot::node::{FromProxy, Issued, ProviderKeys, Subject, ToProxy};
 use ringfence_snapshot::{Addresses, Bundle, Der, Header, Policies, SignedSnapshot, Snapshot, compile};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
@@ -130,7 +130,7 @@ impl Core {
                 }
             }
             (ToControl::Federation, Some(fd)) => {
-                self.federation.connect(fd.into(), self.fence.as_ref()).await?;
+                self.federation.connect(fd.into())?;
             }
             (ToControl::Authorities(authorities), _) => self.federation.set_authorities(authorities),
             (ToControl::Workload { service, netns }, Some(fd)) => self.workload(service, netns, fd),
@@ -199,7 +199,7 @@ impl Core {
             Ok((fence, policies)) => match self.put_in_force(&fence, policies.as_ref()).await {
                 Ok(applied) => {
                     self.nodes.keep_keys(|provider| fence.provider(provider).is_some());
-                    self.federation.follow(&fence).await;
+                    self.federation.follow(&fence);
                     (self.fence, self.policies) = (Some(fence), policies);
                     Ok(applied)
                 }
@@ -272,7 +272,7 @@ impl Core {
             Some(FromProxy::WantKeys { provider }) => {
                 let declared = self.fence.as_ref().is_some_and(|f| f.provider(&provider).is_some());
                 if declared {
-                    self.federation.want_keys(provider).await;
+                    self.federation.want_keys(provider);
                 }
             }
             _ => {}
@@ -283,11 +283,11 @@ impl Core {
     /// Something is known of a provider.
     pub(crate) fn federated(&mut self, found: FromFederation) {
         match found {
-            FromFederation::Keys { provider, jwks, until, .. } => {
-                let keys = self.fence.as_ref().and_then(|fence| keys_for(fence, &provider, jwks, until));
-                if let Some(keys) = keys {
+            FromFederation::Keys { provider, issuer, jwks, until, .. } => {
+                let keys = ProviderKeys { provider, issuer, jwks, until };
+                if let Some(keys) = self.fence.as_ref().and_then(|fence| keys_for(fence, keys)) {
+                    self.entity("provider", &keys.provider, 3, true, "its keys are believed");
                     self.nodes.publish_keys(keys);
-                    self.entity("provider", &provider, 3, true, "its keys are believed");
                 }
             }
             FromFederation::Trouble { provider, reason } => {

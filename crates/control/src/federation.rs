@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use ringfence_channel::{Channel, ChannelError, Sender};
 use ringfence_model::{Fence, Provider, TokenAlgorithm};
 use ringfence_oidc::protocol::{FromFederation, ProviderConfig, ToFederation};
 use ringfence_snapshot::node::ProviderKeys;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::core::now;
 
+/// Providers that may wait to be asked for keys.
+const MAX_WANTED: usize = 64;
 /// Longest key set that is passed on.
 const MAX_JWKS: usize = 256 * 1024;
 /// Longest that keys are believed, whatever is said, in seconds.
@@ -21,22 +24,29 @@ const MAX_LIFE: u64 = 48 * 3600;
 #[derive(Debug)]
 pub(crate) struct Federation {
     news: mpsc::Sender<FromFederation>,
-    link: Option<(Sender<ToFederation>, JoinSet<()>)>,
+    /// The providers that there are, for whoever tells that process.
+    providers: watch::Sender<Arc<Vec<ProviderConfig>>>,
+    link: Option<Link>,
     /// Private authorities of providers, PEM.
     authorities: BTreeMap<String, String>,
 }
 
+/// The channel to one life of that process.
+#[derive(Debug)]
+struct Link {
+    /// Providers whose keys are missing.
+    wanted: mpsc::Sender<String>,
+    /// Hearing and telling; they end with it.
+    _tasks: JoinSet<()>,
+}
+
 impl Federation {
     pub(crate) fn new(news: mpsc::Sender<FromFederation>) -> Self {
-        Self { news, link: None, authorities: BTreeMap::new() }
+        Self { news, providers: watch::Sender::default(), link: None, authorities: BTreeMap::new() }
     }
 
     /// The process was started, for the first time or again.
-    pub(crate) async fn connect(
-        &mut self,
-        socket: UnixStream,
-        fence: Option<&Fence>,
-    ) -> Result<(), ChannelError> {
+    pub(crate) fn connect(&mut self, socket: UnixStream) -> Result<(), ChannelError> {
         let (sender, mut receiver) = Channel::<ToFederation, FromFederation>::new(socket)?.split();
         let (news, mut tasks) = (self.news.clone(), JoinSet::new());
         tasks.spawn(async move {
@@ -47,11 +57,9 @@ impl Federation {
                 }
             }
         });
-        let _ = sender.send(&ToFederation::Start { roots: None }, &[]).await;
-        self.link = Some((sender, tasks));
-        if let Some(fence) = fence {
-            self.follow(fence).await;
-        }
+        let (wanted, missing) = mpsc::channel(MAX_WANTED);
+        tasks.spawn(tell(sender, self.providers.subscribe(), missing));
+        self.link = Some(Link { wanted, _tasks: tasks });
         Ok(())
     }
 
@@ -61,19 +69,16 @@ impl Federation {
     }
 
     /// Tells which providers there are.
-    pub(crate) async fn follow(&self, fence: &Fence) {
+    pub(crate) fn follow(&self, fence: &Fence) {
         let providers = fence.providers.iter().map(|provider| self.config(provider)).collect();
-        self.tell(&ToFederation::Providers(providers)).await;
+        self.providers.send_replace(Arc::new(providers));
     }
 
     /// A token names a key that is not known.
-    pub(crate) async fn want_keys(&self, provider: String) {
-        self.tell(&ToFederation::UnknownKey { provider, kid: String::new() }).await;
-    }
-
-    async fn tell(&self, message: &ToFederation) {
-        if let Some((sender, _)) = &self.link {
-            let _ = sender.send(message, &[]).await;
+    pub(crate) fn want_keys(&self, provider: String) {
+        if let Some(link) = &self.link {
+            // Full is as good as asked: it will come to those that wait there.
+            let _ = link.wanted.try_send(provider);
         }
     }
 
@@ -96,9 +101,97 @@ impl Federation {
     }
 }
 
-/// Keys as proxies get them. That process parses what the internet sends, so what it says is bounded.
-pub(crate) fn keys_for(fence: &Fence, provider: &str, jwks: String, until: u64) -> Option<ProviderKeys> {
-    let declared = fence.provider(provider)?;
-    let (issuer, until) = (declared.issuer.clone(), until.min(now() + MAX_LIFE));
-    (jwks.len() <= MAX_JWKS).then(|| ProviderKeys { provider: provider.to_owned(), issuer, jwks, until })
+/// Tells that process whatever is newest, as fast as it reads: control does not wait for it, since it parses what the internet
+/// sends and may be another's by then.
+async fn tell(
+    sender: Sender<ToFederation>,
+    mut providers: watch::Receiver<Arc<Vec<ProviderConfig>>>,
+    mut wanted: mpsc::Receiver<String>,
+) {
+    let mut next = ToFederation::Start { roots: None };
+    providers.mark_changed();
+    while sender.send(&next, &[]).await.is_ok() {
+        next = tokio::select! {
+            Ok(()) = providers.changed() => {
+                ToFederation::Providers(Vec::clone(&providers.borrow_and_update()))
+            }
+            Some(provider) = wanted.recv() => ToFederation::UnknownKey { provider, kid: String::new() },
+            else => return,
+        };
+    }
+}
+
+/// Keys as proxies get them, if they are of the issuer that the provider has now. That process parses what the internet sends,
+/// so what it says is bounded.
+pub(crate) fn keys_for(fence: &Fence, keys: ProviderKeys) -> Option<ProviderKeys> {
+    let declared = fence.provider(&keys.provider)?;
+    let until = keys.until.min(now() + MAX_LIFE);
+    let fits = keys.jwks.len() <= MAX_JWKS && declared.issuer == keys.issuer;
+    fits.then_some(ProviderKeys { until, ..keys })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn fence(issuer: &str) -> Fence {
+        let text = format!(
+            "fence: t\ntrust_domain: t.example\nproviders: {{ staff: {{ issuer: {issuer} }} }}\nservices: {{ a: {{ }} }}\n"
+        );
+        Fence::parse(vec![("ringfence.yaml", text)]).unwrap()
+    }
+
+    #[test]
+    fn keys_are_those_of_the_issuer_that_is_declared_now_and_no_longer_than_two_days() {
+        let keys = |issuer: &str| ProviderKeys {
+            provider: "staff".into(),
+            issuer: issuer.into(),
+            jwks: "{}".into(),
+            until: u64::MAX,
+        };
+        let fence = fence("https://b.example");
+        assert_eq!(
+            keys_for(&fence, keys("https://a.example")),
+            None,
+            "they were on their way when it changed"
+        );
+        let taken = keys_for(&fence, keys("https://b.example")).unwrap();
+        assert!(taken.until <= now() + MAX_LIFE);
+        let huge = ProviderKeys { jwks: "x".repeat(MAX_JWKS + 1), ..keys("https://b.example") };
+        assert_eq!(keys_for(&fence, huge), None);
+        assert_eq!(
+            keys_for(&fence, ProviderKeys { provider: "x".into(), ..keys("https://b.example") }),
+            None
+        );
+    }
+
+    #[tokio::test]
+    async fn a_process_that_does_not_read_holds_up_nobody_and_gets_the_newest_in_the_end() {
+        let (news, _inbox) = mpsc::channel(1);
+        let mut federation = Federation::new(news);
+        let (theirs, ours) = UnixStream::pair().unwrap();
+        federation.connect(ours).unwrap();
+        let flood = async {
+            for n in 0..2_000 {
+                federation.want_keys("staff".to_owned());
+                federation.follow(&fence(&format!("https://{}.example", n % 7)));
+                tokio::task::yield_now().await;
+            }
+            federation.follow(&fence("https://last.example"));
+        };
+        tokio::time::timeout(Duration::from_secs(60), flood).await.expect("nothing waits");
+        let mut channel = Channel::<FromFederation, ToFederation>::new(theirs).unwrap();
+        let newest = async {
+            loop {
+                if let ToFederation::Providers(all) = channel.recv().await.unwrap().0
+                    && all.iter().any(|p| p.issuer == "https://last.example")
+                {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), newest).await.expect("the newest arrives");
+    }
 }

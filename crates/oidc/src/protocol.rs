@@ -120,6 +120,8 @@ pub enum FromFederation {
     Keys {
         /// The provider.
         provider: String,
+        /// Whose keys they are: the provider may have been declared anew meanwhile.
+        issuer: String,
         /// Grows with each change.
         generation: u64,
         /// A JSON Web Key Set of those keys that verify signatures.

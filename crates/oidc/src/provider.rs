@@ -278,6 +278,7 @@ impl Provider {
             }
             news.push(FromFederation::Keys {
                 provider: self.config.name.clone(),
+                issuer: self.config.issuer.clone(),
                 generation: keys.generation(),
                 jwks: keys.to_json("sig"),
                 until: unix_now().saturating_add(self.pace.source.believed),

@@ -150,7 +150,7 @@ impl Drop for Process {
 impl Control {
     pub(crate) fn offer(&self, fence: &str) -> Result<(), String> {
         let files = vec![("ringfence.yaml".to_owned(), fence.to_owned())];
-        self.channel.send(&ToControl::Fence { files }, &[]).unwrap();
+        self.channel.send(&ToControl::Fence { files, policies: Ok(None) }, &[]).unwrap();
         loop {
             match self.channel.recv().unwrap().0 {
                 FromControl::Fence(outcome) => return outcome.map(drop),
