@@ -534,6 +534,41 @@ mod tests {
         assert!(!proxy.knows(&key, NOW), "what counts is what is stored");
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn more_keys_than_a_page_are_told_and_listed_whole_and_a_revocation_does_not_wait_for_them() {
+        const MANY: usize = 10_500;
+        let dir = tempfile::tempdir().unwrap();
+        let keys = keys(&dir).await;
+        let (template, ..) = created(&keys, lab()).await;
+        let (stored, _) = keys.stored(&template.prefix().to_string()).await.unwrap();
+        let all: Vec<ApiKey> = (0..MANY).map(|_| ApiKey::generate()).collect();
+        for some in all.chunks(4000) {
+            let batch = some.iter().fold(Batch::new("test", "fill"), |batch, key| {
+                let record =
+                    KeyRecord { prefix: key.prefix(), secret: key.digest(), ..stored.record.clone() };
+                let stored = Stored { record, ..stored.clone() };
+                batch.put(KIND, &key.prefix().to_string(), &stored).unwrap()
+            });
+            keys.store.apply(batch).await.unwrap();
+        }
+        let mut proxy = Proxy::new(&keys);
+        proxy.until(|p| !p.table.is_empty()).await;
+        keys.answer(AskKeys::Revoke(template.prefix().to_string()), NOW).await.unwrap();
+        proxy.until(|p| p.wholes == 1).await;
+        proxy.until(|p| p.table.record(template.prefix()).is_some_and(|r| r.disabled)).await;
+        assert_eq!(proxy.table.len(), MANY + 1);
+        assert!(all.iter().step_by(500).all(|key| proxy.knows(key, NOW)));
+
+        let (mut listed, mut after) = (0, String::new());
+        loop {
+            let (page, _) = keys.answer(AskKeys::List { after }, NOW).await.unwrap();
+            listed += page["keys"].as_array().unwrap().len();
+            let Some(next) = page["next"].as_str() else { break };
+            after = next.to_owned();
+        }
+        assert_eq!(listed, MANY + 1);
+    }
+
     #[tokio::test]
     async fn no_secret_is_in_the_database_and_every_change_is_in_the_audit_trail() {
         let dir = tempfile::tempdir().unwrap();

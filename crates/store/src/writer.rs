@@ -146,12 +146,13 @@ async fn changes(
         // One row for all: who follows the outbox reads the records by revision.
         outbox.push(("issued", batch.action.as_str(), "append"));
     }
+    let outbox: Vec<_> = outbox.into_iter().enumerate().collect();
     for rows in outbox.chunks(ROWS) {
         let mut query =
             QueryBuilder::<Sqlite>::new("INSERT INTO outbox (revision, position, kind, name, effect) ");
-        query.push_values(rows.iter().enumerate(), |mut row, (position, (kind, name, effect))| {
+        query.push_values(rows, |mut row, (position, (kind, name, effect))| {
             row.push_bind(signed(revision))
-                .push_bind(position as i64)
+                .push_bind(*position as i64)
                 .push_bind(*kind)
                 .push_bind(*name)
                 .push_bind(*effect);

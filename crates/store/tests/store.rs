@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use proptest::prelude::*;
-use ringfence_store::{Batch, Durability, Issued, Store, StoreError};
+use ringfence_store::{Batch, Durability, Issued, MAX_CHANGES, Store, StoreError};
 use serde_json::{Value, json};
 
 async fn open(directory: &Path) -> Store {
@@ -52,6 +52,19 @@ async fn what_was_acknowledged_is_there_after_a_restart_with_its_audit_record_an
     assert_eq!(store.verify_audit().await.unwrap().records, 2);
     let mode = std::fs::metadata(directory.path().join("state.db")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_batch_as_large_as_is_taken_is_written_whole_and_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await;
+    let many = (0..MAX_CHANGES)
+        .fold(Batch::new("test", "put"), |batch, i| batch.put("thing", &format!("{i:04}"), &i).unwrap());
+    assert_eq!(store.apply(many).await.unwrap(), 1);
+    let names: Vec<_> = store.outbox(0).await.unwrap().into_iter().map(|row| row.name).collect();
+    assert_eq!(names.len(), MAX_CHANGES);
+    assert!(names.is_sorted());
+    assert_eq!(store.list("thing", "").await.unwrap().len(), MAX_CHANGES);
 }
 
 #[tokio::test]
