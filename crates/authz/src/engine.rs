@@ -37,7 +37,8 @@ impl Sources {
         policies: impl IntoIterator<Item = (&'t str, &'t str)>,
         entities: Option<(&'t str, &'t str)>,
     ) -> Self {
-        let file = |(name, text): (&str, &str)| SourceFile { name: name.into(), owner: None, text: text.into() };
+        let file =
+            |(name, text): (&str, &str)| SourceFile { name: name.into(), owner: None, text: text.into() };
         let entities = entities.map(|(name, text)| (name.into(), text.as_bytes().into()));
         Self { policies: policies.into_iter().map(file).collect(), entities }
     }

@@ -84,7 +84,10 @@ fn expand(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
     if pattern.matches('*').count() != 1 {
         return Err("a pattern has one `*`, at the beginning of its last part".into());
     }
-    let entries = fs::read_dir(folder.join(parent)).map_err(|error| format!("cannot list it: {error}"))?;
+    let entries = match fs::read_dir(folder.join(parent)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|error| format!("cannot list it: {error}"))?,
+    };
     let mut found = Vec::new();
     for entry in entries {
         let name = entry.map_err(|error| format!("cannot list it: {error}"))?.file_name();

@@ -39,6 +39,9 @@ enum Command {
     Why(fence::why::WhyArgs),
     /// Check ringfence.yaml
     Check(fence::check::CheckArgs),
+    /// What policies decide: test, explain, compare
+    #[command(subcommand)]
+    Authz(fence::authz::AuthzCommand),
     /// Show who may call whom
     Graph(fence::graph::GraphArgs),
     /// Write a ringfence.yaml, from a Compose file or Kubernetes manifests if there are some
@@ -162,6 +165,7 @@ impl Args {
             Command::Events(at) => at.with(|args, data| view::events::run(args, data, env.colour)),
             Command::Why(args) => fence::why::run(args, &env),
             Command::Check(args) => fence::check::run(args, &env),
+            Command::Authz(command) => fence::authz::run(command, &env),
             Command::Graph(args) => fence::graph::run(args, &env),
             Command::Init(args) => fence::init::run(args, &env),
             Command::Schema(args) => fence::schema::run(args),

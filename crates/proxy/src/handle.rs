@@ -59,7 +59,8 @@ pub(crate) async fn handle(
     let trace = trace_of(view);
     ctx.live.set_busy(true);
     let asked = Asked { method: view.method(), host: view.host(), path: view.path() };
-    let mut report = Report { ctx, view, asked, started, trace, principal: None, prepared: None, watched: None };
+    let mut report =
+        Report { ctx, view, asked, started, trace, principal: None, prepared: None, watched: None };
     let next = match judge(&mut report).await {
         Err((callee, deny)) => report.refuse(front, &callee, deny).await,
         Ok(authorized) => {
@@ -271,9 +272,10 @@ fn permit(report: &mut Report<'_>, authorized: &Authorized) -> Result<(), Deny> 
         }
         Way::Inbound { .. } if ctx.forwarding.is_from_gateway() => {
             let told = report.view.field(TOLD).map(|value| actors.told(policies, value)).transpose()?;
-            let source = report.view.field("x-forwarded-for").and_then(|address| {
-                std::str::from_utf8(address).ok()?.parse().ok()
-            });
+            let source = report
+                .view
+                .field("x-forwarded-for")
+                .and_then(|address| std::str::from_utf8(address).ok()?.parse().ok());
             (told.map_or(Who::Anyone, Who::Prepared), source)
         }
         Way::Inbound { .. } | Way::Outbound { .. } => (Who::Service(&ctx.peer.caller), None),
@@ -332,7 +334,8 @@ impl Report<'_> {
         let peer = self.ctx.peer;
         let principal = self.principal.as_ref();
         let watched = self.watched.as_ref();
-        let policies: Vec<&str> = watched.iter().flat_map(|w| &w.policies).map(|policy| &*policy.id).collect();
+        let policies: Vec<&str> =
+            watched.iter().flat_map(|w| &w.policies).map(|policy| &*policy.id).collect();
         let observed = watched.map(|w| Observed { policies: &policies, would_pass: w.would_pass });
         let call = Call {
             caller: &peer.caller,

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ringfence_model::{Call, ExternalTls, Fence, Gateway, HostPort, Kind, Limits, Position, Protocol, Provider, Route};
+use ringfence_model::{
+    Call, ExternalTls, Fence, Gateway, HostPort, Kind, Limits, Position, Protocol, Provider, Route,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::Der;
@@ -155,9 +157,7 @@ impl Snapshot {
         let services = self.services.iter().map(|service| ringfence_model::Service {
             name: service.name.clone(),
             kind: match &service.target {
-                Target::Fenced => {
-                    Kind::Waits { env: BTreeMap::new(), files: Vec::new(), ready: None }
-                }
+                Target::Fenced => Kind::Waits { env: BTreeMap::new(), files: Vec::new(), ready: None },
                 Target::External { address, tls } => {
                     Kind::External { address: address.clone(), tls: tls.clone() }
                 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use ringfence_authz::Engine;
 use ringfence_model::{Diagnostics, Fence};
 use serde_json::{Value, json};
 
@@ -21,20 +22,33 @@ pub(crate) struct CheckArgs {
 }
 
 pub(crate) fn run(args: CheckArgs, env: &Env) -> ExitCode {
-    let checked = Fence::load(&args.path);
+    let (mut checked, mut policies) = (Fence::load(&args.path), None);
+    let fence_is_valid = checked.is_ok();
+    if let Ok(fence) = &mut checked {
+        match super::authz::of_fence(fence) {
+            Ok(engine) => {
+                fence.warnings.extend(engine.iter().flat_map(Engine::warnings).cloned());
+                policies = engine.map(|engine| engine.policies().count());
+            }
+            Err(problems) => checked = Err(problems),
+        }
+    }
     let code = match &checked {
         Ok(_) => ExitCode::SUCCESS,
         Err(diagnostics) if unreadable(diagnostics) => ExitCode::from(CANNOT),
-        Err(diagnostics) if diagnostics.errors.iter().any(|error| error.code == "not-found") => {
+        Err(diagnostics)
+            if !fence_is_valid && diagnostics.errors.iter().any(|error| error.code == "not-found") =>
+        {
             ExitCode::from(WRONG)
         }
         Err(_) => ExitCode::from(NO),
     };
-    let shown = if args.json { print_json(&report(&checked)) } else { text(&checked, env) };
+    let shown =
+        if args.json { print_json(&report(&checked, policies)) } else { text(&checked, policies, env) };
     if shown == ExitCode::SUCCESS { code } else { shown }
 }
 
-fn text(checked: &Result<Fence, Diagnostics>, env: &Env) -> ExitCode {
+fn text(checked: &Result<Fence, Diagnostics>, policies: Option<usize>, env: &Env) -> ExitCode {
     match checked {
         Ok(fence) => {
             for warning in &fence.warnings {
@@ -42,7 +56,10 @@ fn text(checked: &Result<Fence, Diagnostics>, env: &Env) -> ExitCode {
             }
             let (services, edges) =
                 (count(fence.services.len(), "service"), count(fence.edges().count(), "edge"));
-            print(&format!("{}: valid, {services}, {edges}\n", fence.name))
+            let policies = policies.map_or_else(String::new, |n| {
+                format!(", {n} {}", if n == 1 { "policy" } else { "policies" })
+            });
+            print(&format!("{}: valid, {services}, {edges}{policies}\n", fence.name))
         }
         Err(diagnostics) => {
             eprint!("{}", diagnostics.render(error_colour(env)));
@@ -54,11 +71,11 @@ fn text(checked: &Result<Fence, Diagnostics>, env: &Env) -> ExitCode {
 }
 
 /// The documented object: `valid`, what the fence is when it is, and the lists `errors` and `warnings`.
-fn report(checked: &Result<Fence, Diagnostics>) -> Value {
+fn report(checked: &Result<Fence, Diagnostics>, policies: Option<usize>) -> Value {
     match checked {
         Ok(fence) => json!({
             "valid": true, "fence": fence.name, "trust_domain": fence.trust_domain, "services": fence.services.len(),
-            "edges": fence.edges().count(), "errors": [], "warnings": fence.warnings, "omitted": 0,
+            "edges": fence.edges().count(), "policies": policies, "errors": [], "warnings": fence.warnings, "omitted": 0,
         }),
         Err(found) => json!({
             "valid": false, "errors": found.errors, "warnings": found.warnings, "omitted": found.omitted,

@@ -1,5 +1,6 @@
 //! Commands that read the fence and need nothing to run: check, graph, why, init, schema.
 
+pub(crate) mod authz;
 pub(crate) mod check;
 pub(crate) mod graph;
 pub(crate) mod init;
@@ -81,6 +82,8 @@ mod tests {
         Check(check::CheckArgs),
         Graph(graph::GraphArgs),
         Why(why::WhyArgs),
+        #[command(subcommand)]
+        Authz(authz::AuthzCommand),
         Init(init::InitArgs),
     }
 
@@ -111,6 +114,7 @@ mod tests {
             Commands::Check(args) => check::run(args, &env),
             Commands::Graph(args) => graph::run(args, &env),
             Commands::Why(args) => why::run(args, &env),
+            Commands::Authz(command) => authz::run(command, &env),
             Commands::Init(args) => init::run(args, &env),
         }
     }
@@ -154,5 +158,62 @@ mod tests {
         assert_eq!(run(&["why", "b", "a", "--fence", &good, "--json"]), ExitCode::from(NO));
         assert_eq!(run(&["why", "a", "x", "--fence", &good]), ExitCode::from(WRONG));
         assert_eq!(run(&["why", "a", "--fence", &good]), ExitCode::from(WRONG));
+    }
+
+    #[test]
+    fn policies_are_checked_tested_explained_and_compared() {
+        let folder = Folder::new("authz");
+        let fence = folder.path("ringfence.yaml");
+        let policy = "@id(\"reads\") permit(principal in Group::\"staff/nurse\", action == Action::\"GET\", resource);\n";
+        std::fs::write(
+            &fence,
+            "fence: t\ntrust_domain: t.example\npolicies: [policies/*.cedar]\nentities: { file: e.json }\n\
+             gateway: { listen: 127.0.0.1:1 }\nproviders: { staff: { issuer: https://id.t.example } }\n\
+             services: { a: { listen: 1, routes: [{ path: / }] } }\n",
+        )
+        .unwrap();
+        assert_eq!(run(&["check", &fence]), ExitCode::from(NO), "no policy file matches");
+        std::fs::create_dir_all(folder.0.join("policies")).unwrap();
+        let write = |text: &str| std::fs::write(folder.0.join("policies/a.cedar"), text).unwrap();
+        write(policy);
+        assert_eq!(run(&["check", &fence]), ExitCode::from(CANNOT), "the data is not there");
+        std::fs::write(folder.0.join("e.json"), "[]").unwrap();
+        assert_eq!(run(&["check", &fence]), ExitCode::SUCCESS);
+        write("permit(principal, action, resource in Service::\"b\");");
+        assert_eq!(run(&["check", &fence, "--json"]), ExitCode::from(NO), "a policy about nothing");
+        assert_eq!(run(&["authz", "explain", "GET", "a/", "--fence", &fence]), ExitCode::from(WRONG));
+        write(policy);
+
+        let table = folder.path("table.yaml");
+        let row = "- principal: { user: staff/ada, groups: [nurse] }\n  request: GET a/x\n  expect: allow\n";
+        std::fs::write(&table, format!("{row}- principal: anonymous\n  request: GET a/x\n  expect: deny\n"))
+            .unwrap();
+        for json in [&[][..], &["--json"]] {
+            let test = [&["authz", "test", &table, "--fence", &fence][..], json].concat();
+            assert_eq!(run(&test), ExitCode::SUCCESS);
+        }
+        std::fs::write(&table, row.replace("allow", "deny")).unwrap();
+        assert_eq!(run(&["authz", "test", &table, "--fence", &fence]), ExitCode::from(NO));
+        std::fs::write(&table, "- nonsense").unwrap();
+        assert_eq!(run(&["authz", "test", &table, "--fence", &fence]), ExitCode::from(WRONG));
+        assert_eq!(run(&["authz", "test", &folder.path("none"), "--fence", &fence]), ExitCode::from(CANNOT));
+
+        let explain = |words: &[&str]| run(&[&["authz", "explain", "--fence", &fence][..], words].concat());
+        assert_eq!(explain(&["GET", "a/x", "--user", "staff/ada", "--group", "nurse"]), ExitCode::SUCCESS);
+        assert_eq!(explain(&["GET", "a/x", "--user", "staff/ada", "--json"]), ExitCode::from(NO));
+        assert_eq!(explain(&["GET", "b/x"]), ExitCode::from(WRONG), "no such service");
+        assert_eq!(explain(&["GET", "a/x", "--user", "ada"]), ExitCode::from(WRONG));
+
+        let other = Folder::new("authz-other");
+        let edges = other.path("ringfence.yaml");
+        let text = std::fs::read_to_string(&fence).unwrap();
+        std::fs::write(
+            &edges,
+            text.replace("policies: [policies/*.cedar]\nentities: { file: e.json }\n", ""),
+        )
+        .unwrap();
+        assert_eq!(run(&["authz", "diff", &fence, &fence]), ExitCode::SUCCESS);
+        assert_eq!(run(&["authz", "diff", &edges, &fence, "--json"]), ExitCode::from(NO), "somebody loses");
+        assert_eq!(run(&["authz", "explain", "GET", "a/", "--fence", &edges]), ExitCode::from(WRONG));
     }
 }
