@@ -227,7 +227,7 @@ fn a_route_may_accept_api_keys_beside_tokens_or_alone() {
     let fence = parse(&format!("{PROVIDERS}{text}")).unwrap();
     let [alone, beside] = fence.service("portal").unwrap().routes.as_slice() else { panic!("two routes") };
     assert_eq!(alone.access.accept[0].credential, Credential::ApiKey);
-    assert_eq!(at(&alone.access.accept[0].position), "ringfence.yaml:12:14");
+    assert_eq!(at(&alone.access.accept[0].position), "ringfence.yaml:12:18");
     let credentials: Vec<_> = beside.access.accept.iter().map(|a| a.credential.clone()).collect();
     assert_eq!(credentials, [Credential::Token("staff".into()), Credential::ApiKey]);
 }
