@@ -65,7 +65,11 @@ impl ApiKeys {
                 // Nothing is begun when a part did not fit: the set in force stays.
                 let Some(table) = coming.as_mut() else { return Ok(None) };
                 let fits = if records.len() > MAX_API_KEYS { Err(TableError::Full) } else { Ok(()) };
-                let taken = fits.and_then(|()| records.iter().try_for_each(|record| table.replace(record)));
+                // What is there already came as a change, which is newer than the page that a part is of: a key that was revoked
+                // meanwhile stays so.
+                let mut missing = records.iter().filter(|record| table.record(record.prefix).is_none());
+                let missing: Vec<_> = missing.by_ref().cloned().collect();
+                let taken = fits.and_then(|()| missing.iter().try_for_each(|record| table.replace(record)));
                 if let Err(e) = taken {
                     *coming = None;
                     return Err(wrong(e));
@@ -195,6 +199,11 @@ mod tests {
         assert!(!good(&keys, &a) && good(&keys, &b));
         assert_eq!(keys.take(part(false, true, vec![record(&c)])), Ok(Some(2)));
         assert!(!good(&keys, &a) && !good(&keys, &b) && good(&keys, &c));
+        // Nor does a part that was read before the revocation, and comes after it, bring a key back to life.
+        keys.take(part(true, false, vec![record(&b)])).unwrap();
+        keys.take(Told::Changed(KeyRecord { disabled: true, ..record(&c) })).unwrap();
+        keys.take(part(false, true, vec![record(&c)])).unwrap();
+        assert!(good(&keys, &b) && !good(&keys, &c));
     }
 
     #[test]

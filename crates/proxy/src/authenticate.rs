@@ -158,6 +158,16 @@ impl Tokens {
         self.arrived.notify_waiters();
     }
 
+    /// Forgets the keys of providers that are not declared any more: one that comes again begins anew.
+    pub(crate) fn follow(&self, table: &Table) {
+        let declared = |keys: &ProviderKeys| {
+            let same =
+                |p: &TableProvider| p.name == keys.provider && p.profile.issuer() == Some(&keys.issuer);
+            table.providers().iter().any(same)
+        };
+        self.keys.borrow_mut().retain(|_, keys| declared(keys));
+    }
+
     fn keys(&self, provider: &TableProvider, now: u64) -> Option<Arc<KeySet>> {
         let all = self.keys.borrow();
         let keys = all.get(&provider.name)?;

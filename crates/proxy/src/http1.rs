@@ -21,8 +21,8 @@ use crate::wire::Wire;
 use crate::worker::Worker;
 
 /// Bytes and time that are spent on reading what a refused client still sends, so that it sees the answer.
-const LINGER_BYTES: usize = 256 * 1024;
-const LINGER_MS: u64 = 1_000;
+pub(crate) const LINGER_BYTES: usize = 256 * 1024;
+pub(crate) const LINGER_MS: u64 = 1_000;
 
 enum Read {
     Head(RequestHead),

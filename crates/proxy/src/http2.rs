@@ -9,10 +9,12 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use ringfence_event::Verdict;
 
+use crate::body::Piece;
 use crate::deny::Deny;
 use crate::front::Front;
 use crate::handle::{Ctx, answer, handle};
 use crate::headers::Forwarding;
+use crate::http1::{LINGER_BYTES, LINGER_MS};
 use crate::io::{Gather, Io};
 use crate::live::Live;
 use crate::peer::Peer;
@@ -147,7 +149,30 @@ async fn stream(
             answer(&ctx, &mut front, false, &deny, id).await;
         }
     }
-    front.is_given_up()
+    let given_up = front.is_given_up();
+    linger(worker, live, &mut front).await;
+    given_up
+}
+
+/// Reads for a while what a client still sends after its answer has gone. A stream that is reset instead looks broken to clients that
+/// were still sending, and they throw the answer away.
+async fn linger(worker: &Worker, live: &Live, front: &mut Front<'_>) {
+    if front.request_is_end() || !front.begun() {
+        return;
+    }
+    live.arm(worker.now_ms() + LINGER_MS);
+    let mut left = LINGER_BYTES;
+    let rest = std::future::poll_fn(|cx| {
+        while left > 0 && !front.request_is_end() {
+            match std::task::ready!(front.poll_piece(cx)) {
+                Ok(Piece::Data(data)) => left = left.saturating_sub(data.len()),
+                Ok(Piece::Trailers(_)) => {}
+                Ok(Piece::End) | Err(_) => break,
+            }
+        }
+        Poll::Ready(())
+    });
+    let _ = live.within(rest).await;
 }
 
 /// How many of the last streams the client gave up at once.

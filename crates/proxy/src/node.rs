@@ -34,6 +34,8 @@ use crate::worker::{Command, unix_now};
 
 /// How often due certificates are looked for.
 const RENEW: Duration = Duration::from_millis(100);
+/// Longest that the keys of a provider are believed, whoever says for how long, in seconds.
+const MAX_KEYS_LIFE: u64 = 48 * 3600;
 /// How often control is told what happened.
 const STATS: Duration = Duration::from_secs(1);
 /// How often control is told which API keys were used.
@@ -350,7 +352,7 @@ impl Node {
     async fn last_keys(&self) {
         match self.disk.keys() {
             Ok(kept) => {
-                for told in kept {
+                for told in kept.into_iter().filter(|told| self.declares(told)) {
                     if self.use_keys(&told).await {
                         self.keys.borrow_mut().insert(told.provider.clone(), told);
                     }
@@ -360,6 +362,13 @@ impl Node {
                 self.entity("provider", "-", 2, false, &format!("the keys that were kept are not used: {e}"));
             }
         }
+    }
+
+    /// Whether these are keys of a provider that there is.
+    fn declares(&self, told: &Told) -> bool {
+        let table = self.table.borrow();
+        let providers = table.iter().flat_map(|table| &table.snapshot.providers);
+        providers.into_iter().any(|p| p.name == told.provider && p.issuer == told.issuer)
     }
 
     async fn use_keys(&self, told: &Told) -> bool {
@@ -374,7 +383,8 @@ impl Node {
             provider: told.provider.as_str().into(),
             issuer: told.issuer.clone(),
             keys: set,
-            until: told.until,
+            // A file says so as well, which is not signed.
+            until: told.until.min(unix_now() + MAX_KEYS_LIFE),
         };
         self.broadcast(|| Command::Keys(keys.clone())).await;
         self.entity("provider", &told.provider, 3, true, "keys in use");

@@ -134,6 +134,7 @@ impl Worker {
         self.touch();
         self.live.recheck(&table, self.now_ms());
         self.pool.recheck(&table);
+        self.tokens.follow(&table);
         self.actors.clear();
         *self.table.borrow_mut() = Some(Rc::new(table));
         self.tick();

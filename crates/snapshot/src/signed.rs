@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use ringfence_keys::{Algorithm, VerifyingKey};
-use ringfence_model::Credential;
+use ringfence_model::{Credential, Protocol};
 use serde::{Deserialize, Serialize};
 
 use crate::{Der, Snapshot};
@@ -157,6 +157,11 @@ fn consistent(snapshot: &Snapshot) -> Result<(), SnapshotError> {
     }
     if snapshot.policies.as_ref().is_some_and(|policies| !policies.fits()) {
         return Err(SnapshotError::Inconsistent("it has more policies and entity data than it may carry"));
+    }
+    let looked_at =
+        |s: &crate::Service| s.protocol != Protocol::Tcp || s.routes.iter().all(|r| r.access.is_open());
+    if !services.iter().all(looked_at) {
+        return Err(SnapshotError::Inconsistent("a tcp route demands credentials, which tcp does not carry"));
     }
     // Who is accepted and unknown would be nobody, but what is demanded of nobody might be forgotten.
     let accepted = services.iter().flat_map(|s| &s.routes).flat_map(|route| &route.access.accept);

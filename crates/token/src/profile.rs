@@ -331,6 +331,17 @@ impl Profile {
                 if !own_type {
                     none_of(&["nonce", "at_hash", "c_hash", "s_hash", "events", "txn", "req_wl"])?;
                     said(&["id", "refresh", "offline", "logout"])?;
+                    // An ID token may lack all that only it has. So something must be there that only access tokens have: what may be
+                    // done with it, or which client it was given to.
+                    const SIGNS: [&str; 7] = ["scope", "scp", "client_id", "cid", "appid", "roles", "gty"];
+                    let bearer = claims.get("typ").and_then(Value::as_str);
+                    let bearer = bearer.is_some_and(|typ| typ.eq_ignore_ascii_case("bearer"));
+                    let usage = claims.get("token_use").map(|usage| usage == "access");
+                    if usage == Some(false)
+                        || !(bearer || SIGNS.iter().any(|sign| claims.contains_key(*sign)))
+                    {
+                        return Err(TokenError::Type(self.kind.name()));
+                    }
                 }
             }
             Kind::IdToken => {

@@ -220,7 +220,9 @@ pub(crate) fn classify(name: &[u8]) -> Kind {
         (21, b's') => (is(name, b"sec-websocket-version"), Kind::SecWebsocketVersion),
         (25, b'p') => (is(name, b"proxy-authentication-info"), Kind::ProxyAuth),
         (length, b'x') => (is_forwarding(name, length), Kind::Forwarding),
+        (11, b'r') if is(name, b"remote-user") != Match::No => (is(name, b"remote-user"), Kind::Forwarding),
         (_, b'r') => (begins(name, b"ringfence-"), Kind::Ringfence),
+        (_, b'w') => (begins(name, b"workload-"), Kind::Ringfence),
         _ => return Kind::Other,
     };
     match matched {
@@ -234,7 +236,9 @@ pub(crate) fn classify(name: &[u8]) -> Kind {
 fn is_forwarding(name: &[u8], length: usize) -> Match {
     match (begins(name, b"x-forwarded-"), length) {
         (Match::No, 11) => is(name, b"x-client-ip"),
-        (Match::No, 13) => either(is(name, b"x-rewrite-url"), is(name, b"x-http-method")),
+        (Match::No, 13) => {
+            either(either(is(name, b"x-rewrite-url"), is(name, b"x-http-method")), is(name, b"x-remote-user"))
+        }
         (Match::No, 14) => is(name, b"x-original-url"),
         (Match::No, 17) => is(name, b"x-method-override"),
         (Match::No, 19) => is(name, b"x-cluster-client-ip"),
@@ -302,10 +306,20 @@ mod tests {
             "X-HTTP-Method-Override",
             "X-Method-Override",
             "X-Rewrite-URL",
+            "Remote-User",
+            "X-Remote-User",
         ] {
             assert_eq!(classify(name.as_bytes()), Kind::Forwarding, "{name}");
             assert_eq!(classify(name.replace('-', "_").as_bytes()), Kind::Alias, "{name}");
         }
+    }
+
+    #[test]
+    fn what_speaks_for_a_workload_is_only_ours_to_set() {
+        for name in ["Workload-Identity-Token", "Workload-Proof-Token", "Txn-Token", "Ringfence-User"] {
+            assert_eq!(classify(name.as_bytes()), Kind::Ringfence, "{name}");
+        }
+        assert_eq!(classify(b"workloads"), Kind::Other);
     }
 
     #[test]

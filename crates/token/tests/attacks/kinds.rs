@@ -95,6 +95,21 @@ pub(crate) fn attacks() -> Vec<Attack> {
             with(&json!({}), json!({ "typ": "ID" })),
         ),
         (
+            "an ID token that has nothing of its own, where plain types are tolerated",
+            &plain,
+            "JWT",
+            with(
+                &json!({}),
+                json!({ "azp": AUDIENCE, "auth_time": NOW - 20, "scope": null, "client_id": null }),
+            ),
+        ),
+        (
+            "an ID token by its token_use, where plain types are tolerated",
+            &plain,
+            "JWT",
+            with(&json!({}), json!({ "token_use": "id" })),
+        ),
+        (
             "a refresh token, where plain types are tolerated",
             &plain,
             "JWT",
