@@ -67,9 +67,11 @@ impl ApiKeys {
                 let fits = if records.len() > MAX_API_KEYS { Err(TableError::Full) } else { Ok(()) };
                 // What is there already came as a change, which is newer than the page that a part is of: a key that was revoked
                 // meanwhile stays so.
-                let mut missing = records.iter().filter(|record| table.record(record.prefix).is_none());
-                let missing: Vec<_> = missing.by_ref().cloned().collect();
-                let taken = fits.and_then(|()| missing.iter().try_for_each(|record| table.replace(record)));
+                let mut add = |record: &KeyRecord| match table.record(record.prefix) {
+                    Some(_) => Ok(()),
+                    None => table.insert(record),
+                };
+                let taken = fits.and_then(|()| records.iter().try_for_each(&mut add));
                 if let Err(e) = taken {
                     *coming = None;
                     return Err(wrong(e));

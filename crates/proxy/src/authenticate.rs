@@ -30,6 +30,8 @@ const REMEMBERED: usize = 16_384;
 /// How long requests wait for a key that is not there yet, and how long after that none waits again.
 const WAIT_MS: u64 = 2_000;
 const PAUSE_MS: u64 = 30_000;
+/// How long a provider is not asked for again.
+const ASK_MS: u64 = 1_000;
 /// The field that API keys come in.
 pub(crate) const API_KEY: &str = "x-api-key";
 /// Longest name of a user.
@@ -73,6 +75,8 @@ pub(crate) struct Tokens {
     keys: RefCell<HashMap<Arc<str>, ProviderKeys>>,
     revocations: Revocations,
     arrived: Notify,
+    /// When each provider was last asked for, by the worker's clock.
+    asked: RefCell<HashMap<Arc<str>, u64>>,
     /// When requests last began to wait for a key, by the worker's clock.
     waiting_since: Cell<Option<u64>>,
 }
@@ -148,6 +152,7 @@ impl Tokens {
             keys: RefCell::default(),
             revocations: Revocations::new(REMEMBERED),
             arrived: Notify::new(),
+            asked: RefCell::default(),
             waiting_since: Cell::new(None),
         }
     }
@@ -166,12 +171,24 @@ impl Tokens {
             table.providers().iter().any(same)
         };
         self.keys.borrow_mut().retain(|_, keys| declared(keys));
+        self.asked.borrow_mut().retain(|name, _| table.providers().iter().any(|p| p.name == *name));
     }
 
     fn keys(&self, provider: &TableProvider, now: u64) -> Option<Arc<KeySet>> {
         let all = self.keys.borrow();
         let keys = all.get(&provider.name)?;
         (provider.profile.issuer() == Some(&keys.issuer) && now < keys.until).then(|| keys.keys.clone())
+    }
+
+    /// Whether a provider may be asked for its keys now: once a second, whoever sends what. Its answers are spaced further
+    /// by whoever asks it.
+    fn may_ask(&self, provider: &Arc<str>, now_ms: u64) -> bool {
+        let mut asked = self.asked.borrow_mut();
+        let due = asked.get(provider).is_none_or(|at| now_ms.saturating_sub(*at) >= ASK_MS);
+        if due {
+            asked.insert(provider.clone(), now_ms);
+        }
+        due
     }
 
     /// Whether a request may wait for keys now: for a while after one began to, and then not for a longer while.
@@ -323,7 +340,7 @@ impl Principal {
     }
 }
 
-/// Lets a request in, or says why not. `None` where everybody may pass.
+/// Lets a request in, or says why not.
 pub(crate) async fn authenticate(
     ctx: &Ctx<'_>,
     view: HeadView<'_>,
@@ -341,13 +358,16 @@ pub(crate) async fn authenticate(
     let first = judge(tokens, table, access, token);
     let outcome = match &first {
         Err(Refused::Token(TokenError::UnknownKey) | Refused::NoKeys(_)) => {
-            match tokens.may_wait(worker.now_ms()) {
+            let now = worker.now_ms();
+            for provider in access.providers.iter().map(|at| &table.providers()[*at].name) {
+                if tokens.may_ask(provider, now) {
+                    worker.shared.want_keys(provider);
+                }
+            }
+            let arrived = tokens.arrived.notified();
+            match tokens.may_wait(now) {
                 None => first,
                 Some(time) => {
-                    let arrived = tokens.arrived.notified();
-                    for provider in &access.providers {
-                        worker.shared.want_keys(&table.providers()[*provider].name);
-                    }
                     let _ = timeout(time, arrived).await;
                     judge(tokens, table, access, token)
                 }
@@ -484,8 +504,10 @@ fn judge(
         .collect();
     let verified = tokens.verifier.borrow_mut().verify_any(token, &checks);
     let (which, verified) = match (verified, without) {
-        // It may be of the one whose keys are missing.
-        (Err(TokenError::Issuer), Some(provider)) => return Err(Refused::NoKeys(provider)),
+        // It may be of the one whose keys are missing: its client should not throw it away.
+        (Err(TokenError::Issuer | TokenError::UnknownKey), Some(provider)) => {
+            return Err(Refused::NoKeys(provider));
+        }
         (verified, _) => verified.map_err(Refused::Token)?,
     };
     let at = keys[which].0;

@@ -239,17 +239,24 @@ struct Report<'a> {
 /// Route, authenticate, authorize: the edge that the request may take, or whom it wanted and why it may not.
 async fn judge(report: &mut Report<'_>) -> Result<Authorized, (std::sync::Arc<str>, Deny)> {
     let ctx = report.ctx;
-    let authorized = ctx
-        .peer
-        .authorize(ctx.worker, report.asked)
-        .map_err(|deny| (ctx.peer.callee_name(ctx.worker), deny))?;
-    if let Some(access) = &authorized.access {
+    let authorized = loop {
+        let authorized = ctx
+            .peer
+            .authorize(ctx.worker, report.asked)
+            .map_err(|deny| (ctx.peer.callee_name(ctx.worker), deny))?;
+        let Some(access) = &authorized.access else { break authorized };
         ctx.live.set_edge(authorized.edge.id);
         let callee = || authorized.edge.callee.clone();
-        let principal = authenticate(ctx, report.view, authorized.edge.table(), access).await;
+        let table = authorized.edge.table();
+        let principal = authenticate(ctx, report.view, table, access).await;
+        // It may have waited for keys, and meanwhile another fence came into force: that one decides.
+        if ctx.worker.table().is_some_and(|now| !Rc::ptr_eq(&now, table)) {
+            continue;
+        }
         let principal = report.principal.insert(principal.map_err(|deny| (callee(), deny))?);
         principal.meets(access).map_err(|deny| (callee(), deny))?;
-    }
+        break authorized;
+    };
     permit(report, &authorized).map_err(|deny| (authorized.edge.callee.clone(), deny))?;
     Ok(authorized)
 }

@@ -232,6 +232,25 @@ fn a_key_that_was_rotated_in_is_fetched_while_requests_wait() {
 }
 
 #[test]
+fn a_request_that_waited_is_judged_by_the_fence_of_now() {
+    let (first, second) = (Provider::new("k1"), Provider::new("k2"));
+    let (listener, port) = local();
+    echo(listener);
+    let rig = Arc::new(Rig::start(&fence(port, ISSUER, TOKEN)));
+    tell(&rig, first.keys(unix() + 600));
+    let fields = bearer(&second.token(&json!({ "scope": "read" })));
+    let waiting = {
+        let (rig, fields) = (rig.clone(), fields.clone());
+        std::thread::spawn(move || ask(&rig, "/waits", &fields))
+    };
+    eventually("keys asked for", || (!rig.control.wanted.lock().unwrap().is_empty()).then_some(()));
+    rig.apply(&fence(port, ISSUER, &format!("{TOKEN}, require: {{ scopes: [write] }}")));
+    rig.believe(second.keys(unix() + 600));
+    let answer = waiting.join().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403"), "what it waited under is not in force any more: {answer}");
+}
+
+#[test]
 fn keys_are_believed_for_their_issuer_and_their_time() {
     let provider = Provider::new("k1");
     let (listener, port) = local();
