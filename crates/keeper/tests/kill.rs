@@ -61,8 +61,8 @@ async fn what_was_acknowledged_survives_any_kill() {
     }
     let (mut child, supervised, client) = start(data.path());
     check(data.path(), &supervised, &client, &seen).await;
-    // And it goes on.
-    sign(&client, seen.revision + 1).await.unwrap();
+    // And it goes on, above what was signed at the kill and never acknowledged.
+    sign(&client, supervised.signed().1 + 1).await.unwrap();
     svid(&client, Algorithm::P256, PORTAL, 60).await.unwrap();
     assert!(seen.serials.len() > 10, "the keeper was never given time to do anything");
     drop(supervised);
