@@ -2,10 +2,16 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-/// The workspace's root.
+/// The workspace's root. Cargo says where it lies at each run: a target folder that several clones share may hold a program that
+/// another of them built.
 pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("."))
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let here = variable("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").to_owned());
+        Path::new(&here).parent().unwrap_or_else(|| Path::new(".")).to_owned()
+    })
 }
 
 /// The target folder that this program was built into, and so the one that holds all else.
