@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod ask;
 mod compile;
 mod der;
+mod identity;
 pub mod node;
 mod signed;
 mod types;
@@ -18,6 +20,7 @@ pub use address::{
 };
 pub use compile::{CompileError, Header, compile};
 pub use der::Der;
+pub use identity::{Identity, IdentityError, IdentityKind, MAX_NAME, MAX_NAMES};
 pub use signed::{SignedSnapshot, SnapshotError, VerifiedSnapshot};
 pub use types::{
     Bundle, Egress, JwtKey, MAX_POLICY_BYTES, MAX_POLICY_FILES, Policies, Service, Snapshot, Target, Text,

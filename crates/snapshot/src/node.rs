@@ -1,8 +1,10 @@
 //! Messages between control and a proxy. They live here, because both sides hold snapshots and neither depends on the other.
 
+use ringfence_keys::Secret;
 use ringfence_token::{KeyPrefix, KeyRecord};
 use serde::{Deserialize, Serialize};
 
+pub use crate::ask::{Ask, Mint, NoAnswer, NoAnswerCode, Shown, Told};
 use crate::{Der, SignedSnapshot};
 
 /// From control to a proxy.
@@ -22,6 +24,15 @@ pub enum ToProxy {
     Keys(ProviderKeys),
     /// API keys. The whole set comes in parts when a proxy is introduced; a change comes at once, in between too.
     ApiKeys(ApiKeys),
+    /// Answer to [`FromProxy::Ask`].
+    Answer {
+        /// The request's number.
+        request: u64,
+        /// What came out, or why nothing did.
+        outcome: Result<Told, NoAnswer>,
+    },
+    /// The keys that cookies are sealed under from now on, newest first: number and key. The first seals, all open.
+    CookieKeys(Vec<(u32, Secret<[u8; 32]>)>),
     /// Renew every certificate now (an issuing CA was rotated or an identity revoked).
     Renew,
 }
@@ -101,6 +112,13 @@ pub enum FromProxy {
         revision: u64,
         /// Why.
         reason: String,
+    },
+    /// Asks for what a proxy cannot do by itself, on behalf of one request; answered by [`ToProxy::Answer`].
+    Ask {
+        /// Number for the answer.
+        request: u64,
+        /// What is asked.
+        ask: Ask,
     },
     /// A token names a key that this provider's set does not have: it may have been rotated.
     WantKeys {
