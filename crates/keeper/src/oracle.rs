@@ -217,6 +217,14 @@ impl Oracle {
             Request::RotateToken(step) => self.rotate("token", done, |stored| {
                 rotation::rotate_token(stored, &self.keyring, step, &self.announced(), now())
             }),
+            Request::DataKey(_)
+            | Request::ProviderKeys(_)
+            | Request::Revocations(_)
+            | Request::OpenSession(_)
+            | Request::RenewSession(_)
+            | Request::MintTxn { .. } => {
+                Err(Refusal::new(RefusalCode::NotNow, "this keeper makes no tokens yet"))
+            }
         }
     }
 
@@ -422,7 +430,7 @@ impl Oracle {
             issuing: list(&stored.issuing),
             serving: list(&stored.serving),
             tokens: list(&stored.tokens),
-            counts: Counts { x509, serving, jwt, snapshots, rotations, refused },
+            counts: Counts { x509, serving, jwt, snapshots, rotations, refused, ..Counts::default() },
             log: (tail.entries, to_hex(&tail.hash)),
         }
     }

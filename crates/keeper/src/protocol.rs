@@ -3,11 +3,19 @@
 //! Two kinds: one channel to the supervisor (standard input), which introduces everybody else; and one to control, which
 //! asks for signatures. Times are Unix seconds.
 
+mod tokens;
+
 use std::path::PathBuf;
 
 use ringfence_keys::{MasterSource, Secret};
+use ringfence_snapshot::node::ProviderKeys;
 use ringfence_snapshot::{Bundle, Der, SignedSnapshot};
 use serde::{Deserialize, Serialize};
+
+pub use tokens::{
+    DataPurpose, Evidence, MAX_KEYS_LIFE, MAX_MINT, MAX_REVOCATIONS, MAX_TXN_LIFE, MintRequest, OpenSession,
+    RenewSession, SessionToken, ToldRevocations, TxnToken,
+};
 
 /// Most certificates that one request may ask for.
 pub const MAX_BATCH: usize = 512;
@@ -140,8 +148,23 @@ pub enum Request {
     RotateRoot(Step),
     /// One step of changing the root of the gateway's serving CA.
     RotateServing(Step),
-    /// One step of changing the key that signs JWT-SVIDs.
+    /// One step of changing the key that signs JWT-SVIDs, sessions and transaction tokens.
     RotateToken(Step),
+    /// A key for data that others keep.
+    DataKey(DataPurpose),
+    /// The keys of a provider of the current snapshot, in place of those before.
+    ProviderKeys(ProviderKeys),
+    /// What was revoked.
+    Revocations(ToldRevocations),
+    /// A session of somebody who signed in.
+    OpenSession(OpenSession),
+    /// The same session anew.
+    RenewSession(RenewSession),
+    /// Transaction tokens.
+    MintTxn {
+        /// At most [`MAX_MINT`].
+        requests: Vec<MintRequest>,
+    },
 }
 
 /// The steps of a rotation with overlap, in order.
@@ -231,6 +254,20 @@ pub enum Reply {
         /// When it ends.
         expires_at: u64,
     },
+    /// To `DataKey`.
+    DataKey {
+        /// The key.
+        key: Secret<[u8; 32]>,
+    },
+    /// To `ProviderKeys` and `Revocations`.
+    Done,
+    /// To `OpenSession` and `RenewSession`.
+    Session(Box<SessionToken>),
+    /// To `MintTxn`.
+    Minted {
+        /// One per request, in its order.
+        results: Vec<Result<TxnToken, Refusal>>,
+    },
 }
 
 /// A certificate that was issued.
@@ -286,6 +323,10 @@ pub struct Counts {
     pub snapshots: u64,
     /// Rotation steps.
     pub rotations: u64,
+    /// Session tokens.
+    pub sessions: u64,
+    /// Transaction tokens.
+    pub txn: u64,
     /// Refusals of any kind.
     pub refused: u64,
 }
@@ -335,11 +376,13 @@ pub enum RefusalCode {
     NoSnapshot,
     /// The current snapshot does not allow it.
     NotAllowed,
+    /// The credential does not hold: forged, over, revoked, or of another kind.
+    Denied,
     /// The request makes no sense.
     Malformed,
     /// An older revision than one that was signed.
     Rollback,
-    /// A rotation step out of order or too early.
+    /// A rotation step out of order or too early; or something that the keeper must be told first.
     NotNow,
     /// The root key is kept elsewhere.
     RootOffline,

@@ -42,7 +42,7 @@ pub use jws::{Header, MAX_TOKEN, SigningInput, peek_issuer, peek_key_id, sign, v
 pub use key::{JwkError, PublicKey};
 pub use possession::Possession;
 pub use profile::{Binding, Kind, MAX_SKEW, Profile, SKEW};
-pub use revocation::{Full, Revocations, Revoked};
+pub use revocation::{Full, Revocation, Revocations, Revoked, What};
 pub use source::{Fetched, KeySource, SourceConfig, Ticket};
 pub use svid::{Claims, Spec, VerifiedSvid, mint, verify_svid};
 pub use txn::{HEADER as TXN_HEADER, MAX_LIFE as TXN_MAX_LIFE, TYPE as TXN_TYPE, TxnSpec};

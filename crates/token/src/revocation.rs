@@ -3,6 +3,8 @@
 //! A token carries marks: digests of everything about it that can be revoked. So one table answers for all kinds, in
 //! constant time, and it holds no identifier of anybody.
 
+mod record;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,6 +16,8 @@ use crate::jws::TokenError;
 use crate::profile::{Kind, Profile};
 use crate::txn;
 use crate::verified::VerifiedToken;
+
+pub use record::{Revocation, What};
 
 /// Something about tokens that was revoked. Each belongs to an issuer, by the `iss` of its tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
