@@ -127,9 +127,10 @@ impl Nodes {
                 stats.edges.truncate(MAX_EDGES);
                 node.stats = stats;
             }
-            asked @ (FromProxy::Sign { .. } | FromProxy::WantKeys { .. } | FromProxy::Used(_)) => {
-                return Some(asked);
-            }
+            asked @ (FromProxy::Sign { .. }
+            | FromProxy::WantKeys { .. }
+            | FromProxy::Ask { .. }
+            | FromProxy::Used(_)) => return Some(asked),
         }
         None
     }
@@ -318,9 +319,7 @@ mod tests {
             taken.push(match next.await.unwrap().unwrap().0 {
                 ToProxy::Snapshot(signed) => signed.bytes.split_once(' ').unwrap().0.parse().unwrap(),
                 ToProxy::Renew => 0,
-                ToProxy::Signed { .. } | ToProxy::Keys(_) | ToProxy::ApiKeys(_) => {
-                    panic!("nothing was asked")
-                }
+                other => panic!("nothing was asked: {other:?}"),
             });
         }
         taken

@@ -9,7 +9,7 @@ use http::HeaderValue;
 use ringfence_event::{Call, Event, EventId, Kind as EventKind, Observed, TraceContext, User, Verdict};
 use ringfence_model::Protocol;
 
-use crate::authenticate::{Principal, authenticate};
+use crate::access::{Principal, authenticate};
 use crate::back::Back;
 use crate::body::Send;
 use crate::deny::{Deny, PROBLEM_TYPE, problem};
@@ -273,7 +273,7 @@ fn permit(report: &mut Report<'_>, authorized: &Authorized) -> Result<(), Deny> 
     let (who, source) = match ctx.peer.way {
         Way::Gateway => {
             if let Some(principal) = &report.principal {
-                report.prepared = Some(actors.shown(policies, principal)?);
+                report.prepared = Some(actors.shown(policies, principal.identity())?);
             }
             (report.prepared.clone().map_or(Who::Anyone, Who::Prepared), Some(ctx.peer.source.ip()))
         }
@@ -348,8 +348,8 @@ impl Report<'_> {
             caller: &peer.caller,
             caller_id: peer.caller_id.as_ref().map(ringfence_spiffe::SpiffeId::as_str),
             user: principal.map(|principal| User {
-                name: principal.user(),
-                domain: principal.domain(),
+                name: &principal.identity().id,
+                domain: &principal.identity().provider,
                 credential: principal.credential(),
             }),
             source: matches!(peer.way, Way::Gateway).then(|| peer.source.ip()),

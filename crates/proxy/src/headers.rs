@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use ringfence_event::TraceContext;
 use ringfence_spiffe::Kind as IdKind;
 
-use crate::authenticate::{API_KEY, Principal};
+use crate::access::{API_KEY, Principal, name_field, scopes_field};
 use crate::h1::{DropList, Kind, RequestWriter, SPOOFABLE, classify};
 use crate::peer::{Peer, Way};
 use crate::table::{Edge, Via};
@@ -57,7 +57,7 @@ pub(crate) fn not_copied_with_key() -> &'static DropList {
 }
 
 /// Who stands behind a request: set by the gateway, passed on by the callee's side.
-const PRINCIPAL: [&str; 2] = ["ringfence-user", "ringfence-scopes"];
+const PRINCIPAL: [&str; 3] = ["ringfence-user", "ringfence-provider", "ringfence-scopes"];
 
 /// Names that an event lists at most.
 const MAX_TOLD: usize = 16;
@@ -206,7 +206,8 @@ impl Forwarding {
 }
 
 fn fields_of(principal: &Principal) -> impl Iterator<Item = (&'static str, String)> {
-    PRINCIPAL.into_iter().zip([principal.user_field(), principal.scopes_field()])
+    let who = principal.identity();
+    PRINCIPAL.into_iter().zip([name_field(&who.id), name_field(&who.provider), scopes_field(who)])
 }
 
 fn is_mesh(edge: &Edge) -> bool {

@@ -14,13 +14,14 @@ use ringfence_event::{Writer, WriterOptions};
 use ringfence_keys::VerifyingKey;
 use tokio::sync::mpsc;
 
+use crate::asks::Asks;
 use crate::disk::Disk;
 use crate::node::Node;
 use crate::protocol::{FromNode, ToNode};
 use crate::shared::Shared;
 
-mod api_keys;
-mod authenticate;
+mod access;
+mod asks;
 mod back;
 mod body;
 mod connect;
@@ -106,7 +107,8 @@ pub fn run(
         Writer::open(&events, "node", WriterOptions::default()).map_err(io("cannot open the event log"))?;
     let threads = start.threads.clamp(1, MAX_THREADS);
     let (wanting, wanted) = mpsc::channel(COMMANDS);
-    let shared = Arc::new(Shared::new(start.mesh, writer.emitter(), threads, wanting)?);
+    let (asks, asked) = Asks::new();
+    let shared = Arc::new(Shared::new(start.mesh, writer.emitter(), threads, asks, wanting)?);
     let mut workers = Vec::with_capacity(threads);
     let mut handles = Vec::with_capacity(threads);
     for number in 0..threads {
@@ -127,7 +129,7 @@ pub fn run(
         let (sender, receiver) = supervisor.into_async()?.split();
         let node = Node::new(key, disk, shared, writer, workers.clone(), sender)
             .map_err(io("cannot read the proxy's folder"))?;
-        node.serve(receiver, wanted).await.map_err(ProxyError::from)
+        node.serve(receiver, wanted, asked).await.map_err(ProxyError::from)
     });
     for worker in &workers {
         let _ = worker.blocking_send(worker::Command::Stop);

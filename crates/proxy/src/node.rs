@@ -21,8 +21,8 @@ use ringfence_token::KeySet;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 
-use crate::api_keys::Uses;
-use crate::authenticate::ProviderKeys;
+use crate::access::{ProviderKeys, Uses};
+use crate::asks::{Asked, Open};
 use crate::disk::Disk;
 use crate::identity::{Arrived, Renewer};
 use crate::policy::Policy;
@@ -58,6 +58,8 @@ pub(crate) struct Node {
     files: RefCell<Option<GatewayCertificate>>,
     /// Of each provider, as control told them last.
     keys: RefCell<BTreeMap<String, Told>>,
+    /// Questions that control has.
+    open: RefCell<Open>,
 }
 
 impl Node {
@@ -84,6 +86,7 @@ impl Node {
             serving: RefCell::default(),
             files: RefCell::default(),
             keys: RefCell::default(),
+            open: RefCell::default(),
         }))
     }
 
@@ -92,8 +95,10 @@ impl Node {
         self: &Rc<Self>,
         mut supervisor: Receiver<ToNode>,
         wanted: mpsc::Receiver<Arc<str>>,
+        asked: mpsc::Receiver<Asked>,
     ) -> Result<(), ChannelError> {
         spawn_local(self.clone().want_keys(wanted));
+        spawn_local(self.clone().asks(asked));
         self.last_good().await;
         self.last_keys().await;
         spawn_local(self.clone().renew());
@@ -201,6 +206,7 @@ impl Node {
         let channel = Channel::<FromProxy, ToProxy>::new(socket).map_err(|e| e.to_string())?;
         let (sender, receiver) = channel.split();
         self.renewer.borrow_mut().reconnected();
+        self.open.borrow_mut().lost();
         let task = spawn_local(self.clone().control(sender.clone(), receiver));
         if let Some((_, before)) = self.control.borrow_mut().replace((sender, task)) {
             before.abort();
@@ -238,6 +244,14 @@ impl Node {
                     self.api_keys(told);
                     true
                 }
+                ToProxy::Answer { request, outcome } => {
+                    self.open.borrow_mut().answered(request, outcome);
+                    true
+                }
+                ToProxy::CookieKeys(keys) => {
+                    self.shared.set_cookie_keys(keys);
+                    true
+                }
                 ToProxy::Renew => {
                     self.renewer.borrow_mut().renew_all();
                     true
@@ -246,6 +260,7 @@ impl Node {
         }
         // The last good snapshot stays in force until its lease is over. A channel that is closed on both sides is replaced.
         *self.control.borrow_mut() = None;
+        self.open.borrow_mut().lost();
         self.tell("control", LifecycleActivity::Stop, &said, Severity::Medium);
     }
 
@@ -421,6 +436,22 @@ impl Node {
             let sender = self.control.borrow().as_ref().map(|(sender, _)| sender.clone());
             if let Some(sender) = sender {
                 let _ = sender.send(&FromProxy::WantKeys { provider: provider.to_string() }, &[]).await;
+            }
+        }
+    }
+
+    /// Passes on what threads ask.
+    async fn asks(self: Rc<Self>, mut asked: mpsc::Receiver<Asked>) {
+        while let Some(asked) = asked.recv().await {
+            let sender = self.control.borrow().as_ref().map(|(sender, _)| sender.clone());
+            let Some(sender) = sender else {
+                Open::refuse(asked);
+                continue;
+            };
+            let entered = self.open.borrow_mut().enter(asked);
+            let Some((request, ask)) = entered else { continue };
+            if sender.send(&FromProxy::Ask { request, ask }, &[]).await.is_err() {
+                self.open.borrow_mut().answered(request, Err(Open::gone()));
             }
         }
     }

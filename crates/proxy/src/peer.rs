@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ringfence_spiffe::SpiffeId;
 
-use crate::authenticate::RouteAccess;
+use crate::access::RouteAccess;
 use crate::deny::Deny;
 use crate::table::{self, Dialled, EdgeRef, OUTSIDE, TableRef, Via};
 use crate::worker::Worker;

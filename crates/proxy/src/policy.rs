@@ -14,9 +14,9 @@ use std::time::SystemTime;
 use ringfence_authz::{
     Actor, Decision, Effect, Engine, PolicyRef, Principal, PrincipalKind, Request, Sources,
 };
-use ringfence_snapshot::Snapshot;
+use ringfence_snapshot::{Identity, Snapshot};
 
-use crate::authenticate::Principal as Shown;
+use crate::access::subject;
 use crate::deny::Deny;
 use crate::peer::{Authorized, Peer, Way};
 use crate::table::{Edge, OUTSIDE, Table, Via};
@@ -49,7 +49,7 @@ pub(crate) struct Prepared {
 /// Whom a thread has prepared, for the table in force.
 #[derive(Debug, Default)]
 pub(crate) struct Actors {
-    shown: RefCell<HashMap<Principal, Rc<Prepared>>>,
+    shown: RefCell<HashMap<Arc<Identity>, Rc<Prepared>>>,
     told: RefCell<HashMap<Box<[u8]>, Rc<Prepared>>>,
 }
 
@@ -211,11 +211,11 @@ impl Actors {
     }
 
     /// Whoever was verified here.
-    pub(crate) fn shown(&self, policy: &Policy, shown: &Shown) -> Result<Rc<Prepared>, Deny> {
-        let principal = shown.subject();
-        if let Some(prepared) = self.shown.borrow().get(&principal) {
+    pub(crate) fn shown(&self, policy: &Policy, shown: &Arc<Identity>) -> Result<Rc<Prepared>, Deny> {
+        if let Some(prepared) = self.shown.borrow().get(shown) {
             return Ok(prepared.clone());
         }
+        let principal = subject(shown);
         let told = encode(&principal);
         if told.len() > MAX_TOLD {
             let reason = format!("the groups and scopes of {} are more than {MAX_TOLD} bytes", principal.id);
@@ -223,7 +223,7 @@ impl Actors {
         }
         let actor = policy.engine.actor(&principal);
         let prepared = Rc::new(Prepared { actor, told });
-        keep(&mut self.shown.borrow_mut(), principal, &prepared);
+        keep(&mut self.shown.borrow_mut(), shown.clone(), &prepared);
         Ok(prepared)
     }
 

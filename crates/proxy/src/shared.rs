@@ -1,16 +1,18 @@
 //! What all threads of the node share. But for API keys, nothing here is touched by a request on an open connection.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use ringfence_event::Emitter;
+use ringfence_keys::{EnvelopeKeys, Secret};
 use ringfence_spiffe::BundleSet;
 use ringfence_tls::{
     Alpn, GatewayCertificates, GatewayError, HandshakeMetrics, Mesh, ServerConfig, gateway_server_config,
 };
 use tokio::sync::{Notify, mpsc};
 
-use crate::api_keys::ApiKeys;
+use crate::access::ApiKeys;
+use crate::asks::Asks;
 use crate::shims::Shims;
 use crate::stats::Shard;
 use crate::table::{EdgeId, Interner};
@@ -27,6 +29,10 @@ pub(crate) struct Shared {
     pub(crate) shims: Shims,
     /// Looked up by requests whose route accepts API keys, for less than a microsecond.
     pub(crate) api_keys: ApiKeys,
+    /// What cookies are sealed under; none until control has told.
+    cookies: RwLock<Option<Arc<EnvelopeKeys>>>,
+    /// Where threads ask control.
+    pub(crate) asks: Asks,
     /// Where threads ask for keys of a provider.
     wanted: mpsc::Sender<Arc<str>>,
     /// Tells that an identity arrived.
@@ -43,6 +49,7 @@ impl Shared {
         mesh_address: SocketAddr,
         events: Emitter,
         threads: usize,
+        asks: Asks,
         wanted: mpsc::Sender<Arc<str>>,
     ) -> Result<Self, GatewayError> {
         let mesh = Mesh::new(BundleSet::default());
@@ -56,6 +63,8 @@ impl Shared {
             gateway_metrics: HandshakeMetrics::default(),
             shims: Shims::default(),
             api_keys: ApiKeys::default(),
+            cookies: RwLock::default(),
+            asks,
             wanted,
             identities: Notify::new(),
             interner: Mutex::default(),
@@ -69,6 +78,18 @@ impl Shared {
     pub(crate) fn want_keys(&self, provider: &Arc<str>) {
         // Full is as good as asked: the same few providers are in it.
         let _ = self.wanted.try_send(provider.clone());
+    }
+
+    /// Seals cookies under the first of these from now on, and opens those that any of them sealed.
+    pub(crate) fn set_cookie_keys(&self, keys: Vec<(u32, Secret<[u8; 32]>)>) {
+        let mut keys = keys.into_iter();
+        let keys = keys.next().map(|(id, key)| Arc::new(EnvelopeKeys::new(id, key, keys.collect())));
+        *self.cookies.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
+    /// What cookies are sealed under.
+    pub(crate) fn cookie_keys(&self) -> Option<Arc<EnvelopeKeys>> {
+        self.cookies.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The numbers of edges; taken for a moment by tables, statistics and denied calls.

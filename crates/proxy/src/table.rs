@@ -14,7 +14,7 @@ pub(crate) use ringfence_snapshot::Place;
 use ringfence_snapshot::{Target, VerifiedSnapshot};
 use ringfence_spiffe::{SpiffeId, TrustDomain};
 
-use crate::authenticate::{RouteAccess, TableProvider};
+use crate::access::{RouteAccess, TableProvider};
 use crate::h1;
 use crate::policy::Policy;
 use crate::shims::{Shim, Shims};

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::authenticate::{ProviderKeys, Tokens};
+use crate::access::{ProviderKeys, Tokens};
 use crate::live::{Registry, TICK};
 use crate::pipeline;
 use crate::policy::Actors;

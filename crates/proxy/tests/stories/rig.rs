@@ -20,7 +20,9 @@ use ringfence_keys::{Algorithm, SigningKey, VerifyingKey, possession};
 use ringfence_model::Fence;
 use ringfence_proxy::protocol::shim::{FromShim, ToShim};
 use ringfence_proxy::protocol::{FromNode, ListenerKind, Start, ToNode};
-use ringfence_snapshot::node::{ApiKeys, FromProxy, Issued, ProviderKeys, Stats, Subject, ToProxy};
+use ringfence_snapshot::node::{
+    ApiKeys, FromProxy, Issued, NoAnswer, NoAnswerCode, ProviderKeys, Stats, Subject, ToProxy,
+};
 use ringfence_snapshot::{Addresses, Bundle, Header, Policies, SignedSnapshot, compile};
 use ringfence_tls::pki_types::CertificateDer;
 
@@ -394,6 +396,10 @@ impl Control {
             }
             FromProxy::Stats(stats) => *self.stats.lock().unwrap() = Some(stats),
             FromProxy::Hello { .. } | FromProxy::Used(_) => {}
+            FromProxy::Ask { request, .. } => {
+                let outcome = Err(NoAnswer::new(NoAnswerCode::Unavailable, "there is no keeper"));
+                self.to_proxy.lock().unwrap().send(&ToProxy::Answer { request, outcome }, &[]).unwrap();
+            }
             FromProxy::WantKeys { provider } => self.wanted.lock().unwrap().push(provider),
             FromProxy::Sign { request, subject, spki, proof } => {
                 let (names, proved) = match subject {

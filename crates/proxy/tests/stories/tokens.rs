@@ -113,6 +113,7 @@ fn the_service_learns_who_calls_but_never_gets_the_token() {
     let answer = ask(&rig, "/a", &fields);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains("ringfence-user: ada%20lovelace\r\n"), "{answer}");
+    assert!(answer.contains("ringfence-provider: staff\r\n"), "{answer}");
     assert!(answer.contains("ringfence-scopes: read write\r\n"), "{answer}");
     for gone in ["Bearer", "root", "admin", "forged", "uthorization"] {
         assert!(!answer.contains(gone), "{gone} reached the service: {answer}");

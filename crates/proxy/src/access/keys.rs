@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use ringfence_snapshot::Identity;
 use ringfence_snapshot::node::{ApiKeys as Told, MAX_API_KEYS};
 use ringfence_token::{ApiKey, ApiKeyError, KeyPrefix, KeyRecord, KeyTable, Known, TableError};
 
-use crate::authenticate::RouteAccess;
+use super::RouteAccess;
 use crate::deny::Deny;
 use crate::worker::unix_now;
 
@@ -30,12 +31,9 @@ pub(crate) struct KnownKey {
 }
 
 impl KnownKey {
-    pub(crate) fn client(&self) -> &str {
-        self.known.client()
-    }
-
-    pub(crate) fn scopes(&self) -> impl Iterator<Item = &str> {
-        self.known.scopes()
+    pub(super) fn identity(&self) -> Identity {
+        let scopes = self.known.scopes().map(ToOwned::to_owned).collect();
+        Identity::client("api_key", self.known.client(), scopes)
     }
 
     /// Its public part.

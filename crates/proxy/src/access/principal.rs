@@ -1,0 +1,129 @@
+//! Somebody who was let in: who it is, and by what.
+
+use std::sync::Arc;
+
+use ringfence_authz::{Principal as Subject, PrincipalKind};
+use ringfence_snapshot::{Identity, IdentityKind};
+use ringfence_token::VerifiedToken;
+
+use super::RouteAccess;
+use super::keys::KnownKey;
+use crate::deny::Deny;
+use crate::h1::DropList;
+use crate::headers::{not_copied_with_key, not_copied_with_token};
+use crate::table::TableRef;
+
+/// Somebody who was let in.
+#[derive(Clone, Debug)]
+pub(crate) struct Principal {
+    pub(super) table: TableRef,
+    pub(super) identity: Arc<Identity>,
+    pub(super) evidence: Evidence,
+}
+
+/// What somebody was let in by.
+#[derive(Clone, Debug)]
+pub(crate) enum Evidence {
+    /// A JWT of a provider.
+    Token(Arc<VerifiedToken>),
+    /// An API key.
+    Key(Box<KnownKey>),
+}
+
+impl Principal {
+    /// Who it is.
+    pub(crate) fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// What names its credential without being one.
+    pub(crate) fn credential(&self) -> Option<&str> {
+        match &self.evidence {
+            Evidence::Token(_) => None,
+            Evidence::Key(known) => Some(known.prefix()),
+        }
+    }
+
+    /// What it is called in what the operator reads.
+    fn shown_name(&self) -> &'static str {
+        match &self.evidence {
+            Evidence::Token(_) => "token",
+            Evidence::Key(_) => "API key",
+        }
+    }
+
+    /// The fields that carry its credential, which go no further.
+    pub(crate) fn not_copied(&self) -> &'static DropList {
+        match self.evidence {
+            Evidence::Token(_) => not_copied_with_token(),
+            Evidence::Key(_) => not_copied_with_key(),
+        }
+    }
+
+    /// Whether it has what the route demands besides.
+    pub(crate) fn meets(&self, access: &RouteAccess) -> Result<(), Deny> {
+        let (require, realm, who) = (&access.require, &self.table.snapshot.fence, &self.identity);
+        let what = self.shown_name();
+        let refuse = |status, rule, reason: String| {
+            let position = require.position.as_ref().map(ToString::to_string);
+            Deny::new(status, "authenticate", rule, reason).position(position)
+        };
+        if let Some(scope) = require.scopes.iter().find(|scope| !who.scopes.contains(scope)) {
+            let reason = format!("the {what} has no scope {scope}");
+            let all = require.scopes.join(" ");
+            let error = format!(", error=\"insufficient_scope\", scope=\"{all}\"");
+            return Err(refuse(403, "require.scope", reason).challenge(access.challenge(realm, &error)));
+        }
+        if !require.acr.is_empty() && !who.acr.as_ref().is_some_and(|acr| require.acr.contains(acr)) {
+            let acr = who.acr.as_deref().unwrap_or("not said");
+            let reason = format!("the {what}'s acr is {acr}, which is not enough");
+            // RFC 9470, section 3.
+            let error = format!(
+                ", error=\"insufficient_user_authentication\", acr_values=\"{}\"",
+                require.acr.join(" ")
+            );
+            return Err(refuse(401, "require.acr", reason).challenge(access.challenge(realm, &error)));
+        }
+        if !require.groups.is_empty() && !who.groups.iter().any(|group| require.groups.contains(group)) {
+            let reason = format!("{} is in none of the groups that the route demands", who.id);
+            return Err(refuse(403, "require.group", reason));
+        }
+        Ok(())
+    }
+}
+
+/// The value of `Ringfence-User` and the like: a name in which whatever a header cannot carry is percent-encoded (RFC 3986, section 2.1).
+pub(crate) fn name_field(name: &str) -> String {
+    let mut field = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b'!'..=b'$' | b'&'..=b'~' => field.push(char::from(byte)),
+            _ => field.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    field
+}
+
+/// The value of `Ringfence-Scopes`.
+pub(crate) fn scopes_field(identity: &Identity) -> String {
+    let legible = |scope: &&str| scope.bytes().all(|byte| byte.is_ascii_graphic());
+    identity.scopes.iter().map(String::as_str).filter(legible).collect::<Vec<_>>().join(" ")
+}
+
+/// Who it is, for policies.
+pub(crate) fn subject(identity: &Identity) -> Subject {
+    Subject {
+        kind: match identity.kind {
+            IdentityKind::User => PrincipalKind::User,
+            IdentityKind::Client => PrincipalKind::Client,
+            IdentityKind::Service => PrincipalKind::Service,
+        },
+        provider: identity.provider.clone(),
+        id: identity.id.clone(),
+        client: identity.client.clone(),
+        groups: identity.groups.clone(),
+        scopes: identity.scopes.clone(),
+        acr: identity.acr.clone(),
+        auth_time: identity.auth_time,
+    }
+}
