@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use ringfence_model::{Diagnostic, Diagnostics, Fence, Position, SourceFile};
+use ringfence_model::{Diagnostic, Diagnostics, Entities, Fence, Position, SourceFile};
 
 use crate::data::MAX_DATA_BYTES;
 use crate::engine::Sources;
@@ -22,7 +22,10 @@ pub const MAX_FILES: usize = 256;
 pub fn load_sources(fence: &Fence) -> Result<Option<Sources>, Diagnostics> {
     let Some(declared) = &fence.policies else { return Ok(None) };
     let policies = load_policies(&fence.folder, &declared.files)?;
-    let Some(name) = &fence.entities else { return Ok(Some(Sources { policies, entities: None })) };
+    // What a server knows is asked for while the fence is in force.
+    let Some(Entities::File(name)) = &fence.entities else {
+        return Ok(Some(Sources { policies, entities: None }));
+    };
     let data = read(&fence.folder.join(name), MAX_DATA_BYTES).map_err(|message| {
         let mut out = Diagnostics::default();
         out.push(Diagnostic::error("unreadable", Position::whole(name.as_str().into()), message));

@@ -1,6 +1,8 @@
 //! Who may come in: whose tokens are believed, and what a route accepts and demands.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +17,14 @@ pub struct Provider {
     pub issuer: String,
     /// A bearer token must be meant for one of these (`aud`); at least one.
     pub audiences: Vec<String>,
+    /// Who we are there, for sign-ins and introspection.
+    pub client: Option<Client>,
+    /// How people sign in there in a browser, if they may.
+    pub login: Option<Login>,
+    /// Whether it is asked for tokens that are no JWT (RFC 7662); they are refused otherwise.
+    pub introspect: bool,
+    /// What its tokens must be bound to.
+    pub bound: Binding,
     /// How its tokens may be signed; at least one.
     pub algorithms: Vec<TokenAlgorithm>,
     /// The member of a token that names the user or client.
@@ -27,6 +37,76 @@ pub struct Provider {
     pub allow_private: bool,
     /// Where it is declared.
     pub position: Position,
+}
+
+/// Who we are at a provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// Client id.
+    pub id: String,
+    /// How we prove it; without it PKCE alone protects sign-ins. It is not in snapshots.
+    pub proof: Option<ClientProof>,
+    /// Where it is declared.
+    pub position: Position,
+}
+
+/// How a client proves who it is: where that is kept, never what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientProof {
+    /// By a secret in a file, relative to the fence's folder.
+    SecretFile(PathBuf),
+    /// By a secret in a variable of the environment of `up`.
+    SecretEnv(String),
+    /// By a key (`private_key_jwt`) in a file, PKCS#8, relative to the fence's folder.
+    Key(PathBuf),
+}
+
+/// Browser login by the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// Scopes that are asked for; `openid` is always among them.
+    pub scopes: Vec<String>,
+    /// A session that says nothing for this long ends.
+    pub idle: Duration,
+    /// Every session ends after this long.
+    pub absolute: Duration,
+}
+
+impl Login {
+    /// Scope that makes a sign-in one of OpenID.
+    pub const OPENID: &str = "openid";
+    /// Longest life of a session.
+    pub const MAX: Duration = Duration::from_secs(24 * 3600);
+}
+
+impl Default for Login {
+    fn default() -> Self {
+        Self {
+            scopes: vec![Self::OPENID.to_owned()],
+            idle: Duration::from_secs(30 * 60),
+            absolute: Duration::from_secs(8 * 3600),
+        }
+    }
+}
+
+/// What a token must be bound to. One that says by itself that it is bound is held to that always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Binding {
+    /// Whatever it says.
+    #[default]
+    Any,
+    /// A key of its client (RFC 9449).
+    Dpop,
+    /// A certificate of its client (RFC 8705).
+    Mtls,
+}
+
+impl Binding {
+    /// All, with their words in the fence.
+    pub const ALL: [(&'static str, Self); 3] =
+        [("any", Self::Any), ("dpop", Self::Dpop), ("mtls", Self::Mtls)];
 }
 
 /// How a token is signed (RFC 7518, RFC 8037).
@@ -77,10 +157,46 @@ pub struct Accepted {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Credential {
-    /// A bearer token of this provider (RFC 6750), a JWT.
+    /// A session of somebody who signed in at this provider in a browser.
+    Login(String),
+    /// A token of this provider (RFC 6750, RFC 9449), a JWT or an opaque one that it is asked for.
     Token(String),
     /// An API key, made by `ringfence key create`.
     ApiKey,
+    /// A client certificate that this authority issued: a PEM file, relative to the fence's folder.
+    Certificate(String),
+}
+
+impl Credential {
+    /// The provider that it is of.
+    #[must_use]
+    pub fn provider(&self) -> Option<&str> {
+        match self {
+            Self::Login(provider) | Self::Token(provider) => Some(provider),
+            Self::ApiKey | Self::Certificate(_) => None,
+        }
+    }
+
+    /// The file of the authority that issues it.
+    #[must_use]
+    pub fn authority(&self) -> Option<&str> {
+        match self {
+            Self::Certificate(file) => Some(file),
+            Self::Login(_) | Self::Token(_) | Self::ApiKey => None,
+        }
+    }
+}
+
+/// As pictures and explanations say it.
+impl fmt::Display for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Login(provider) => write!(f, "login {provider}"),
+            Self::Token(provider) => write!(f, "token {provider}"),
+            Self::ApiKey => f.write_str("API key"),
+            Self::Certificate(file) => write!(f, "certificate {file}"),
+        }
+    }
 }
 
 /// What whoever is let in must have besides.
@@ -101,5 +217,25 @@ impl Access {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.accept.is_empty()
+    }
+
+    /// Whether it lets the same callers in, wherever that is said.
+    #[must_use]
+    pub fn is_as(&self, other: &Self) -> bool {
+        let all_in = |a: &Self, b: &Self| {
+            a.accept.iter().all(|one| b.accept.iter().any(|other| one.credential == other.credential))
+        };
+        let words = |a: &[String], b: &[String]| a.len() == b.len() && a.iter().all(|word| b.contains(word));
+        let (ours, theirs) = (&self.require, &other.require);
+        all_in(self, other)
+            && all_in(other, self)
+            && words(&ours.scopes, &theirs.scopes)
+            && words(&ours.acr, &theirs.acr)
+            && words(&ours.groups, &theirs.groups)
+    }
+
+    /// What it accepts, in a few words; empty for everybody.
+    pub(crate) fn summary(&self) -> String {
+        self.accept.iter().map(|accepted| accepted.credential.to_string()).collect::<Vec<_>>().join(" or ")
     }
 }

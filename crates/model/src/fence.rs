@@ -28,8 +28,8 @@ pub struct Fence {
     pub providers: Vec<Provider>,
     /// `policies:`, when policies decide on top of the edges.
     pub policies: Option<Policies>,
-    /// `entities:`, the file with data about users, groups and things.
-    pub entities: Option<String>,
+    /// `entities:`, where data about users, groups and things is.
+    pub entities: Option<Entities>,
     /// All services, those of `services:` and `external:`, in order of declaration.
     pub services: Vec<Service>,
     /// `limits:`, filled up with defaults.
@@ -53,6 +53,31 @@ pub struct Policies {
     /// Files, or patterns whose last part begins with `*`; relative to the fence's folder, without `..`.
     pub files: Vec<String>,
     /// Where `policies:` stands.
+    pub position: Position,
+}
+
+/// Where the data that policies are judged with comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entities {
+    /// A file beside the fence.
+    File(String),
+    /// A server that is asked again and again.
+    Url(EntitiesUrl),
+}
+
+/// A server that knows users, groups and things.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntitiesUrl {
+    /// Where, https.
+    pub url: String,
+    /// How often it is asked.
+    pub every: Duration,
+    /// Its private authority, PEM, relative to the fence's folder; the public ones without it.
+    pub ca: Option<PathBuf>,
+    /// Whether it may lie at a loopback or private address.
+    pub allow_private: bool,
+    /// Where it is declared.
     pub position: Position,
 }
 
@@ -111,6 +136,8 @@ pub struct Service {
     pub protocol: Protocol,
     /// What of it is reachable through the gateway.
     pub routes: Vec<Route>,
+    /// Who may pass at its own sidecar, besides what a route or an edge says; none for an external service.
+    pub access: Access,
     /// Whom it may call. Holds only calls that are in force.
     pub calls: Vec<Call>,
     /// Calls that it declares and the callee's fragment has not accepted: not in force.
@@ -223,6 +250,8 @@ pub struct Call {
     pub service: String,
     /// What may pass: a request that matches any of these. Empty means everything.
     pub allow: Vec<Allow>,
+    /// Whether only a request on somebody's behalf passes, with a transaction token.
+    pub on_behalf: bool,
     /// Where the callee is named.
     pub position: Position,
 }
@@ -337,6 +366,15 @@ impl Fence {
             warnings: Vec::new(),
             index,
         }
+    }
+
+    /// The authorities of client certificates that are accepted somewhere, each file once.
+    #[must_use]
+    pub fn client_authorities(&self) -> Vec<&str> {
+        let routes = self.services.iter().flat_map(|s| s.routes.iter().map(|route| &route.access));
+        let all = routes.chain(self.services.iter().map(|service| &service.access));
+        let files = all.flat_map(|access| &access.accept).filter_map(|a| a.credential.authority());
+        files.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
     }
 
     /// The provider of that name.

@@ -20,11 +20,13 @@ mod suggest;
 mod validate;
 pub mod yaml;
 
-pub use access::{Accepted, Access, Credential, Provider, Require, TokenAlgorithm};
+pub use access::{
+    Accepted, Access, Binding, Client, ClientProof, Credential, Login, Provider, Require, TokenAlgorithm,
+};
 pub use diagnostic::{Diagnostic, Diagnostics, Related, Severity};
 pub use fence::{
-    Accept, Allow, Call, Egress, ExternalTls, Fence, FileRule, Gateway, GatewayTls, HostPort, Kind, Limits,
-    Policies, Protocol, Ready, Route, Service, SourceFile,
+    Accept, Allow, Call, Egress, Entities, EntitiesUrl, ExternalTls, Fence, FileRule, Gateway, GatewayTls,
+    HostPort, Kind, Limits, Policies, Protocol, Ready, Route, Service, SourceFile,
 };
 pub use graph::{Edge, Missing, OUTSIDE, Rule, Step, UnknownName, Why};
 pub use load::{MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES};

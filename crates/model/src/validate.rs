@@ -1,15 +1,16 @@
 //! What no single element can know: names that must exist, edges that need both sides, ways that must not collide.
 
+mod access;
 mod consent;
 mod shape;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
-use crate::access::{Credential, Provider};
+use crate::access::Provider;
 use crate::decode::Fragment;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::fence::{Fence, Gateway, Limits, Policies, Protocol, Service, SourceFile};
+use crate::fence::{Entities, Fence, Gateway, Limits, Policies, Protocol, Service, SourceFile};
 use crate::position::Position;
 use crate::suggest::{did_you_mean, quote};
 
@@ -62,7 +63,7 @@ pub(crate) fn assemble(
         gateway: merged.gateway,
         providers: merged.providers,
         policies: merged.policies,
-        entities: merged.entities.map(|(file, _)| file),
+        entities: merged.entities.map(|(entities, _)| entities),
         services: merged.services,
         limits: merged.limits.map_or_else(Limits::default, |(limits, _)| limits),
         consent_required: merged.consent.is_some(),
@@ -83,7 +84,7 @@ struct Merged {
     limits: Option<(Limits, Position)>,
     providers: Vec<Provider>,
     policies: Option<Policies>,
-    entities: Option<(String, Position)>,
+    entities: Option<(Entities, Position)>,
     services: Vec<Service>,
     index: BTreeMap<String, usize>,
     broken: HashSet<String>,
@@ -195,24 +196,9 @@ impl<'a> Checker<'a> {
             self.calls(service);
             self.egress(service);
             self.routes(service, &mut routes);
-            self.access(service);
+            access::check(self.merged, service, self.out);
         }
         self.tcp_hosts();
-    }
-
-    /// Whoever is accepted must be somebody.
-    fn access(&mut self, service: &'a Service) {
-        for accepted in service.routes.iter().flat_map(|route| &route.access.accept) {
-            let Credential::Token(name) = &accepted.credential else { continue };
-            if self.merged.providers.iter().any(|provider| provider.name == *name) {
-                continue;
-            }
-            let names = self.merged.providers.iter().map(|provider| provider.name.as_str());
-            let help = did_you_mean(name, names)
-                .unwrap_or_else(|| format!("declare it: `providers: {{ {name}: {{ issuer: https://… }} }}`"));
-            let message = format!("unknown provider {}", quote(name));
-            self.error("unknown-provider", &accepted.position, message, Some(help));
-        }
     }
 
     /// A host that leads to a tcp service is taken as a whole: its bytes are not looked at for a path.

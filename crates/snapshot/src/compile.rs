@@ -1,6 +1,6 @@
 //! From the fence to a snapshot.
 
-use ringfence_model::{Fence, Kind};
+use ringfence_model::{Entities, Fence, Kind, Provider};
 
 use crate::{Addresses, Bundle, Egress, Service, Snapshot, Target};
 
@@ -32,7 +32,8 @@ pub enum CompileError {
     Addresses,
 }
 
-/// Compiles `fence`; numbers new names in `addresses`. Policies, which are files of their own, are added by whoever read them.
+/// Compiles `fence`; numbers new names in `addresses`. Policies and authorities of client certificates, which are
+/// files of their own, are added by whoever read them.
 ///
 /// # Errors
 /// [`CompileError::Addresses`] when there are no numbers left.
@@ -61,6 +62,7 @@ pub fn compile(fence: &Fence, addresses: &mut Addresses, header: Header) -> Resu
             port: service.port,
             protocol: service.protocol,
             routes: service.routes.clone(),
+            access: service.access.clone(),
             calls: service.calls.clone(),
             egress,
             position: service.position.clone(),
@@ -76,10 +78,47 @@ pub fn compile(fence: &Fence, addresses: &mut Addresses, header: Header) -> Resu
         expires_at: header.expires_at,
         lease: header.lease,
         gateway: fence.gateway.clone(),
-        providers: fence.providers.clone(),
+        providers: fence.providers.iter().map(public).collect(),
+        authorities: Vec::new(),
         policies: None,
+        entities: match &fence.entities {
+            Some(Entities::Url(server)) => Some(server.clone()),
+            Some(Entities::File(_)) | None => None,
+        },
         services,
         limits: fence.limits.clone(),
         bundle: header.bundle,
     })
+}
+
+/// A provider as enforcement points see it: where we keep what proves who we are there is not for them.
+fn public(provider: &Provider) -> Provider {
+    let mut provider = provider.clone();
+    if let Some(client) = &mut provider.client {
+        client.proof = None;
+    }
+    provider
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_snapshot_says_where_a_secret_is() {
+        let text = "fence: t\ntrust_domain: t.example\nproviders:\n  a: { issuer: https://a.example, client: { id: gateway, secret: { file: secrets/hunter2 } }, login: {} }\n  b: { issuer: https://b.example, client: { id: gateway, secret: { env: HUNTER2 } } }\n  c: { issuer: https://c.example, client: { id: gateway, key: { file: hunter2.pem } } }\nservices: { a: { } }\n";
+        let fence = Fence::parse(vec![("ringfence.yaml", text)]).unwrap();
+        let header = Header {
+            epoch: 1,
+            revision: 1,
+            issued_at: 0,
+            expires_at: 1,
+            lease: 1,
+            bundle: Bundle::default(),
+        };
+        let snapshot = compile(&fence, &mut Addresses::default(), header).unwrap();
+        let json = serde_json::to_string(&snapshot).unwrap();
+        assert!(!json.to_lowercase().contains("hunter2") && json.contains("gateway"), "{json}");
+        assert!(snapshot.provider("a").unwrap().login.is_some());
+    }
 }

@@ -185,10 +185,15 @@ mod tests {
             "sub": "248289761001", "preferred_username": "nora", "azp": "portal", "scope": "openid  read",
             "realm_access": { "roles": ["nurse", "ward/3"] }, "acr": "phr", "auth_time": 5,
         });
-        let nora =
-            of("{ user: preferred_username, groups: /realm_access/roles }", &token).unwrap();
-        assert_eq!((nora.kind, &*nora.id, nora.client.as_deref()), (IdentityKind::User, "nora", Some("portal")));
-        assert_eq!((nora.groups, nora.scopes), (vec!["nurse".into(), "ward/3".into()], vec!["openid".into(), "read".into()]));
+        let nora = of("{ user: preferred_username, groups: /realm_access/roles }", &token).unwrap();
+        assert_eq!(
+            (nora.kind, &*nora.id, nora.client.as_deref()),
+            (IdentityKind::User, "nora", Some("portal"))
+        );
+        assert_eq!(
+            (nora.groups, nora.scopes),
+            (vec!["nurse".into(), "ward/3".into()], vec!["openid".into(), "read".into()])
+        );
         assert_eq!((nora.acr.as_deref(), nora.auth_time), (Some("phr"), Some(5)));
         assert_eq!(of("{ user: email }", &token), Err(IdentityError::Nameless));
     }

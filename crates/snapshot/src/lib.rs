@@ -15,13 +15,14 @@ mod signed;
 mod types;
 
 pub use address::{
-    Addresses, EGRESS_BASE, Place, SERVICE_BASE, egress_ip, loopback_egress_ip, loopback_service_ip, place,
-    service_ip,
+    Addresses, EGRESS_BASE, OWN_HOST, OWN_IP, Place, SERVICE_BASE, egress_ip, loopback_egress_ip,
+    loopback_own_ip, loopback_service_ip, place, service_ip,
 };
 pub use compile::{CompileError, Header, compile};
 pub use der::Der;
 pub use identity::{Identity, IdentityError, IdentityKind, MAX_NAME, MAX_NAMES};
 pub use signed::{SignedSnapshot, SnapshotError, VerifiedSnapshot};
 pub use types::{
-    Bundle, Egress, JwtKey, MAX_POLICY_BYTES, MAX_POLICY_FILES, Policies, Service, Snapshot, Target, Text,
+    Bundle, ClientAuthority, Egress, JwtKey, MAX_AUTHORITIES, MAX_POLICY_BYTES, MAX_POLICY_FILES, Policies,
+    Service, Snapshot, Target, Text,
 };

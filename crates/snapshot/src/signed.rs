@@ -7,7 +7,7 @@ use ringfence_keys::{Algorithm, VerifyingKey};
 use ringfence_model::{Credential, Protocol};
 use serde::{Deserialize, Serialize};
 
-use crate::{Der, Snapshot};
+use crate::{Der, MAX_AUTHORITIES, Snapshot};
 
 /// Prefix of what is signed, so that a signature over a snapshot is one over nothing else.
 const CONTEXT: &[u8] = b"ringfence snapshot v1\0";
@@ -158,19 +158,28 @@ fn consistent(snapshot: &Snapshot) -> Result<(), SnapshotError> {
     if snapshot.policies.as_ref().is_some_and(|policies| !policies.fits()) {
         return Err(SnapshotError::Inconsistent("it has more policies and entity data than it may carry"));
     }
-    let looked_at =
-        |s: &crate::Service| s.protocol != Protocol::Tcp || s.routes.iter().all(|r| r.access.is_open());
-    if !services.iter().all(looked_at) {
-        return Err(SnapshotError::Inconsistent("a tcp route demands credentials, which tcp does not carry"));
+    let open = |s: &crate::Service| s.access.is_open() && s.routes.iter().all(|r| r.access.is_open());
+    if !services.iter().all(|s| s.protocol != Protocol::Tcp || open(s)) {
+        return Err(SnapshotError::Inconsistent(
+            "a tcp service demands credentials, which tcp does not carry",
+        ));
+    }
+    let few = |len: usize| len <= MAX_AUTHORITIES;
+    let authorities = &snapshot.authorities;
+    if !few(authorities.len()) || !authorities.iter().all(|a| few(a.roots.len()) && !a.roots.is_empty()) {
+        return Err(SnapshotError::Inconsistent("it has too many authorities, or one without certificates"));
     }
     // Who is accepted and unknown would be nobody, but what is demanded of nobody might be forgotten.
-    let accepted = services.iter().flat_map(|s| &s.routes).flat_map(|route| &route.access.accept);
     let known = |credential: &Credential| match credential {
-        Credential::Token(name) => snapshot.providers.iter().any(|p| p.name == *name),
+        Credential::Login(name) => snapshot.provider(name).is_some_and(|p| p.login.is_some()),
+        Credential::Token(name) => snapshot.provider(name).is_some(),
         Credential::ApiKey => true,
+        Credential::Certificate(file) => snapshot.authority(file).is_some(),
     };
-    if !accepted.map(|accepted| &accepted.credential).all(known) {
-        return Err(SnapshotError::Inconsistent("a route accepts tokens of a provider that does not exist"));
+    if !snapshot.access().flat_map(|access| &access.accept).all(|accepted| known(&accepted.credential)) {
+        return Err(SnapshotError::Inconsistent(
+            "somebody is accepted whose provider or authority does not exist",
+        ));
     }
     Ok(())
 }

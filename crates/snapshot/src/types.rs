@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use ringfence_model::{
-    Call, ExternalTls, Fence, Gateway, HostPort, Kind, Limits, Position, Protocol, Provider, Route,
+    Access, Call, EntitiesUrl, ExternalTls, Fence, Gateway, HostPort, Kind, Limits, Position, Protocol,
+    Provider, Route,
 };
 use serde::{Deserialize, Serialize};
 
@@ -31,8 +32,12 @@ pub struct Snapshot {
     pub gateway: Option<Gateway>,
     /// Whose tokens are believed.
     pub providers: Vec<Provider>,
+    /// Who issues the client certificates that are accepted somewhere, each file once.
+    pub authorities: Vec<ClientAuthority>,
     /// What decides on top of the edges; without it they decide alone.
     pub policies: Option<Policies>,
+    /// The server that knows what policies are judged with, if it is not a file among them.
+    pub entities: Option<EntitiesUrl>,
     /// All services, in order of name.
     pub services: Vec<Service>,
     /// Bounds.
@@ -40,6 +45,19 @@ pub struct Snapshot {
     /// Whom to believe.
     pub bundle: Bundle,
 }
+
+/// An authority of client certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientAuthority {
+    /// Its file, as routes and services name it.
+    pub file: String,
+    /// Its certificates, DER; at least one.
+    pub roots: Vec<Der>,
+}
+
+/// Most authorities of client certificates, and most certificates of one.
+pub const MAX_AUTHORITIES: usize = 64;
 
 /// Cedar policies and the data that they are judged with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +104,8 @@ pub struct Service {
     pub protocol: Protocol,
     /// What of it the gateway serves.
     pub routes: Vec<Route>,
+    /// Who may pass at its own sidecar.
+    pub access: Access,
     /// Whom it may call.
     pub calls: Vec<Call>,
     /// Hosts outside that it may reach.
@@ -166,6 +186,7 @@ impl Snapshot {
             port: service.port,
             protocol: service.protocol,
             routes: service.routes.clone(),
+            access: service.access.clone(),
             calls: service.calls.clone(),
             proposed: Vec::new(),
             accepts: Vec::new(),
@@ -179,6 +200,21 @@ impl Snapshot {
             self.providers.clone(),
             services.collect(),
         )
+    }
+
+    /// The certificates of the authority in that file.
+    pub fn authority(&self, file: &str) -> Option<&[Der]> {
+        self.authorities.iter().find(|authority| authority.file == file).map(|a| a.roots.as_slice())
+    }
+
+    /// The provider of that name.
+    pub fn provider(&self, name: &str) -> Option<&Provider> {
+        self.providers.iter().find(|provider| provider.name == name)
+    }
+
+    /// Whatever a route or service says about who may pass.
+    pub fn access(&self) -> impl Iterator<Item = &Access> {
+        self.services.iter().flat_map(|s| s.routes.iter().map(|route| &route.access).chain([&s.access]))
     }
 
     /// The service of that name.

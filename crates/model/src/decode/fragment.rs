@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Decoder, spec};
 use crate::access::Provider;
 use crate::diagnostic::Diagnostics;
-use crate::fence::{Gateway, GatewayTls, Limits, Policies, Service};
+use crate::fence::{Entities, Gateway, GatewayTls, Limits, Policies, Service};
 use crate::position::Position;
 use crate::scalar::{dns_name, trust_domain};
 use crate::suggest::quote;
@@ -26,7 +26,7 @@ pub(crate) struct Fragment {
     pub(crate) limits: Option<(Limits, Position)>,
     pub(crate) providers: Vec<Provider>,
     pub(crate) policies: Option<Policies>,
-    pub(crate) entities: Option<(String, Position)>,
+    pub(crate) entities: Option<(Entities, Position)>,
     pub(crate) services: Vec<Service>,
     /// Services with errors of their own: what they seem to lack may be what could not be read.
     pub(crate) broken: HashSet<String>,

@@ -67,7 +67,7 @@ impl Decoder<'_> {
         None
     }
 
-    fn time_in(&mut self, node: &Node, from: Duration, to: Duration) -> Option<Duration> {
+    pub(super) fn time_in(&mut self, node: &Node, from: Duration, to: Duration) -> Option<Duration> {
         let value = self.parsed(node, "a duration", duration)?;
         if (from..=to).contains(&value) {
             return Some(value);

@@ -4,6 +4,7 @@ mod access;
 mod fragment;
 mod limits;
 mod policies;
+mod provider;
 mod service;
 pub(crate) mod spec;
 mod traffic;

@@ -1,9 +1,11 @@
 //! `policies` and `entities`: which files beside the fence say who may do what.
 
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
+use super::provider::address;
 use super::{Decoder, spec};
-use crate::fence::Policies;
+use crate::fence::{Entities, EntitiesUrl, Policies};
 use crate::position::Position;
 use crate::suggest::quote;
 use crate::yaml::Entry;
@@ -11,6 +13,10 @@ use crate::yaml::Entry;
 /// Longest path, and most patterns.
 const MAX_PATH: usize = 512;
 const MAX_PATTERNS: usize = 64;
+/// How often a server is asked for entity data: by default, and between which bounds.
+const EVERY: Duration = Duration::from_secs(30);
+const MIN_EVERY: Duration = Duration::from_secs(1);
+const MAX_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 impl Decoder<'_> {
     pub(super) fn policies(&mut self, entry: &Entry) -> Policies {
@@ -30,14 +36,48 @@ impl Decoder<'_> {
         policies
     }
 
-    pub(super) fn entities(&mut self, entry: &Entry) -> Option<(String, Position)> {
+    pub(super) fn entities(&mut self, entry: &Entry) -> Option<(Entities, Position)> {
         let fields = self.fields(&entry.value, &spec::ENTITIES)?;
-        let Some(node) = fields.get("file") else {
-            self.missing(entry.mark, "file", "entity data", "name it: `entities: { file: entities.json }`");
-            return None;
+        let position = self.at(entry.mark);
+        let (file, url) = match (fields.get("file"), fields.get("url")) {
+            (Some(_), Some(url)) => {
+                let help = Some("keep one of them".to_owned());
+                self.error(
+                    "conflict",
+                    url.mark,
+                    "entity data is in a file or at a server, not at both",
+                    help,
+                );
+                return None;
+            }
+            (None, None) => {
+                let help = "name it: `entities: { file: entities.json }` or `{ url: https://… }`";
+                self.missing(entry.mark, "file", "entity data", help);
+                return None;
+            }
+            found => found,
         };
-        let file = self.parsed(node, "a file", beside)?;
-        Some((file, self.at(entry.mark)))
+        let allow_private = fields.get("allow_private").and_then(|n| self.truth(n)).unwrap_or(false);
+        let every = fields.get("every").and_then(|n| self.time_in(n, MIN_EVERY, MAX_EVERY));
+        let ca = fields.get("ca").and_then(|n| self.text(n, "a path")).map(PathBuf::from);
+        if let Some(file) = file {
+            for entry in fields.entries.iter().filter(|e| matches!(&*e.key, "every" | "ca" | "allow_private"))
+            {
+                let message = format!("`{}` is for data at a server, and this is a file", entry.key);
+                self.error("conflict", entry.mark, message, Some("leave it out".to_owned()));
+            }
+            return Some((Entities::File(self.parsed(file, "a file", beside)?), position));
+        }
+        let parse = |text: &str| {
+            const SHAPE: &str = "it is `https://HOST[:PORT][/PATH][?QUERY]`";
+            address(text, allow_private, SHAPE, "anybody on the way could say who may do what")
+        };
+        let url = url.and_then(|n| self.parsed(n, "an address", parse))?;
+        let every = every.unwrap_or(EVERY);
+        Some((
+            Entities::Url(EntitiesUrl { url, every, ca, allow_private, position: position.clone() }),
+            position,
+        ))
     }
 }
 

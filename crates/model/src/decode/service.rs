@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::{Decoder, Fields, spec};
+use crate::access::Access;
 use crate::fence::{Accept, ExternalTls, FileRule, HostPort, Kind, Protocol, Ready, Service};
 use crate::pattern::checked_segments;
 use crate::scalar::{as_service_name, host_port, service_name, spiffe_id};
@@ -30,6 +31,10 @@ impl Decoder<'_> {
             );
         }
         self.common(&mut service, fields);
+        service.access = self.access(fields);
+        if let (Some(entry), Protocol::Tcp) = (fields.entry("accept"), service.protocol) {
+            self.no_credentials(entry.mark);
+        }
         service.calls = fields.get("calls").map_or_else(Vec::new, |n| self.calls(n));
         service.egress = fields.get("egress").map_or_else(Vec::new, |n| self.egress(n));
         let env = fields.get("env").map_or_else(BTreeMap::new, |n| self.env(n));
@@ -98,6 +103,7 @@ impl Decoder<'_> {
             port: None,
             protocol: Protocol::Http,
             routes: Vec::new(),
+            access: Access::default(),
             calls: Vec::new(),
             proposed: Vec::new(),
             accepts: Vec::new(),

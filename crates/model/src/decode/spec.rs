@@ -40,7 +40,8 @@ pub(crate) static GATEWAY_TLS: Object = object("gateway_tls", &["cert", "key"]);
 pub(crate) static SERVICE: Object = Object {
     name: "service",
     keys: &[
-        "run", "listen", "port", "protocol", "env", "files", "ready", "routes", "calls", "accepts", "egress",
+        "run", "listen", "port", "protocol", "env", "files", "ready", "routes", "accept", "require", "calls",
+        "accepts", "egress",
     ],
     foreign: &[
         (
@@ -73,13 +74,36 @@ pub(crate) static EXTERNAL_TLS: Object = object("external_tls", &["spiffe"]);
 pub(crate) static FILE: Object = object("file", &["path", "write"]);
 pub(crate) static READY: Object = object("ready", &["http"]);
 pub(crate) static ROUTE: Object = object("route", &["host", "path", "accept", "require"]);
-pub(crate) static ACCEPT: Object = object("accept", &["token"]);
+pub(crate) static ACCEPT: Object = object("accept", &["login", "token", "certificate"]);
 pub(crate) static REQUIRE: Object = object("require", &["scopes", "acr", "groups"]);
-pub(crate) static PROVIDER: Object =
-    object("provider", &["issuer", "audiences", "algorithms", "claims", "ca", "allow_private"]);
-pub(crate) static ENTITIES: Object = object("entities", &["file"]);
+pub(crate) static PROVIDER: Object = Object {
+    name: "provider",
+    keys: &[
+        "issuer",
+        "audiences",
+        "client",
+        "login",
+        "opaque",
+        "algorithms",
+        "claims",
+        "bound",
+        "ca",
+        "allow_private",
+    ],
+    foreign: &[
+        ("client_id", "who we are there stands under `client`, as its `id`"),
+        ("client_secret", "a secret is in no fence: `client: { id: NAME, secret: { file: FILE } }`"),
+        ("scopes", "the scopes of a sign-in stand under `login`"),
+        ("jwks_uri", "where its keys are, its metadata below the issuer says"),
+    ],
+};
+pub(crate) static CLIENT: Object = object("client", &["id", "secret", "key"]);
+pub(crate) static SECRET: Object = object("secret", &["file", "env"]);
+pub(crate) static KEY: Object = object("key", &["file"]);
+pub(crate) static LOGIN: Object = object("login", &["scopes", "idle", "absolute"]);
+pub(crate) static ENTITIES: Object = object("entities", &["file", "url", "every", "ca", "allow_private"]);
 pub(crate) static CLAIMS: Object = object("claims", &["user", "groups"]);
-pub(crate) static CALL: Object = object("call", &["service", "allow"]);
+pub(crate) static CALL: Object = object("call", &["service", "allow", "on_behalf"]);
 pub(crate) static ALLOW: Object = object("allow", &["methods", "paths"]);
 pub(crate) static EGRESS: Object = object("egress", &["host", "port", "tls", "allow_private"]);
 pub(crate) static LIMITS: Object = object(
@@ -99,7 +123,7 @@ pub(crate) static LIMITS: Object = object(
 
 /// All of them.
 #[cfg(test)]
-pub(crate) static OBJECTS: [&Object; 18] = [
+pub(crate) static OBJECTS: [&Object; 22] = [
     &FENCE,
     &GATEWAY,
     &GATEWAY_TLS,
@@ -112,6 +136,10 @@ pub(crate) static OBJECTS: [&Object; 18] = [
     &ACCEPT,
     &REQUIRE,
     &PROVIDER,
+    &CLIENT,
+    &SECRET,
+    &KEY,
+    &LOGIN,
     &ENTITIES,
     &CLAIMS,
     &CALL,

@@ -4,7 +4,7 @@ use super::{Decoder, spec};
 use crate::fence::{Allow, Call, Egress, Protocol, Route};
 use crate::pattern::{PathPattern, checked_segments};
 use crate::suggest::quote;
-use crate::yaml::{Node, Value};
+use crate::yaml::{Mark, Node, Value};
 
 /// Methods that a client may well mean; others are valid tokens too.
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"];
@@ -44,29 +44,35 @@ impl Decoder<'_> {
             let Some(path) = path else { continue };
             let access = self.access(fields);
             if let (false, Protocol::Tcp) = (access.is_open(), protocol) {
-                let message = "tcp carries no credentials that could be looked at";
-                self.error("conflict", item.mark, message, Some("leave `accept` out".to_owned()));
+                self.no_credentials(item.mark);
             }
             routes.push(Route { host, path, access, position: self.at(item.mark) });
         }
         routes
     }
 
+    pub(super) fn no_credentials(&mut self, mark: Mark) {
+        let message = "tcp carries no credentials that could be looked at";
+        self.error("conflict", mark, message, Some("leave `accept` out".to_owned()));
+    }
+
     pub(super) fn calls(&mut self, node: &Node) -> Vec<Call> {
         let mut calls = Vec::new();
         for item in self.list(node, "services", "[NAME]") {
-            let (name, allow) = if let Value::Scalar { .. } = item.value {
-                (item, Vec::new())
+            let (name, allow, on_behalf) = if let Value::Scalar { .. } = item.value {
+                (item, Vec::new(), false)
             } else {
                 let Some(fields) = self.fields(item, &spec::CALL) else { continue };
                 let Some(name) = fields.get("service") else {
                     self.missing(item.mark, "service", "this call", "add whom it calls: `service: NAME`");
                     continue;
                 };
-                (name, fields.get("allow").map_or_else(Vec::new, |n| self.allows(n)))
+                let on_behalf = fields.get("on_behalf").and_then(|n| self.choice(n, &[("required", true)]));
+                let allow = fields.get("allow").map_or_else(Vec::new, |n| self.allows(n));
+                (name, allow, on_behalf.unwrap_or(false))
             };
             let Some(service) = self.text(name, "the name of a service") else { continue };
-            calls.push(Call { service: service.to_owned(), allow, position: self.at(name.mark) });
+            calls.push(Call { service: service.to_owned(), allow, on_behalf, position: self.at(name.mark) });
         }
         calls
     }

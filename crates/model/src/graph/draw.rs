@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::{OUTSIDE, summary};
+use crate::access::Access;
 use crate::fence::{Fence, Kind, Service};
 
 impl Fence {
@@ -17,6 +18,7 @@ impl Fence {
             .iter()
             .map(|s| {
                 json!({ "name": s.name, "kind": kind(s), "protocol": s.protocol, "listen": s.listen, "port": s.port,
+                        "accept": accepted(&s.access),
                         "position": s.position.to_string() })
             })
             .collect();
@@ -28,13 +30,13 @@ impl Fence {
                     |a| json!({ "methods": a.methods, "paths": a.paths, "position": a.position.to_string() }),
                 )
                 .collect();
-            json!({ "from": from.name, "to": call.service, "allow": allow, "position": call.position.to_string() })
+            json!({ "from": from.name, "to": call.service, "allow": allow, "on_behalf": call.on_behalf, "position": call.position.to_string() })
         };
         let edges: Vec<Value> = self.edges().map(|edge| call(edge.caller, edge.call)).collect();
         let proposed: Vec<Value> =
             self.services.iter().flat_map(|s| s.proposed.iter().map(move |c| call(s, c))).collect();
         let routes = self.services.iter().flat_map(|s| {
-            s.routes.iter().map(|r| json!({ "from": OUTSIDE, "to": s.name, "host": r.host, "path": r.path, "position": r.position.to_string() }))
+            s.routes.iter().map(|r| json!({ "from": OUTSIDE, "to": s.name, "host": r.host, "path": r.path, "accept": accepted(&r.access), "position": r.position.to_string() }))
         });
         let egress = self.services.iter().flat_map(|s| {
             s.egress.iter().map(|e| {
@@ -119,6 +121,11 @@ impl Fence {
         out.push_str("}\n");
         out
     }
+}
+
+/// The credentials that are accepted, in words; empty for everybody.
+fn accepted(access: &Access) -> Vec<String> {
+    access.accept.iter().map(|accepted| accepted.credential.to_string()).collect()
 }
 
 /// How a service comes to run, in a word.

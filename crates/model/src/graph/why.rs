@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{OUTSIDE, summary};
+use crate::access::Access;
 use crate::fence::{Fence, Service};
 use crate::position::Position;
 use crate::scalar::{dns_name, port_number};
@@ -208,21 +209,25 @@ impl Fence {
             return routes
                 .iter()
                 .map(|r| {
-                    rule(format!("{}{}", r.host.as_deref().unwrap_or("any host, "), r.path), &r.position)
+                    let place = format!("{}{}", r.host.as_deref().unwrap_or("any host, "), r.path);
+                    rule(place + &shown(&r.access), &r.position)
                 })
                 .collect();
         }
         if let Some(edge) = self.edge(from, to) {
+            let behalf = if edge.call.on_behalf { ", on somebody's behalf only" } else { "" };
+            let besides = format!("{behalf}{}", shown(&edge.callee.access));
             if edge.call.allow.is_empty() {
-                return vec![rule("everything".to_owned(), &edge.call.position)];
+                return vec![rule(format!("everything{besides}"), &edge.call.position)];
             }
             let one = |allow: &crate::Allow| {
                 let call = crate::Call {
                     service: String::new(),
                     allow: vec![allow.clone()],
+                    on_behalf: false,
                     position: allow.position.clone(),
                 };
-                rule(summary(&call), &allow.position)
+                rule(summary(&call) + &besides, &allow.position)
             };
             return edge.call.allow.iter().map(one).collect();
         }
@@ -270,6 +275,11 @@ fn split_port(text: &str) -> (&str, Option<u16>) {
         Some((host, port)) => port_number(port).map_or((text, None), |port| (host, Some(port))),
         None => (text, None),
     }
+}
+
+/// What a caller must show.
+fn shown(access: &Access) -> String {
+    if access.is_open() { String::new() } else { format!(", with {}", access.summary()) }
 }
 
 fn reaches(egress: &crate::Egress, to: &str) -> bool {

@@ -3,15 +3,18 @@
 use std::collections::HashSet;
 
 use super::Merged;
+use crate::access::{Binding, Provider};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::fence::GatewayTls;
 use crate::suggest::quote;
 
 pub(super) fn warn(merged: &Merged, out: &mut Diagnostics) {
     gateway(merged, out);
+    providers(merged, out);
     let called: HashSet<&str> =
         merged.services.iter().flat_map(|s| s.calls.iter().map(|c| c.service.as_str())).collect();
     for service in &merged.services {
+        super::access::warn(merged, service, out);
         let reached = called.contains(service.name.as_str()) || !service.routes.is_empty();
         if service.listen.is_some() && !reached {
             let message =
@@ -44,6 +47,30 @@ fn gateway(merged: &Merged, out: &mut Diagnostics) {
         let message = "the gateway speaks plain text to the network: anyone on the way reads and changes it";
         let help = "say `tls: internal`, or listen at 127.0.0.1".to_owned();
         out.push(Diagnostic::warning("plain-text", gateway.position.clone(), message).help(help));
+    }
+}
+
+fn providers(merged: &Merged, out: &mut Diagnostics) {
+    let mut said = |provider: &Provider, code, message: &str, help: &str| {
+        let warning = Diagnostic::warning(code, provider.position.clone(), message.to_owned());
+        out.push(warning.help(help.to_owned()));
+    };
+    for provider in &merged.providers {
+        let public = provider.client.as_ref().is_some_and(|client| client.proof.is_none());
+        if provider.introspect && public {
+            let help = "add `secret` or `key` to its `client`";
+            said(
+                provider,
+                "public-client",
+                "few providers say what a token is to a client that proves nothing",
+                help,
+            );
+        }
+        let plain = merged.gateway.as_ref().is_some_and(|gateway| gateway.tls == GatewayTls::Off);
+        if provider.bound == Binding::Mtls && plain {
+            let help = "say `tls: internal` at the gateway, or leave `bound` out";
+            said(provider, "never", "no token is bound to a certificate at a gateway without TLS", help);
+        }
     }
 }
 

@@ -45,7 +45,7 @@ impl RouteAccess {
         let first = route.access.accept.first()?;
         let place = |credential: &Credential| match credential {
             Credential::Token(name) => providers.iter().position(|p| p.name == *name),
-            Credential::ApiKey => None,
+            Credential::ApiKey | Credential::Login(_) | Credential::Certificate(_) => None,
         };
         Some(Arc::new(Self {
             providers: route.access.accept.iter().filter_map(|a| place(&a.credential)).collect(),
