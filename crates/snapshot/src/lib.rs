@@ -7,6 +7,7 @@
 
 mod address;
 mod ask;
+mod behalf;
 mod compile;
 mod der;
 mod identity;
@@ -18,6 +19,7 @@ pub use address::{
     Addresses, EGRESS_BASE, OWN_HOST, OWN_IP, Place, SERVICE_BASE, egress_ip, loopback_egress_ip,
     loopback_own_ip, loopback_service_ip, place, service_ip,
 };
+pub use behalf::IDENTITY_CLAIM;
 pub use compile::{CompileError, Header, compile};
 pub use der::Der;
 pub use identity::{Identity, IdentityError, IdentityKind, MAX_NAME, MAX_NAMES};
