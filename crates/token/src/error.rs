@@ -46,6 +46,11 @@ pub enum TokenError {
     /// The subject is no SPIFFE ID, or of another trust domain.
     #[error("token subject is not a SPIFFE ID of this trust domain")]
     Subject,
+    /// It would not fit where it has to travel.
+    #[error(
+        "token would be too long to travel: who it is about has too many groups or scopes, so have the provider send fewer, or name the scopes that are needed"
+    )]
+    TooLong,
     /// It was made too long ago, whatever it says about its end.
     #[error("token is older than is accepted here: fetch a fresh one")]
     TooOld,
@@ -79,6 +84,7 @@ impl TokenError {
             Self::Revoked(_) => "revoked",
             Self::Signature => "signature",
             Self::Subject => "subject",
+            Self::TooLong => "too-long",
             Self::TooOld => "too-old",
             Self::Type(_) => "type",
             Self::UnknownKey => "unknown-key",

@@ -6,7 +6,7 @@
 //! duplicate members) is where tokens have been forged, and behind the parser that refuses it only one call of the crypto library is left.
 //!
 //! [`Profile`] says what a token must be, [`Verifier`] is the door at an enforcement point, [`KeySource`] keeps a provider's keys,
-//! [`Proof`] is DPoP, [`TxnSpec`] makes transaction tokens, [`KeyTable`] knows API keys.
+//! [`Proof`] is DPoP, [`TxnSpec`] makes transaction tokens, [`SessionSpec`] session tokens, [`KeyTable`] knows API keys.
 #![forbid(unsafe_code)]
 
 mod algorithm;
@@ -20,10 +20,12 @@ mod json;
 mod jwks;
 mod jws;
 mod key;
+mod origin;
 mod possession;
 mod profile;
 mod revocation;
 mod rsa;
+mod session;
 mod source;
 mod svid;
 #[cfg(test)]
@@ -40,9 +42,11 @@ pub use error::TokenError;
 pub use jwks::{JwksError, KeySet, LeftOut};
 pub use jws::{Header, MAX_TOKEN, SigningInput, peek_issuer, peek_key_id, sign, verify_payload};
 pub use key::{JwkError, PublicKey};
+pub use origin::Origin;
 pub use possession::Possession;
 pub use profile::{Binding, Kind, MAX_SKEW, Profile, SKEW};
 pub use revocation::{Full, Revocation, Revocations, Revoked, What};
+pub use session::{IDENTITY, MAX_LIFE as SESSION_MAX_LIFE, SessionSpec, TYPE as SESSION_TYPE};
 pub use source::{Fetched, KeySource, SourceConfig, Ticket};
 pub use svid::{Claims, Spec, VerifiedSvid, mint, verify_svid};
 pub use txn::{HEADER as TXN_HEADER, MAX_LIFE as TXN_MAX_LIFE, TYPE as TXN_TYPE, TxnSpec};

@@ -12,11 +12,15 @@ use crate::verified::VerifiedToken;
 pub struct Possession<'a> {
     certificate: Option<[u8; 32]>,
     proof: Option<(&'a Proof, &'a Replays, u64)>,
+    elsewhere: bool,
 }
 
 impl<'a> Possession<'a> {
     /// Nothing: a bearer.
-    pub const NONE: Self = Self { certificate: None, proof: None };
+    pub const NONE: Self = Self { certificate: None, proof: None, elsewhere: false };
+    /// Not seen here: who took the token from its holder asked for it. For whoever verifies it once more behind that door, and
+    /// never for the door itself.
+    pub const ELSEWHERE: Self = Self { elsewhere: true, ..Self::NONE };
 
     /// Also the client certificate (DER) of the connection.
     #[must_use]
@@ -48,6 +52,9 @@ impl<'a> Possession<'a> {
             Binding::Dpop if key.is_none() => return Err(TokenError::NotBound(KEY)),
             Binding::Mtls if certificate.is_none() => return Err(TokenError::NotBound(CERTIFICATE)),
             _ => {}
+        }
+        if self.elsewhere {
+            return Ok(());
         }
         if certificate.is_some() && certificate != self.certificate {
             return Err(TokenError::NotHolder(CERTIFICATE));

@@ -13,6 +13,7 @@ use crate::json;
 use crate::jwks::KeySet;
 use crate::jws::{Compact, TokenError};
 use crate::revocation;
+use crate::session;
 use crate::txn;
 use crate::verified::VerifiedToken;
 
@@ -39,6 +40,8 @@ pub enum Kind {
     JwtSvid,
     /// A provider's word that a session is over.
     LogoutToken,
+    /// A session token of ours: somebody who signed in.
+    Session,
     /// A transaction token, from service to service.
     TxnToken,
 }
@@ -51,6 +54,7 @@ impl Kind {
             Self::IdToken => "an ID token",
             Self::JwtSvid => "a JWT-SVID",
             Self::LogoutToken => "a logout token (logout+jwt)",
+            Self::Session => "a session token (ringfence-session+jwt)",
             Self::TxnToken => "a transaction token (txntoken+jwt)",
         }
     }
@@ -61,6 +65,7 @@ impl Kind {
             Self::AccessToken => Some("at+jwt"),
             Self::ClientAssertion => Some("client-authentication+jwt"),
             Self::LogoutToken => Some("logout+jwt"),
+            Self::Session => Some(session::TYPE),
             Self::TxnToken => Some(txn::TYPE),
             Self::IdToken | Self::JwtSvid => None,
         }
@@ -121,6 +126,14 @@ impl Profile {
         Self::new(Kind::TxnToken, None, &[trust_domain.to_string()]).with_algorithms(ours)
     }
 
+    /// Session tokens of this trust domain.
+    #[must_use]
+    pub fn session(trust_domain: &TrustDomain) -> Self {
+        let ours = Algorithms::from_iter([Algorithm::EdDsa, Algorithm::Es256]);
+        Self::new(Kind::Session, Some(trust_domain.as_str()), &[trust_domain.to_string()])
+            .with_algorithms(ours)
+    }
+
     /// Assertions by which the client `client_id` proves itself, for one of `audiences`.
     #[must_use]
     pub fn client_assertion(client_id: &str, audiences: &[String]) -> Self {
@@ -159,8 +172,8 @@ impl Profile {
     /// Tolerates `typ: JWT` and none too, as providers before RFC 9068 write. Then what only ID tokens and logout tokens have is refused.
     #[must_use]
     pub fn with_plain_type(self) -> Self {
-        // A transaction token is ours, and there are no old ones.
-        Self { plain: self.kind != Kind::TxnToken, ..self }.sealed()
+        // These are ours, and there are no old ones.
+        Self { plain: !matches!(self.kind, Kind::Session | Kind::TxnToken), ..self }.sealed()
     }
 
     /// Tolerates clocks that differ by this many seconds, at most [`MAX_SKEW`].
@@ -382,6 +395,7 @@ impl Profile {
                     return Err(TokenError::TooOld);
                 }
             }
+            Kind::Session => session::check(claims, times)?,
             Kind::TxnToken => txn::check(claims, times)?,
             Kind::JwtSvid => {
                 let subject = claims::required(claims, "sub")?;

@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 
 use crate::claims::{self, Times};
 use crate::jws::TokenError;
-use crate::profile::{Kind, Profile};
-use crate::txn;
+use crate::origin::{self, Origin};
+use crate::profile::Profile;
 use crate::verified::VerifiedToken;
 
 pub use record::{Revocation, What};
@@ -92,6 +92,14 @@ pub(crate) struct Mark {
     issued_at: u64,
 }
 
+impl Mark {
+    /// A session of ours, which is revoked for good or not.
+    pub(crate) fn of_session(trust_domain: &str, id: &str) -> Self {
+        let what = Revoked::Token(id);
+        Self { id: what.id(trust_domain), tag: what.tag(), issued_at: 0 }
+    }
+}
+
 /// The marks of a token; those of the credential that it stands for included.
 pub(crate) fn marks(
     profile: &Profile,
@@ -102,22 +110,15 @@ pub(crate) fn marks(
     let issuer = claims::identifier(claims, "iss")?.or_else(|| profile.issuer()).unwrap_or_default();
     let mut marks = Vec::with_capacity(6);
     add(&mut marks, issuer, times.issued_at.unwrap_or(0), claims, key_id)?;
-    if profile.kind() == Kind::TxnToken
-        && let Some(origin) = txn::origin(claims)?
-    {
-        let issued_at = claims::date(origin, "iat", false)?.unwrap_or(0);
-        add(
-            &mut marks,
-            claims::required(origin, "iss")?,
-            issued_at,
-            origin,
-            claims::identifier(origin, "kid")?,
-        )?;
+    if let Some(origin) = origin::read(profile.kind(), claims)? {
+        // Both kinds that have one are for the trust domain alone.
+        let trust_domain = claims.get("aud").and_then(Value::as_str).unwrap_or_default();
+        marks.extend(origin::marks(origin, trust_domain)?);
     }
     Ok(marks)
 }
 
-fn add(
+pub(crate) fn add(
     marks: &mut Vec<Mark>,
     issuer: &str,
     issued_at: u64,
@@ -219,13 +220,25 @@ impl Revocations {
     /// # Errors
     /// [`TokenError::Revoked`] with what was.
     pub fn check(&self, token: &VerifiedToken) -> Result<(), TokenError> {
+        self.check_marks(&token.marks)
+    }
+
+    /// Whether the credential was revoked that `origin` describes, for one that is no token or was made into another.
+    ///
+    /// # Errors
+    /// [`TokenError::Revoked`] with what was; [`TokenError::Claim`] for what describes nothing.
+    pub fn check_origin(&self, origin: &Origin, trust_domain: &str) -> Result<(), TokenError> {
+        self.check_marks(&origin.marks(trust_domain)?)
+    }
+
+    fn check_marks(&self, marks: &[Mark]) -> Result<(), TokenError> {
         if self.entries.is_empty() {
             return Ok(());
         }
         let hit = |mark: &&Mark| {
             self.entries.get(&mark.id).is_some_and(|entry| mark.issued_at <= entry.issued_until)
         };
-        token.marks.iter().find(hit).map_or(Ok(()), |mark| Err(TokenError::Revoked(Revoked::name(mark.tag))))
+        marks.iter().find(hit).map_or(Ok(()), |mark| Err(TokenError::Revoked(Revoked::name(mark.tag))))
     }
 
     /// How many are in force.

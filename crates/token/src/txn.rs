@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 use crate::algorithm::Algorithm;
 use crate::claims::{self, Times};
 use crate::jws::{SigningInput, TokenError};
+use crate::origin::Origin;
+use crate::session::ORIGIN;
 use crate::verified::VerifiedToken;
 
 /// `typ` of a transaction token.
@@ -16,16 +18,14 @@ pub const TYPE: &str = "txntoken+jwt";
 pub const HEADER: &str = "Txn-Token";
 /// Longest life in seconds.
 pub const MAX_LIFE: u64 = 600;
-/// Longest context (`tctx` and `rctx` together) in bytes of JSON, and longest `scope`.
-const MAX_CONTEXT: usize = 3 * 1024;
+/// Longest context (`tctx` and `rctx` together) in bytes of JSON, and longest `scope`: with them the token still fits the field of a header.
+const MAX_CONTEXT: usize = 4608;
 const MAX_SCOPE: usize = 1024;
 
 const TRANSACTION: &str = "txn";
 const WORKLOAD: &str = "req_wl";
-const CONTEXT: &str = "tctx";
+pub(crate) const CONTEXT: &str = "tctx";
 const REQUEST_CONTEXT: &str = "rctx";
-/// Member of the context that says which credential this stands for, so that it ends when that one is revoked.
-const ORIGIN: &str = "origin";
 
 /// What a transaction token shall say. Times are Unix seconds.
 #[derive(Clone, Debug)]
@@ -40,12 +40,12 @@ pub struct TxnSpec<'a> {
     pub scope: &'a str,
     /// The service that asked for it.
     pub workload: &'a str,
-    /// What stays the same along the chain: the principal, parameters of the request.
+    /// What stays the same along the chain: who it is ([`crate::IDENTITY`]), parameters of the request.
     pub context: Map<String, Value>,
     /// Where the request came from.
     pub request: Map<String, Value>,
     /// The credential that it stands for.
-    pub origin: Option<&'a VerifiedToken>,
+    pub origin: Option<&'a Origin>,
     /// When it is made.
     pub issued_at: u64,
     /// When it ends, at most [`MAX_LIFE`] later.
@@ -56,25 +56,29 @@ impl TxnSpec<'_> {
     /// What the keeper signs.
     ///
     /// # Errors
-    /// [`TokenError::Claim`] for what is missing, too long, or lives too long.
+    /// [`TokenError::TooLong`] for a context or scope that no header can carry, [`TokenError::Claim`] for what is missing or wrong,
+    /// [`TokenError::TooOld`] for what lives too long.
     pub fn signing_input(&self, algorithm: Algorithm, key_id: &str) -> Result<SigningInput, TokenError> {
         for (name, value) in [("txn", self.transaction), ("sub", self.subject), ("req_wl", self.workload)] {
             if !claims::is_identifier(value) {
                 return Err(TokenError::Claim(name));
             }
         }
-        if self.scope.len() > MAX_SCOPE || self.scope.chars().any(char::is_control) {
+        if self.scope.len() > MAX_SCOPE {
+            return Err(TokenError::TooLong);
+        }
+        if self.scope.chars().any(char::is_control) {
             return Err(TokenError::Claim("scope"));
         }
         let mut context = self.context.clone();
-        if let Some(token) = self.origin {
-            context.insert(ORIGIN.into(), describe(token));
+        if let Some(origin) = self.origin {
+            context.insert(ORIGIN.into(), Value::Object(origin.members().clone()));
         } else {
             context.remove(ORIGIN);
         }
         let (context, request) = (Value::Object(context), Value::Object(self.request.clone()));
         if context.to_string().len() + request.to_string().len() > MAX_CONTEXT {
-            return Err(TokenError::Claim(CONTEXT));
+            return Err(TokenError::TooLong);
         }
         let claims = json!({
             "iat": self.issued_at, "exp": self.expires_at, "aud": self.trust_domain.as_str(),
@@ -102,24 +106,6 @@ impl TxnSpec<'_> {
     }
 }
 
-/// What is needed of a credential to know that it was revoked.
-fn describe(token: &VerifiedToken) -> Value {
-    let mut origin = Map::new();
-    let texts = [
-        ("iss", token.issuer()),
-        ("sub", token.subject()),
-        ("sid", token.session()),
-        ("jti", token.token_id()),
-        ("client_id", token.client()),
-        ("kid", token.key_id()),
-    ];
-    for (name, value) in texts {
-        origin.extend(value.map(|value| (name.to_owned(), value.into())));
-    }
-    origin.extend(token.issued_at().map(|at| ("iat".to_owned(), at.into())));
-    Value::Object(origin)
-}
-
 /// The claims that only transaction tokens have.
 pub(crate) fn check(claims: &Map<String, Value>, times: &Times) -> Result<(), TokenError> {
     for name in ["sub", TRANSACTION, WORKLOAD] {
@@ -139,15 +125,6 @@ pub(crate) fn check(claims: &Map<String, Value>, times: &Times) -> Result<(), To
     }
     let issued_at = times.issued_at.ok_or(TokenError::Claim("iat"))?;
     if times.expires_at - issued_at > MAX_LIFE { Err(TokenError::TooOld) } else { Ok(()) }
-}
-
-/// What the token says of the credential that it stands for.
-pub(crate) fn origin(claims: &Map<String, Value>) -> Result<Option<&Map<String, Value>>, TokenError> {
-    match claims.get(CONTEXT).and_then(|context| context.get(ORIGIN)) {
-        None => Ok(None),
-        Some(Value::Object(origin)) => Ok(Some(origin)),
-        Some(_) => Err(TokenError::Claim(CONTEXT)),
-    }
 }
 
 /// What only transaction tokens say.
@@ -211,7 +188,8 @@ mod tests {
         for algorithm in [ringfence_keys::Algorithm::Ed25519, ringfence_keys::Algorithm::P256] {
             let key = SigningKey::generate(algorithm).unwrap();
             let keys = KeySet::from_keys([("t".to_owned(), key.verifying_key().clone())]);
-            let spec = TxnSpec { origin: Some(&credential), ..spec(&domain) };
+            let origin = Origin::of_token(&credential);
+            let spec = TxnSpec { origin: Some(&origin), ..spec(&domain) };
             let token =
                 spec.sign(algorithm.into(), "t", |input| key.sign(input).map_err(TokenError::from)).unwrap();
             let verified = Profile::txn_token(&domain).verify(&token, &keys, NOW + 1).unwrap();
