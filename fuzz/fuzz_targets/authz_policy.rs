@@ -34,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let request = request.unwrap_or(br#"{"subject":{"type":"user","id":"p/u"},"action":{"name":"GET"},"resource":{"type":"path","id":"b/x/1"}}"#);
     let now = SystemTime::UNIX_EPOCH;
-    let _ = EvaluationsRequest::parse(request).map(|all| engine.evaluate_all(&all, now));
+    let _ = EvaluationsRequest::parse(request).map(|all| engine.evaluate_all(&all, None, now));
     let Ok(Ok(question)) = EvaluationRequest::parse(request).map(|request| request.question()) else { return };
     let decision = engine.answer(&question, now);
     assert!(!decision.allowed || !decision.determining.is_empty());

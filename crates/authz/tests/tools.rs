@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use ringfence_authz::authzen::{EvaluationRequest, EvaluationsRequest, Semantic};
+use ringfence_authz::authzen::{Asker, EvaluationRequest, EvaluationResponse, EvaluationsRequest, Semantic};
 use ringfence_authz::{Engine, Principal, Question, Sources, Table};
 use ringfence_model::{Fence, SourceFile};
 
@@ -165,7 +165,10 @@ fn a_change_of_policies_says_who_gains_and_who_loses() {
 #[test]
 fn services_ask_the_same_engine_over_authzen() {
     let engine = engine(POLICIES);
-    let ask = |json: &str| engine.evaluate(&EvaluationRequest::parse(json.as_bytes()).unwrap(), now());
+    let ask = |json: &str| {
+        let request = EvaluationRequest::parse(json.as_bytes()).unwrap();
+        EvaluationResponse::of(&engine.evaluate(&request, None, now()))
+    };
     let answer =
         ask(r#"{ "subject": { "type": "user", "id": "staff/nora", "properties": { "groups": ["nurse"] } },
              "action": { "name": "GET" }, "resource": { "type": "path", "id": "patients/patients/7" },
@@ -215,7 +218,11 @@ fn several_evaluations_share_what_they_do_not_say_and_stop_as_asked() {
     let answers = |semantic: &str| -> Vec<bool> {
         let request = EvaluationsRequest::parse(request(semantic).as_bytes()).unwrap();
         assert!(!request.single);
-        engine.evaluate_all(&request, now()).iter().map(|answer| answer.decision).collect()
+        engine
+            .evaluate_all(&request, None, now())
+            .iter()
+            .map(|answer| EvaluationResponse::of(answer).decision)
+            .collect()
     };
     assert_eq!(answers("execute_all"), [true, false, false]);
     assert_eq!(answers("deny_on_first_deny"), [true, false]);
@@ -224,9 +231,66 @@ fn several_evaluations_share_what_they_do_not_say_and_stop_as_asked() {
     let one = r#"{"subject":{"type":"anonymous","id":""},"action":{"name":"GET"},"resource":{"type":"service","id":"portal"}}"#;
     let one = EvaluationsRequest::parse(one.as_bytes()).unwrap();
     assert_eq!(
-        (one.single, one.semantic, engine.evaluate_all(&one, now()).len()),
+        (one.single, one.semantic, engine.evaluate_all(&one, None, now()).len()),
         (true, Semantic::ExecuteAll, 1)
     );
     let many = format!(r#"{{"evaluations":[{}]}}"#, vec!["{}"; 101].join(","));
     assert!(EvaluationsRequest::parse(many.as_bytes()).is_err());
+}
+
+#[test]
+fn an_evaluation_takes_what_it_lacks_from_the_request_and_what_is_wrong_with_one_hinders_no_other() {
+    let engine = engine(POLICIES);
+    let answers = |json: &str| -> Vec<EvaluationResponse> {
+        let request = EvaluationsRequest::parse(json.as_bytes()).unwrap();
+        engine.evaluate_all(&request, None, now()).iter().map(EvaluationResponse::of).collect()
+    };
+    let found = answers(
+        r#"{ "subject": { "type": "user", "id": "staff/nora", "properties": { "groups": ["nurse"] } },
+             "action": { "name": "GET" }, "resource": { "type": "path" }, "futureField": { "nested": true },
+             "context": { "caller": "portal", "time": "2027-06-27T18:03-07:00", "ip": "192.0.2.1" },
+             "evaluations": [ { "resource": { "id": "patients/patients/7" } }, {},
+               { "resource": { "type": "record", "id": "1" } }, { "subject": { "id": "staff/nora" }, "resource": { "id": "patients/x" } } ] }"#,
+    );
+    assert_eq!(found.iter().map(|one| one.decision).collect::<Vec<_>>(), [true, false, false, false]);
+    let error = |at: usize| found[at].context["error"].clone();
+    assert_eq!((error(1)["status"].as_u64(), error(2)["status"].as_u64()), (Some(400), Some(400)));
+    assert!(error(1)["message"].as_str().unwrap().contains("id"), "{found:?}");
+    assert!(!found[3].context.contains_key("error"), "properties of another subject are not taken over");
+    for bad in [
+        r#"{"subject":"nora","evaluations":[{}]}"#,
+        r#"{"evaluations":{}}"#,
+        r#"{"evaluations":["x"]}"#,
+        r#"{"evaluations":[{}],"options":[]}"#,
+        r#"{"evaluations":[{}],"options":{"evaluations_semantic":7}}"#,
+        r#"{"evaluations":[]}"#,
+    ] {
+        assert_eq!(EvaluationsRequest::parse(bad.as_bytes()).unwrap_err().status, 400, "{bad}");
+    }
+}
+
+#[test]
+fn a_service_asks_about_itself_and_what_is_proved_of_a_subject_counts() {
+    let engine = engine(POLICIES);
+    let request = |subject: &str| {
+        let text = format!(
+            r#"{{ "subject": {{ "type": "user", "id": "{subject}", "properties": {{ "groups": ["nurse"] }} }},
+                 "action": {{ "name": "GET" }}, "resource": {{ "type": "path", "id": "patients/patients/7" }},
+                 "context": {{ "caller": "portal" }} }}"#
+        );
+        EvaluationRequest::parse(text.as_bytes()).unwrap()
+    };
+    let ask = |asker: &Asker<'_>, subject: &str| {
+        engine.evaluate(&request(subject), Some(asker), now()).map(|judged| judged.decision.allowed)
+    };
+    let of = |service| Asker { service, principal: None, chain: &[] };
+    assert_eq!(ask(&of("patients"), "staff/nora"), Ok(true));
+    assert_eq!(ask(&of("records"), "staff/nora").unwrap_err().status, 403);
+    let nora = Principal::user("staff", "nora");
+    let proved = Asker { principal: Some(&nora), chain: &["portal"], ..of("patients") };
+    assert_eq!(ask(&proved, "staff/nora"), Ok(false), "her token says nothing of groups");
+    assert_eq!(ask(&proved, "staff/dora").unwrap_err().status, 403);
+    let nurse = Principal { groups: vec!["nurse".into()], ..nora.clone() };
+    let proved = Asker { principal: Some(&nurse), chain: &["records"], ..of("patients") };
+    assert_eq!(ask(&proved, "staff/nora"), Ok(false), "it did not come through the portal");
 }

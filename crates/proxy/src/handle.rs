@@ -17,6 +17,7 @@ use crate::exchange::{Bounds, Exchange, Flow, Outcome};
 use crate::front::Front;
 use crate::h1::{Asked as AskedH1, Framing, Kind, Limits, Outbound, RequestWriter, Version, forward_to_h2};
 use crate::headers::{Forwarding, not_copied, spoofed, trace_of};
+use crate::internal;
 use crate::live::Live;
 use crate::peer::{Asked, Authorized, Peer, Way};
 use crate::policy::{self, Prepared, Question, TOLD, Watched, Who};
@@ -55,6 +56,9 @@ pub(crate) async fn handle(
     front: &mut Front<'_>,
     wire: &mut Wire,
 ) -> Next {
+    if ctx.peer.is_internal() {
+        return internal::serve(ctx, view, front).await;
+    }
     let started = ctx.worker.touch();
     let trace = trace_of(view);
     ctx.live.set_busy(true);

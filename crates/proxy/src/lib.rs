@@ -35,6 +35,7 @@ mod headers;
 mod http1;
 mod http2;
 mod identity;
+mod internal;
 mod io;
 mod live;
 mod node;

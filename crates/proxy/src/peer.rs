@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ringfence_snapshot::OWN_HOST;
 use ringfence_spiffe::SpiffeId;
 
 use crate::access::RouteAccess;
@@ -78,6 +79,11 @@ impl Peer {
         }
     }
 
+    /// Whether it wants to be answered by its own sidecar.
+    pub(crate) fn is_internal(&self) -> bool {
+        matches!(self.way, Way::Outbound { address, port: 80 } if table::place(address) == table::Place::Own)
+    }
+
     /// Whether requests are counted here: once, where the caller's side is.
     pub(crate) fn counts(&self) -> bool {
         !matches!(self.way, Way::Inbound { .. })
@@ -96,6 +102,7 @@ impl Peer {
                         callee.name.clone()
                     }
                     Some(Dialled::Egress(egress)) => egress.host.clone(),
+                    Some(Dialled::Own) => OWN_HOST.into(),
                     _ => address.to_string().into(),
                 }
             }
@@ -141,7 +148,7 @@ impl Peer {
                     );
                     Err(Deny::new(403, "route", "edge.port", reason))
                 }
-                Dialled::Egress(_) | Dialled::NoEgress | Dialled::Nowhere => {
+                Dialled::Egress(_) | Dialled::NoEgress | Dialled::Own | Dialled::Nowhere => {
                     Err(Deny::new(403, "route", "address.unknown", format!("nothing is at {address}:{port}")))
                 }
             },

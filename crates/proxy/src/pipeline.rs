@@ -124,7 +124,7 @@ async fn outbound(
             live.set_edge(edge.id);
             http(worker, live, peer, io, None).await;
         }
-        Dialled::Undeclared { .. } | Dialled::WrongPort(_) => http(worker, live, peer, io, None).await,
+        Dialled::Undeclared { .. } | Dialled::WrongPort(_) | Dialled::Own => http(worker, live, peer, io, None).await,
         Dialled::Egress(rule) => tcp::serve_egress(worker, live, peer, io, &rule).await,
         Dialled::NoEgress | Dialled::Nowhere => {
             let reason = format!("{service} declares no egress to {address}:{port}");

@@ -118,6 +118,16 @@ impl Policy {
         })))
     }
 
+    /// What decides.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Where the fence says that policies decide.
+    pub(crate) fn position(&self) -> &str {
+        &self.position
+    }
+
     /// Whether the request may pass, and what policies that only watch say of it.
     pub(crate) fn judge(
         &self,

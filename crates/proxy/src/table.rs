@@ -174,6 +174,8 @@ pub(crate) enum Dialled {
     WrongPort(Arc<Callee>),
     /// An egress host that is not declared for this caller, or not at this port.
     NoEgress,
+    /// The sidecar itself.
+    Own,
     /// Nothing.
     Nowhere,
 }
@@ -413,7 +415,8 @@ pub(crate) fn dialled(table: &TableRef, caller: &str, address: IpAddr, port: u16
             let rule = from.egress.get(&number).and_then(|rules| rules.iter().find(|rule| rule.port == port));
             rule.map_or(Dialled::NoEgress, |rule| Dialled::Egress(rule.clone()))
         }
-        Place::Unknown => Dialled::Nowhere,
+        Place::Own if port == 80 => Dialled::Own,
+        Place::Own | Place::Unknown => Dialled::Nowhere,
     }
 }
 

@@ -6,6 +6,11 @@ use std::net::Ipv4Addr;
 use ringfence_model::Fence;
 use serde::{Deserialize, Serialize};
 
+/// The name inside every service's network under which its own sidecar answers.
+pub const OWN_HOST: &str = "ringfence.internal";
+/// The address of that name: beyond the /30 of the wire, where a service has itself, the shim and a broadcast address.
+pub const OWN_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 4);
+
 /// Services live at this address plus their number.
 pub const SERVICE_BASE: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 0);
 /// Egress hosts live at this address plus their number.
@@ -32,6 +37,12 @@ pub fn loopback_egress_ip(caller: u16, host: u16) -> Option<Ipv4Addr> {
     loopback(caller, host, 0x80)
 }
 
+/// The same for the sidecar itself.
+pub fn loopback_own_ip(caller: u16) -> Option<Ipv4Addr> {
+    let caller = u8::try_from(caller).ok()?.checked_add(1).filter(|c| *c > 1)?;
+    Some(Ipv4Addr::new(127, caller, 0, 0))
+}
+
 fn loopback(caller: u16, number: u16, kind: u8) -> Option<Ipv4Addr> {
     let caller = u8::try_from(caller).ok()?.checked_add(1).filter(|c| *c > 1)?;
     let [high, low] = number.to_be_bytes();
@@ -45,6 +56,8 @@ pub enum Place {
     Service(u16),
     /// The egress host with this number.
     Egress(u16),
+    /// The sidecar itself.
+    Own,
     /// Nothing.
     Unknown,
 }
@@ -54,6 +67,8 @@ pub fn place(address: Ipv4Addr) -> Place {
     let offset =
         |base: Ipv4Addr| address.to_bits().checked_sub(base.to_bits()).and_then(|n| u16::try_from(n).ok());
     match (address.octets(), offset(SERVICE_BASE), offset(EGRESS_BASE)) {
+        _ if address == OWN_IP => Place::Own,
+        ([127, 2..=255, 0, 0], ..) => Place::Own,
         ([127, 2..=255, high, low], ..) => match (high & 0x80, u16::from_be_bytes([high & 0x7f, low])) {
             (_, 0) => Place::Unknown,
             (0, n) => Place::Service(n),
@@ -127,10 +142,14 @@ mod tests {
     #[test]
     fn what_was_given_to_nobody_stands_for_nothing() {
         for address in
-            ["127.0.0.1", "127.1.0.1", "198.18.0.1", "198.18.1.0", "198.19.0.0", "10.0.0.1", "127.9.0.0"]
+            ["127.0.0.1", "127.1.0.1", "198.18.0.1", "198.18.1.0", "198.19.0.0", "10.0.0.1", "127.1.0.0"]
         {
             assert_eq!(place(address.parse().unwrap()), Place::Unknown, "{address}");
         }
         assert_eq!(loopback_service_ip(300, 1), None);
+        assert_eq!(loopback_own_ip(300), None);
+        for own in [OWN_IP, loopback_own_ip(1).unwrap(), loopback_own_ip(200).unwrap()] {
+            assert_eq!(place(own), Place::Own, "{own}");
+        }
     }
 }

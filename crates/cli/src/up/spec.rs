@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use ringfence_control::supervisor::Applied;
 use ringfence_model::{Fence, GatewayTls, Kind, Service};
 use ringfence_sandbox::spec::{FileRule, Isolation, Ready, Restart, Spec, UidRange};
-use ringfence_snapshot::{egress_ip, loopback_egress_ip, loopback_service_ip, service_ip};
+use ringfence_snapshot::{
+    OWN_HOST, OWN_IP, egress_ip, loopback_egress_ip, loopback_own_ip, loopback_service_ip, service_ip,
+};
 
 /// As root, each service has this many uids of its own, from this one on.
 const UID_BASE: u32 = 0x5000_0000;
@@ -104,7 +106,14 @@ pub(crate) fn hosts(
     let others = applied.services.iter().filter(|(name, _)| *name != service.name);
     let declared = applied.egress.iter().filter(|(host, _)| service.egress.iter().any(|e| e.host == *host));
     let services = others.filter_map(|(name, n)| Some((name.clone(), of_service(caller, *n)?)));
-    services.chain(declared.filter_map(|(host, n)| Some((host.clone(), of_host(caller, *n)?)))).collect()
+    let own = match isolation {
+        Isolation::On => Some(OWN_IP),
+        Isolation::Off => loopback_own_ip(caller),
+    };
+    services
+        .chain(declared.filter_map(|(host, n)| Some((host.clone(), of_host(caller, *n)?))))
+        .chain(own.map(|own| (OWN_HOST.to_owned(), own)))
+        .collect()
 }
 
 /// Where listening sockets are needed.
@@ -118,7 +127,8 @@ pub(crate) fn listeners(
     let at = |port: u16| {
         let callable = fence.services.iter().filter(|s| s.port == Some(port) || port == 80).map(|s| &s.name);
         let names = callable.chain(service.egress.iter().filter(|e| e.port == port).map(|e| &e.host));
-        names.filter_map(|name| hosts.get(name).copied()).collect()
+        let own = hosts.get(OWN_HOST).filter(|_| port == 80);
+        names.filter_map(|name| hosts.get(name)).chain(own).copied().collect()
     };
     callable(fence, service)
         .map(|port| Listen {
@@ -191,6 +201,11 @@ fn environment(
         };
         env.insert(format!("RINGFENCE_{name}_URL"), url);
     }
+    let own = match (ground.isolation, addresses.get(OWN_HOST)) {
+        (Isolation::Off, Some(address)) => format!("http://{address}:{}", bound(ground.isolation, 80)),
+        _ => format!("http://{OWN_HOST}"),
+    };
+    env.insert("RINGFENCE_URL".to_owned(), own);
     env.extend(service.env().cloned().unwrap_or_default());
     env
 }

@@ -9,6 +9,7 @@
 
 mod gateway;
 mod grpc;
+mod internal;
 mod keys;
 mod mesh;
 mod net;
