@@ -8,6 +8,7 @@
 mod address;
 mod ask;
 mod behalf;
+mod believed;
 mod compile;
 mod der;
 mod identity;
@@ -20,6 +21,7 @@ pub use address::{
     loopback_own_ip, loopback_service_ip, place, service_ip,
 };
 pub use behalf::IDENTITY_CLAIM;
+pub use believed::{login_profile_of, profile_of};
 pub use compile::{CompileError, Header, compile};
 pub use der::Der;
 pub use identity::{Identity, IdentityError, IdentityKind, MAX_NAME, MAX_NAMES};

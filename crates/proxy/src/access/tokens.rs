@@ -5,11 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfence_model::{Provider, TokenAlgorithm};
-use ringfence_snapshot::{Identity, IdentityError};
-use ringfence_token::{
-    Algorithm, Check, KeySet, Possession, Profile, Revocations, TokenError, VerifiedToken, Verifier,
-};
+use ringfence_model::Provider;
+use ringfence_snapshot::{Identity, IdentityError, profile_of};
+use ringfence_token::{Check, KeySet, Possession, Profile, Revocations, TokenError, VerifiedToken, Verifier};
 use tokio::sync::Notify;
 
 use super::RouteAccess;
@@ -60,15 +58,7 @@ pub(crate) struct Tokens {
 
 impl TableProvider {
     pub(crate) fn new(provider: &Provider) -> Self {
-        let algorithms = provider.algorithms.iter().map(|algorithm| match algorithm {
-            TokenAlgorithm::EdDsa => Algorithm::EdDsa,
-            TokenAlgorithm::Es256 => Algorithm::Es256,
-            TokenAlgorithm::Rs256 => Algorithm::Rs256,
-            TokenAlgorithm::Ps256 => Algorithm::Ps256,
-        });
-        let profile = Profile::access_token(&provider.issuer, &provider.audiences)
-            .with_algorithms(algorithms.collect())
-            .with_plain_type();
+        let profile = profile_of(provider);
         Self { name: provider.name.as_str().into(), profile, declared: provider.clone() }
     }
 }

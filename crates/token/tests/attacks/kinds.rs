@@ -22,6 +22,11 @@ fn tokens() -> Vec<(&'static str, Value, Value)> {
         ("an ID token", json!("JWT"), with(json!({ "nonce": "n", "at_hash": "h", "scope": null }))),
         ("a logout token", json!("logout+jwt"), with(json!({ "sid": "s", "events": { EVENT: {} } }))),
         ("a transaction token", json!("txntoken+jwt"), with(json!({ "txn": "x", "req_wl": "w" }))),
+        (
+            "a session token",
+            json!("ringfence-session+jwt"),
+            with(json!({ "iss": AUDIENCE, "idn": {}, "origin": { "iss": ISSUER } })),
+        ),
         ("a JWT-SVID", json!("JOSE"), with(json!({ "sub": "spiffe://clinic/service/a" }))),
         (
             "a client assertion",
@@ -44,6 +49,7 @@ fn doors() -> Vec<(&'static str, Profile)> {
         ("an ID token", Profile::id_token(ISSUER, AUDIENCE)),
         ("a logout token", Profile::logout_token(ISSUER, AUDIENCE)),
         ("a transaction token", Profile::txn_token(&domain())),
+        ("a session token", Profile::session(&domain())),
         ("a JWT-SVID", Profile::jwt_svid(&domain(), AUDIENCE)),
         ("a client assertion", Profile::client_assertion("app", &audiences)),
     ]
