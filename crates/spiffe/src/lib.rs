@@ -9,6 +9,7 @@ mod algorithms;
 pub mod bundle;
 mod bundle_json;
 pub mod certificate;
+pub mod client;
 pub mod der;
 pub mod extension;
 pub mod general_name;
@@ -23,6 +24,7 @@ pub mod svid;
 
 pub use algorithms::signature_algorithms;
 pub use bundle::{BundleError, BundleSet, JwtAuthority, TrustBundle};
+pub use client::{ClientAuthority, ClientError, VerifiedClient};
 pub use id::{IdError, Kind, SpiffeId, TrustDomain};
 pub use key::{KeyAlgorithm, KeyError, LeafKey};
 pub use rustls_pki_types::{CertificateDer, UnixTime};
