@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, LOCATION, USER_AGENT,
+    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH, LOCATION,
+    USER_AGENT,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -57,8 +58,8 @@ pub(crate) enum FetchError {
     NoRoots(String, String),
     #[error("{0} did not answer within {1:?}")]
     Timeout(String, Duration),
-    #[error("{0} answered with more than {MAX_BODY} bytes")]
-    TooLarge(String),
+    #[error("{0} answered with more than {1} bytes")]
+    TooLarge(String, usize),
     #[error("{0} redirects to {1}, which is not followed: declare the address that answers")]
     Redirect(String, String),
     #[error("{0} does not speak HTTP as it should: {1}")]
@@ -80,6 +81,10 @@ pub(crate) struct Call {
     pub(crate) authorization: Option<HeaderValue>,
     /// `application/json` is always accepted.
     pub(crate) accept: Option<&'static str>,
+    /// The version that is known: it need not be sent again.
+    pub(crate) if_none_match: Option<HeaderValue>,
+    /// Most bytes of the answer, if not [`MAX_BODY`].
+    pub(crate) most: Option<usize>,
 }
 
 /// What came back.
@@ -88,6 +93,8 @@ pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     /// `Content-Type` without parameters.
     pub(crate) media_type: String,
+    /// The name of this version.
+    pub(crate) etag: Option<HeaderValue>,
     pub(crate) body: Bytes,
 }
 
@@ -116,10 +123,11 @@ impl Fetcher {
             .handshake::<_, Full<Bytes>>(HyperIo(stream))
             .await
             .map_err(|e| failed(&e))?;
+        let most = call.most.unwrap_or(MAX_BODY);
         let request = request(endpoint, call).map_err(|e| failed(&e))?;
         let exchange = async move {
             let response = sender.send_request(request).await.map_err(|e| failed(&e))?;
-            read(endpoint, response).await
+            read(endpoint, response, most).await
         };
         // The connection does the work; its end is for the exchange to notice.
         let drive = async move {
@@ -136,7 +144,9 @@ impl Fetcher {
         let unreachable =
             |e: &io::Error| FetchError::Unreachable(endpoint.authority().to_owned(), e.to_string());
         let mut last = FetchError::NoAddress(endpoint.host().to_owned());
-        let addresses = lookup_host((endpoint.host(), endpoint.port())).await.map_err(|e| unreachable(&e))?;
+        // Names below `localhost` are loopback whatever a resolver knows of them (RFC 6761, section 6.3).
+        let host = if endpoint.host().ends_with(".localhost") { "localhost" } else { endpoint.host() };
+        let addresses = lookup_host((host, endpoint.port())).await.map_err(|e| unreachable(&e))?;
         for address in addresses.take(MAX_ADDRESSES) {
             if let Err(e) = self.judge(endpoint, address) {
                 last = e;
@@ -195,6 +205,9 @@ fn request(endpoint: &Endpoint, call: Call) -> Result<http::Request<Full<Bytes>>
         authorization.set_sensitive(true);
         request = request.header(AUTHORIZATION, authorization);
     }
+    if let Some(known) = call.if_none_match {
+        request = request.header(IF_NONE_MATCH, known);
+    }
     if call.form.is_some() {
         request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
     }
@@ -204,10 +217,11 @@ fn request(endpoint: &Endpoint, call: Call) -> Result<http::Request<Full<Bytes>>
 async fn read(
     endpoint: &Endpoint,
     response: http::Response<hyper::body::Incoming>,
+    most: usize,
 ) -> Result<Reply, FetchError> {
     let authority = || endpoint.authority().to_owned();
     let (head, body) = response.into_parts();
-    if head.status.is_redirection() {
+    if head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED {
         let to = text(&head.headers, &LOCATION);
         // Only where to: the rest may carry what should not be logged.
         let to =
@@ -220,9 +234,9 @@ async fn read(
             "the answer is compressed, which was not asked for".into(),
         ));
     }
-    let body = Limited::new(body, MAX_BODY).collect().await.map_err(|e| {
+    let body = Limited::new(body, most).collect().await.map_err(|e| {
         if e.is::<LengthLimitError>() {
-            FetchError::TooLarge(authority())
+            FetchError::TooLarge(authority(), most)
         } else {
             FetchError::Http(authority(), e.to_string())
         }
@@ -231,6 +245,7 @@ async fn read(
     Ok(Reply {
         status: head.status,
         media_type: media_type.trim().to_ascii_lowercase(),
+        etag: head.headers.get(ETAG).cloned(),
         body: body.to_bytes(),
     })
 }

@@ -1,9 +1,11 @@
 """The clinic's patients, as JSON, in Python's standard library: any language will do behind the fence.
 
-    GET /patients       all patients, without health data
-    GET /patients/ID    one patient, health data included
+    GET  /patients              all patients, without health data
+    GET  /patients/ID/contact   how one is called and reached, for those who need no more
+    GET  /patients/ID           one patient, health data included
+    POST /lab/results           a laboratory's result: {"patient", "test", "value"}
 
-The people are synthetic. The service calls nobody and is only ever read: every other method is refused.
+The people are synthetic. The service calls nobody; but for results it is only ever read.
 """
 
 import json
@@ -32,6 +34,7 @@ def patient(number, name, born, blood_group, conditions, allergies):
         "blood_group": blood_group,
         "conditions": conditions,
         "allergies": allergies,
+        "results": [],
     }
 
 
@@ -49,6 +52,10 @@ PATIENTS = {
     ]
 }
 LISTED = ("id", "name", "born")
+CONTACT = ("id", "name", "email")
+RESULT_BYTES = 1024
+RESULTS = 100  # of one patient; older ones go
+LOCK = threading.Lock()
 
 
 class Patients(BaseHTTPRequestHandler):
@@ -64,17 +71,41 @@ class Patients(BaseHTTPRequestHandler):
             return self.answer(200, [{key: p[key] for key in LISTED} for p in PATIENTS.values()])
         if path == "/health":
             return self.answer(200, {"status": "ok"})
-        one = re.fullmatch(r"/patients/(p-[0-9]{1,8})", path)
+        one = re.fullmatch(r"/patients/(p-[0-9]{1,8})(/contact)?", path)
         if one and one[1] in PATIENTS:
-            return self.answer(200, PATIENTS[one[1]])
+            record = PATIENTS[one[1]]
+            return self.answer(200, {key: record[key] for key in CONTACT} if one[2] else record)
         return self.problem(404, "no such patient" if path.startswith("/patients/") else "no such page")
 
     do_HEAD = do_GET
 
+    def do_POST(self):
+        if urlsplit(self.path).path != "/lab/results":
+            return self.refuse()
+        length = self.headers.get("Content-Length", "")
+        if not re.fullmatch("[0-9]{1,4}", length) or int(length) > RESULT_BYTES:
+            return self.problem(413, f"a result has at most {RESULT_BYTES} bytes, said in Content-Length")
+        try:
+            result = json.loads(self.rfile.read(int(length)))
+            patient, test, value = (result[key] for key in ("patient", "test", "value"))
+        except (ValueError, KeyError, TypeError):
+            return self.problem(422, "a result is JSON with patient, test and value")
+        line = re.compile(r"[^\x00-\x1f\x7f]{1,80}")
+        if not all(isinstance(text, str) and line.fullmatch(text) for text in (patient, test, value)):
+            return self.problem(422, "patient, test and value are one line each, at most 80 characters")
+        if patient not in PATIENTS:
+            return self.problem(404, "no such patient")
+        # Who sent it stands in the log; Ringfence says it, whatever the sender claims.
+        print(f"result for {patient} from {self.headers.get('Ringfence-User', '-')}", flush=True)
+        with LOCK:
+            results = PATIENTS[patient]["results"]
+            PATIENTS[patient]["results"] = [*results, {"test": test, "value": value}][-RESULTS:]
+        return self.answer(201, {"patient": patient, "test": test, "value": value})
+
     def refuse(self):
         self.problem(405, "patients are only read here", {"Allow": "GET, HEAD"})
 
-    do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = refuse
+    do_PUT = do_PATCH = do_DELETE = do_OPTIONS = refuse
 
     def problem(self, status, detail, headers=None):
         # The body of the request, if any, was not read: the connection ends with the answer.

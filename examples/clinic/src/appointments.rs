@@ -16,7 +16,7 @@ use serde::Deserialize;
 use crate::client::Callee;
 use crate::passed::Passed;
 use crate::problem::Problem;
-use crate::records::{Appointment, Booking, Message, Patient, Sent, is_id};
+use crate::records::{Appointment, Booking, Contact, Message, Sent, is_id};
 use crate::serve;
 
 const MOST: usize = 500;
@@ -71,11 +71,11 @@ impl Desk {
         found.ok_or_else(|| Problem::not_found("appointment"))
     }
 
-    async fn patient(&self, id: &str, passed: &Passed) -> Result<Patient, Problem> {
+    async fn patient(&self, id: &str, passed: &Passed) -> Result<Contact, Problem> {
         if !is_id('p', id) {
             return Err(Problem::not_found("patient"));
         }
-        Ok(self.patients.get(&format!("/patients/{id}"), passed).await?)
+        Ok(self.patients.get(&format!("/patients/{id}/contact"), passed).await?)
     }
 }
 

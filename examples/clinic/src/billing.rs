@@ -22,7 +22,7 @@ use self::wire::{
 };
 use crate::client::{CallError, Callee};
 use crate::passed::Passed;
-use crate::records::{Patient, is_id};
+use crate::records::{Contact, is_id};
 use crate::serve;
 
 const MESSAGE_BYTES: usize = 64 << 10;
@@ -60,7 +60,8 @@ pub(crate) async fn run() -> io::Result<()> {
 
 /// With the patient's name; a patient that is unknown or may not be asked for is the call's failure.
 async fn named(patients: &Callee, mut invoice: Invoice, passed: &Passed) -> Result<Invoice, Status> {
-    let found: Result<Patient, _> = patients.get(&format!("/patients/{}", invoice.patient), passed).await;
+    let path = format!("/patients/{}/contact", invoice.patient);
+    let found: Result<Contact, _> = patients.get(&path, passed).await;
     invoice.patient_name = found.map_err(status)?.name;
     Ok(invoice)
 }

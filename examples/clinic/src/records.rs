@@ -10,6 +10,14 @@ pub(crate) struct Listed {
     pub(crate) born: String,
 }
 
+/// How a patient is called and reached: all that most services need.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Contact {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) email: String,
+}
+
 /// A patient in full.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Patient {
@@ -20,6 +28,16 @@ pub(crate) struct Patient {
     pub(crate) blood_group: String,
     pub(crate) conditions: Vec<String>,
     pub(crate) allergies: Vec<String>,
+    /// What laboratories found.
+    #[serde(default)]
+    pub(crate) results: Vec<LabResult>,
+}
+
+/// What a laboratory found.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct LabResult {
+    pub(crate) test: String,
+    pub(crate) value: String,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -38,11 +38,7 @@ impl Clinic {
 
     /// The same with a changed fence.
     pub(crate) fn start_with(who: Who, change: impl FnOnce(String) -> String) -> Self {
-        let source = workspace().join("examples/clinic");
-        let fence = change(std::fs::read_to_string(source.join("ringfence.yaml")).unwrap());
-        Self::start_fence(who, &fence, Vec::new(), |folder| {
-            copy(&source.join("services"), &folder.join("services"))
-        })
+        Self::start_fence(who, &change(spine()), Vec::new(), services)
     }
 
     /// Another fence altogether, in a folder that `fill` fills; `up` is started by the words `before`, if there are any.
@@ -329,6 +325,18 @@ pub(crate) fn own(folder: &Path, who: Who) {
             Command::new("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(folder).status().unwrap();
         assert!(status.success());
     }
+}
+
+/// The clinic's services without anybody who signs in: what stands behind all the rest.
+pub(crate) fn spine() -> String {
+    std::fs::read_to_string(workspace().join("crates/cli/tests/clinic/spine.yaml")).unwrap()
+}
+
+/// What those services need in the fence's folder.
+pub(crate) fn services(folder: &Path) {
+    std::fs::create_dir_all(folder.join("services")).unwrap();
+    let source = workspace().join("examples/clinic/services/patients.py");
+    std::fs::copy(source, folder.join("services/patients.py")).unwrap();
 }
 
 pub(crate) fn copy(from: &Path, to: &Path) {

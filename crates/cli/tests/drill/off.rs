@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use crate::running::{Clinic, Who, as_user, binary, copy, make_folder, own, text, workspace};
+use crate::running::{Clinic, Who, as_user, binary, make_folder, own, services, spine, text, workspace};
 use crate::servers::Server;
 use crate::{fails, score};
 
@@ -131,9 +131,8 @@ fn without_isolation() -> &'static Output {
     static OUTPUT: OnceLock<Output> = OnceLock::new();
     OUTPUT.get_or_init(|| {
         let folder = make_folder(Who::Nobody);
-        let source = workspace().join("examples/clinic");
-        copy(&source.join("services"), &folder.join("services"));
-        std::fs::copy(source.join("ringfence.yaml"), folder.join("ringfence.yaml")).unwrap();
+        services(&folder);
+        std::fs::write(folder.join("ringfence.yaml"), spine()).unwrap();
         own(&folder, Who::Nobody);
         let output = in_a_network_of_its_own(&folder);
         std::fs::remove_dir_all(&folder).unwrap();

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use running::{Clinic, Who, copy, workspace};
+use running::{Clinic, Who, services, spine};
 
 /// How long this run takes, unless it is the short form among the tests.
 #[expect(clippy::disallowed_methods, reason = "a test is told by whoever starts it")]
@@ -28,12 +28,8 @@ fn length(short: Duration) -> Duration {
 
 /// The clinic with SVIDs of ten seconds.
 fn clinic(who: Who) -> Clinic {
-    let example = workspace().join("examples/clinic");
-    let fence = std::fs::read_to_string(example.join("ringfence.yaml")).unwrap();
     let before = ["sh", "-c", "exec \"$@\" --svid-life 10s", "up"].map(str::to_owned).to_vec();
-    Clinic::start_fence(who, &fence, before, |folder| {
-        copy(&example.join("services"), &folder.join("services"))
-    })
+    Clinic::start_fence(who, &spine(), before, services)
 }
 
 fn gateway(clinic: &Clinic) -> SocketAddr {

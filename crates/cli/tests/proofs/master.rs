@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ringfence_keys::{digest, to_hex};
 
-use crate::running::{copy, eventually, free_port, text, workspace};
+use crate::running::{eventually, free_port, services, text};
 
 /// A fence in a folder of its own, without services of weight, to be started in many ways.
 pub(crate) struct Place {
@@ -18,7 +18,7 @@ impl Place {
     pub(crate) fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("ringfence-master-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
-        copy(&workspace().join("examples/clinic/services"), &folder.join("services"));
+        services(&folder);
         let fence = format!(
             "fence: clinic\ntrust_domain: clinic.example\ngateway: {{ listen: '127.0.0.1:{}' }}\nservices:\n  \
              patients: {{ run: [python3, services/patients.py], listen: 9001, routes: [{{ path: / }}] }}\n",
