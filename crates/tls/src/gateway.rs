@@ -7,17 +7,21 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ringfence_spiffe::certificate::Certificate;
 use ringfence_spiffe::general_name::GeneralName;
-use rustls::ServerConfig;
+use ringfence_spiffe::path::{MAX_PRESENTED, PathError};
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
+use rustls::{Error, ServerConfig};
 
 use crate::mesh::Alpn;
 use crate::provider;
+use crate::refusal::Refusal;
+use crate::verifier::{JudgeClient, Signatures, Verifier};
 
 /// Most certificates in a served chain.
 const MAX_SERVED_CHAIN: usize = 16;
@@ -147,10 +151,34 @@ pub fn gateway_server_config(
     certificates: &GatewayCertificates,
     protocols: &[Alpn],
 ) -> Result<Arc<ServerConfig>, GatewayError> {
+    config(certificates, protocols, Arc::new(NoClientAuth))
+}
+
+/// The same for a listener that asks clients for a certificate, and serves those without one too. Whoever shows one has proved that
+/// it holds the key; whose certificate it is, and whether that counts, is not asked here.
+pub fn gateway_asking_config(
+    certificates: &GatewayCertificates,
+    protocols: &[Alpn],
+) -> Result<Arc<ServerConfig>, GatewayError> {
+    let algorithms = provider::outside().signature_verification_algorithms;
+    let verifier = Verifier { judge: AnyHolder, signatures: Signatures::Tls12And13, algorithms };
+    let mut config = config(certificates, protocols, Arc::new(verifier))?;
+    if let Some(config) = Arc::get_mut(&mut config) {
+        // A session of TLS 1.2 that is resumed without it may be another than the one that the certificate was shown in (RFC 7627).
+        config.require_ems = true;
+    }
+    Ok(config)
+}
+
+fn config(
+    certificates: &GatewayCertificates,
+    protocols: &[Alpn],
+    clients: Arc<dyn ClientCertVerifier>,
+) -> Result<Arc<ServerConfig>, GatewayError> {
     let mut config = ServerConfig::builder_with_provider(provider::outside())
         .with_protocol_versions(&[&TLS13, &TLS12])
         .expect("invariant: the outside provider has suites of both versions")
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_cert_resolver(Arc::new(certificates.clone()));
     config.alpn_protocols = Alpn::names(protocols);
     config.ticketer = Ticketer::new().map_err(|_| GatewayError::Random)?;
@@ -159,4 +187,22 @@ pub fn gateway_server_config(
     // of the processor. Our order has what this machine does in hardware first.
     config.ignore_client_order = true;
     Ok(Arc::new(config))
+}
+
+/// Whoever holds the key of its certificate, whoever issued that.
+#[derive(Debug)]
+struct AnyHolder;
+
+impl JudgeClient for AnyHolder {
+    const MANDATORY: bool = false;
+
+    fn judge_client(&self, chain: &[CertificateDer<'_>], _now: UnixTime) -> Result<(), Error> {
+        if chain.len() > MAX_PRESENTED {
+            return Err(Refusal::Path(PathError::TooMany).into());
+        }
+        for certificate in chain {
+            Certificate::parse(certificate).map_err(|e| Refusal::Path(e.into()))?;
+        }
+        Ok(())
+    }
 }

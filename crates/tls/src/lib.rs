@@ -23,7 +23,9 @@ mod verifier;
 pub use address::{Reach, reach};
 pub use drill::drill_client_config;
 pub use egress::{EgressError, EgressRoots, egress_client_config};
-pub use gateway::{GatewayCertificate, GatewayCertificates, GatewayError, gateway_server_config};
+pub use gateway::{
+    GatewayCertificate, GatewayCertificates, GatewayError, gateway_asking_config, gateway_server_config,
+};
 pub use hello::{Hello, peek_hello};
 pub use identity::{Identity, IdentityError};
 pub use mesh::{Alpn, Mesh, MeshError, mesh_server_name};

@@ -22,6 +22,8 @@ pub(crate) struct OneCallee {
 }
 
 impl JudgeClient for AnyCaller {
+    const MANDATORY: bool = true;
+
     fn judge_client(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
         self.0.verify(chain, Role::Client, now).map_err(Refusal::Svid)?;
         Ok(())

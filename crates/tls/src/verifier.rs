@@ -21,6 +21,9 @@ pub(crate) trait JudgeServer: Debug + Send + Sync {
 
 /// Whether a chain, its leaf first, is that of somebody who may call.
 pub(crate) trait JudgeClient: Debug + Send + Sync {
+    /// Whether one that shows no certificate is turned away.
+    const MANDATORY: bool;
+
     fn judge_client(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error>;
 }
 
@@ -118,6 +121,10 @@ impl<J: JudgeServer> ServerCertVerifier for Verifier<J> {
 impl<J: JudgeClient> ClientCertVerifier for Verifier<J> {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        J::MANDATORY
     }
 
     fn verify_client_cert(

@@ -13,7 +13,7 @@ use rcgen::KeyPair;
 use ringfence_spiffe::{KeyAlgorithm, LeafKey};
 use ringfence_tls::{
     Alpn, GatewayCertificate, GatewayCertificates, Group, Mesh, ProtocolVersion, Refusal, ServerConfig,
-    gateway_server_config, negotiated_group,
+    gateway_asking_config, gateway_server_config, negotiated_group,
 };
 use support::Authority;
 use tokio::io::AsyncReadExt;
@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 /// What our side saw of one connection.
 #[derive(Debug, PartialEq)]
 enum Seen {
-    Accepted { group: Group, version: Option<ProtocolVersion>, caller: Option<String> },
+    Accepted { group: Group, version: Option<ProtocolVersion>, caller: Option<String>, shown: usize },
     Refused(String),
 }
 
@@ -50,6 +50,7 @@ fn s_client(config: Arc<ServerConfig>, mesh: Option<&Mesh>, arguments: &[&str]) 
                     let seen = Seen::Accepted {
                         group: negotiated_group(connection),
                         version: connection.protocol_version(),
+                        shown: connection.peer_certificates().map_or(0, <[_]>::len),
                         caller: mesh.map(|mesh| mesh.caller_of(connection).unwrap().id().to_string()),
                     };
                     drop(input.take());
@@ -150,7 +151,7 @@ fn openssl_with_an_svid_is_a_caller_like_any_other() {
             "h2",
         ],
     );
-    let Seen::Accepted { group, version, caller } = seen else { panic!("{seen:?}\n{output}") };
+    let Seen::Accepted { group, version, caller, .. } = seen else { panic!("{seen:?}\n{output}") };
     // Which group depends on whether this openssl knows the hybrid; it is never one below X25519.
     assert!(matches!(group, Group::X25519 | Group::X25519Mlkem768), "{group:?}");
     assert_eq!(version, Some(ProtocolVersion::TLSv1_3));
@@ -215,14 +216,70 @@ fn an_unknown_or_missing_server_name_is_refused_with_an_alert() {
     }
 }
 
-#[test]
-fn a_gateway_speaks_1_2_and_1_3_but_nothing_older() {
+fn localhost() -> GatewayCertificates {
     let key = KeyPair::generate().unwrap();
     let cert =
         rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
     let certificates = GatewayCertificates::default();
     let pair = GatewayCertificate::from_pem(cert.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap();
     certificates.set(&[pair]);
+    certificates
+}
+
+/// A certificate that openssl made and signed itself, and its key.
+fn self_signed(folder: &Path, kind: &[&str]) -> (String, String) {
+    let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-nodes", "-subj", "/CN=lab-7", "-days", "1", "-newkey"])
+        .args(kind)
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&cert)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    (cert.to_str().unwrap().into(), key.to_str().unwrap().into())
+}
+
+#[test]
+fn a_gateway_that_asks_for_certificates_takes_any_whose_key_is_there_and_clients_without() {
+    let certificates = localhost();
+    let asking = gateway_asking_config(&certificates, &[Alpn::H2, Alpn::Http1]).unwrap();
+    let not_asking = gateway_server_config(&certificates, &[Alpn::H2, Alpn::Http1]).unwrap();
+    for kind in [&["ec", "-pkeyopt", "ec_paramgen_curve:P-256"][..], &["rsa:2048"], &["ed25519"]] {
+        let folder = tempfile::tempdir().unwrap();
+        let (cert, key) = self_signed(folder.path(), kind);
+        for version in ["-tls1_3", "-tls1_2"] {
+            let arguments = [version, "-servername", "localhost", "-cert", &cert, "-key", &key];
+            let (seen, output) = s_client(asking.clone(), None, &arguments);
+            assert!(matches!(seen, Seen::Accepted { shown: 1, .. }), "{kind:?} {seen:?}\n{output}");
+            let (seen, output) = s_client(not_asking.clone(), None, &arguments);
+            assert!(matches!(seen, Seen::Accepted { shown: 0, .. }), "{kind:?} {seen:?}\n{output}");
+            let (seen, output) = s_client(asking.clone(), None, &arguments[..3]);
+            assert!(matches!(seen, Seen::Accepted { shown: 0, .. }), "{kind:?} {seen:?}\n{output}");
+        }
+    }
+}
+
+#[test]
+fn a_resumed_session_still_shows_the_certificate_that_it_was_begun_with() {
+    let asking = gateway_asking_config(&localhost(), &[Alpn::Http1]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = self_signed(folder.path(), &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    let session = folder.path().join("session").to_str().unwrap().to_owned();
+    let first = ["-tls1_2", "-servername", "localhost", "-cert", &cert, "-key", &key, "-sess_out", &session];
+    let (seen, output) = s_client(asking.clone(), None, &first);
+    assert!(matches!(seen, Seen::Accepted { shown: 1, .. }), "{seen:?}\n{output}");
+    let again = ["-tls1_2", "-servername", "localhost", "-sess_in", &session];
+    let (seen, output) = s_client(asking, None, &again);
+    assert!(output.contains("Reused"), "{output}");
+    assert!(matches!(seen, Seen::Accepted { shown: 1, .. }), "{seen:?}\n{output}");
+}
+
+#[test]
+fn a_gateway_speaks_1_2_and_1_3_but_nothing_older() {
+    let certificates = localhost();
     let config = gateway_server_config(&certificates, &[Alpn::H2, Alpn::Http1]).unwrap();
     for (flag, expected) in [("-tls1_3", ProtocolVersion::TLSv1_3), ("-tls1_2", ProtocolVersion::TLSv1_2)] {
         let (seen, output) = s_client(config.clone(), None, &[flag, "-servername", "localhost"]);
