@@ -128,6 +128,7 @@ mod tests {
         Reply {
             status: StatusCode::from_u16(status).unwrap(),
             media_type: "application/json".into(),
+            etag: None,
             body: body.to_owned().into(),
         }
     }

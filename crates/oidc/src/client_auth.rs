@@ -67,7 +67,7 @@ pub(crate) fn signed_call(
             return Err(Refusal::new(RefusalCode::NotSupported, reason));
         }
     }
-    Ok(Call { form: Some(form(&parameters)), authorization, accept: None })
+    Ok(Call { form: Some(form(&parameters)), authorization, ..Call::default() })
 }
 
 /// RFC 6749, 2.3.1: both parts are form-encoded first.

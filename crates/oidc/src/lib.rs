@@ -12,6 +12,7 @@ mod answer;
 mod client_auth;
 mod discovery;
 mod endpoint;
+mod entities;
 mod fetch;
 mod id_token;
 mod introspection;

@@ -12,8 +12,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
+use crate::entities::Upkeep;
 use crate::fetch::Fetcher;
-use crate::protocol::{FromFederation, MAX_PROVIDERS, ProviderConfig, Refusal, RefusalCode, ToFederation};
+use crate::protocol::{
+    EntitiesConfig, FromFederation, MAX_PROVIDERS, ProviderConfig, Refusal, RefusalCode, ToFederation,
+};
 use crate::provider::{Pace, Provider};
 use crate::request::Request;
 
@@ -79,7 +82,7 @@ async fn work(
     tokio::spawn(send(sender, queue));
     let _ = news.send(FromFederation::Ready).await;
     let public = read_roots(roots);
-    let mut federation = Federation { providers: BTreeMap::new(), public, pace, news };
+    let mut federation = Federation { providers: BTreeMap::new(), entities: None, public, pace, news };
     serve(&mut inbox, &mut federation).await
 }
 
@@ -95,6 +98,10 @@ async fn serve(inbox: &mut Receiver<ToFederation>, federation: &mut Federation) 
             ToFederation::Start { .. } => return Err(OidcError::Protocol("Start came twice")),
             ToFederation::Providers(configs) => {
                 federation.replace(configs)?;
+                continue;
+            }
+            ToFederation::Entities(config) => {
+                federation.ask_for_entities(config);
                 continue;
             }
             ToFederation::UnknownKey { provider, .. } => {
@@ -127,9 +134,19 @@ async fn serve(inbox: &mut Receiver<ToFederation>, federation: &mut Federation) 
 
 struct Federation {
     providers: BTreeMap<String, Kept>,
+    /// The server of entity data, and who asks it.
+    entities: Option<(EntitiesConfig, AbortOnDrop)>,
     public: Result<EgressRoots, String>,
     pace: Pace,
     news: mpsc::Sender<FromFederation>,
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 struct Kept {
@@ -164,12 +181,28 @@ impl Federation {
         Ok(())
     }
 
-    fn start(&self, config: ProviderConfig, text: Zeroizing<String>) -> Kept {
-        let roots = match &config.ca {
+    /// Asks this server from now on, anew only if something about it changed.
+    fn ask_for_entities(&mut self, config: Option<EntitiesConfig>) {
+        if self.entities.as_ref().map(|(known, _)| known) == config.as_ref() {
+            return;
+        }
+        self.entities = config.map(|config| {
+            let fetcher = self.fetcher(config.ca.as_deref(), config.allow_private);
+            let upkeep = Upkeep::new(config.clone(), fetcher, self.news.clone());
+            (config, AbortOnDrop(tokio::spawn(upkeep.run())))
+        });
+    }
+
+    fn fetcher(&self, ca: Option<&str>, allow_private: bool) -> Fetcher {
+        let roots = match ca {
             Some(pem) => EgressRoots::from_pem(pem.as_bytes()).map_err(|e| e.to_string()),
             None => self.public.clone(),
         };
-        let fetcher = Fetcher::new(roots, config.allow_private);
+        Fetcher::new(roots, allow_private)
+    }
+
+    fn start(&self, config: ProviderConfig, text: Zeroizing<String>) -> Kept {
+        let fetcher = self.fetcher(config.ca.as_deref(), config.allow_private);
         let provider = Arc::new(Provider::new(config, fetcher, self.pace, self.news.clone()));
         let upkeep = tokio::spawn({
             let provider = provider.clone();

@@ -11,6 +11,8 @@ use serde_json::{Map, Value};
 
 /// Most providers of one fence.
 pub const MAX_PROVIDERS: usize = 64;
+/// Most bytes of entity data.
+pub const MAX_ENTITIES_BYTES: usize = 4 << 20;
 
 /// To the federation process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,6 +25,8 @@ pub enum ToFederation {
     },
     /// The providers from now on; replaces all earlier ones. What did not change keeps its keys.
     Providers(Vec<ProviderConfig>),
+    /// The server of entity data from now on, if there is one; replaces the one before.
+    Entities(Option<EntitiesConfig>),
     /// Begins a sign-in; answered by [`Outcome::Begun`].
     Begin {
         /// Number for the answer.
@@ -156,6 +160,13 @@ pub enum FromFederation {
         /// For the operator.
         text: String,
     },
+    /// The server of entity data was asked.
+    Entities {
+        /// Where: another may have been declared meanwhile.
+        url: String,
+        /// What came out.
+        news: EntitiesNews,
+    },
     /// To a request.
     Answer {
         /// The request's number.
@@ -163,6 +174,32 @@ pub enum FromFederation {
         /// What came out.
         outcome: Result<Outcome, Refusal>,
     },
+}
+
+/// A server of entity data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EntitiesConfig {
+    /// Its address.
+    pub url: String,
+    /// How often it is asked, in milliseconds.
+    pub every_ms: u64,
+    /// Its private CA, PEM; the public roots if there is none.
+    pub ca: Option<String>,
+    /// Whether it may lie at a loopback or private address.
+    pub allow_private: bool,
+}
+
+/// What came of asking a server for entity data.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EntitiesNews {
+    /// Other data than before.
+    Data(String),
+    /// The same data as before.
+    Same,
+    /// None; for the operator.
+    Trouble(String),
 }
 
 /// An OpenID provider of the fence.

@@ -68,9 +68,10 @@ impl Request {
             ToFederation::LogoutToken { request, provider, token } => {
                 (request, provider, Self::LogoutToken { token })
             }
-            ToFederation::Start { .. } | ToFederation::Providers(_) | ToFederation::UnknownKey { .. } => {
-                return None;
-            }
+            ToFederation::Start { .. }
+            | ToFederation::Providers(_)
+            | ToFederation::Entities(_)
+            | ToFederation::UnknownKey { .. } => return None,
         })
     }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod agent;
+mod entities;
 mod federation;
 mod flows;
 mod liar;
