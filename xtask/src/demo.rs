@@ -23,6 +23,7 @@ pub(crate) fn build() -> Result<(), Error> {
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode, Error> {
     tools::install(tools::DEMO)?;
+    tools::clinic()?;
     build()?;
     let mut command = Command::new(binaries().join("ringfence"));
     command.arg("up").arg("examples/clinic").args(&options.arguments).current_dir(root());

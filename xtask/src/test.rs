@@ -33,6 +33,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Error> {
     tools::install(tools::TEST)?;
     let python = tools::python()?;
     tools::node()?;
+    tools::clinic()?;
     // Tests of the whole run the same binaries as the demo.
     demo::build()?;
 

@@ -1,6 +1,6 @@
 //! What must be installed beside Rust: a few Debian packages and, in folders of their own, packages of Python and Node.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::environment::{find, root, target};
@@ -12,8 +12,9 @@ pub(crate) type Tool = (&'static str, &'static str);
 /// The system's own: one under somebody's home is out of reach for services that run as other users.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// For the demo: one of the clinic's services is Python, and the tour uses curl.
-pub(crate) const DEMO: &[Tool] = &[("python3", "python3"), ("curl", "curl")];
+/// For the demo: one of the clinic's services is Python, its OpenID provider is Node, and the tour uses curl.
+pub(crate) const DEMO: &[Tool] =
+    &[("python3", "python3"), ("curl", "curl"), ("node", "nodejs"), ("npm", "npm")];
 /// For tests: real peers, real attackers.
 pub(crate) const TEST: &[Tool] = &[
     (PYTHON, "python3"),
@@ -24,6 +25,7 @@ pub(crate) const TEST: &[Tool] = &[
     ("nsenter", "util-linux"),
     ("node", "nodejs"),
     ("npm", "npm"),
+    ("chromium", "chromium"),
 ];
 
 /// Installs what is missing, as root or by sudo; says what to type where neither is possible.
@@ -69,21 +71,31 @@ pub(crate) fn python() -> Result<PathBuf, Error> {
     Ok(bin)
 }
 
-/// Installs what `package-lock.json` names into `node/node_modules` of the target folder, when that is missing or changed. Scripts of
-/// packages are not run.
+/// Installs what tests speak with into `node/node_modules` of the target folder.
 pub(crate) fn node() -> Result<(), Error> {
     let folder = target().join("node");
-    let (lock, stamp) = (root().join("xtask/package-lock.json"), folder.join("installed"));
-    let text = std::fs::read_to_string(&lock)?;
-    if std::fs::read_to_string(&stamp).is_ok_and(|have| have == text) {
-        return Ok(());
-    }
     std::fs::create_dir_all(&folder)?;
     for name in ["package.json", "package-lock.json"] {
         std::fs::copy(root().join("xtask").join(name), folder.join(name))?;
     }
+    packages(&folder)
+}
+
+/// Installs what the clinic's provider runs on, beside it.
+pub(crate) fn clinic() -> Result<(), Error> {
+    packages(&root().join("examples/clinic/services/id"))
+}
+
+/// Installs what a folder's `package-lock.json` names into its `node_modules`, when that is missing or changed. Scripts of packages are
+/// not run.
+fn packages(folder: &Path) -> Result<(), Error> {
+    let stamp = folder.join("node_modules/.installed");
+    let text = std::fs::read_to_string(folder.join("package-lock.json"))?;
+    if std::fs::read_to_string(&stamp).is_ok_and(|have| have == text) {
+        return Ok(());
+    }
     let arguments = ["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--silent", "--prefix"];
-    run(Command::new("npm").args(arguments).arg(&folder))?;
+    run(Command::new("npm").args(arguments).arg(folder))?;
     std::fs::write(&stamp, text)?;
     Ok(())
 }

@@ -47,11 +47,7 @@ impl Clinic {
         let folder = make_folder(who);
         fill(&folder);
         assert!(fence.contains("127.0.0.1:8443"));
-        std::fs::write(
-            folder.join("ringfence.yaml"),
-            fence.replace("127.0.0.1:8443", &format!("127.0.0.1:{port}")),
-        )
-        .unwrap();
+        std::fs::write(folder.join("ringfence.yaml"), fence.replace(":8443", &format!(":{port}"))).unwrap();
         own(&folder, who);
         let (up, output) = spawn(who, &folder, &before);
         let mut clinic = Self { who, folder, port, before, up, output };
