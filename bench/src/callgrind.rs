@@ -10,8 +10,10 @@ use crate::case::Case;
 use crate::certs::Certs;
 use crate::contenders::Contender;
 use crate::machine::{self, Cores, Facts};
+use crate::run::{self, Place};
+use crate::tokens::Tokens;
 use crate::upstream::Upstream;
-use crate::{install, load, run};
+use crate::{install, load};
 
 const FEW: u32 = 300;
 const MANY: u32 = 1300;
@@ -26,12 +28,14 @@ pub(crate) fn count(contenders: &[Box<dyn Contender>], folder: &Path) -> io::Res
     let certs = Arc::new(Certs::make(&folder.join("certs"))?);
     let upstream = Upstream::start(&certs, cores.upstream)?;
     machine::pin(cores.load)?;
+    let tokens = Tokens::make()?;
+    let place = Place { folder, certs: &certs, tokens: &tokens, upstream: &upstream, cores };
     let mut counts = Counts::new();
     for case in CASES {
         for contender in contenders.iter().filter(|c| c.countable() && c.takes(case)) {
             eprintln!("bench: {} under valgrind, {}", contender.name(), case.title());
             let total = |requests| {
-                let running = run::start(contender.as_ref(), case, (folder, &certs, &upstream, cores), true)?;
+                let running = run::start(contender.as_ref(), case, place, true)?;
                 load::exactly(&running.target, requests)?;
                 drop(running);
                 totals(&folder.join(format!("{}-{}/callgrind.out", contender.name(), case.name())))

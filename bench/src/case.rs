@@ -19,13 +19,23 @@ pub(crate) enum Case {
     Handshake,
     /// HTTP/2 over TLS 1.3; plain HTTP/1.1 behind.
     H2,
+    /// As `tls`, and each request shows one of a hundred tokens, which is verified, judged and told of in a line of JSON.
+    Token,
     /// Unary gRPC: HTTP/2 over TLS 1.3; HTTP/2 with prior knowledge behind.
     Grpc,
 }
 
 impl Case {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Plain, Self::Tls, Self::Mtls, Self::Sidecar, Self::Handshake, Self::H2, Self::Grpc];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Plain,
+        Self::Tls,
+        Self::Mtls,
+        Self::Sidecar,
+        Self::Handshake,
+        Self::H2,
+        Self::Grpc,
+        Self::Token,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -36,6 +46,7 @@ impl Case {
             Self::Handshake => "handshake",
             Self::H2 => "h2",
             Self::Grpc => "grpc",
+            Self::Token => "token",
         }
     }
 
@@ -48,6 +59,7 @@ impl Case {
             Self::Handshake => "a new TLS 1.3 connection per request",
             Self::H2 => "HTTP/2 over TLS 1.3 before, HTTP/1.1 behind",
             Self::Grpc => "gRPC unary, HTTP/2 on both hops",
+            Self::Token => "TLS 1.3 before, plain behind; token, policy and access log for each request",
         }
     }
 
@@ -72,12 +84,17 @@ impl Case {
 
     /// Whether the load holds HTTP/1.1 connections open.
     pub(crate) const fn keeps_http1(self) -> bool {
-        matches!(self, Self::Plain | Self::Tls | Self::Mtls | Self::Sidecar)
+        matches!(self, Self::Plain | Self::Tls | Self::Mtls | Self::Sidecar | Self::Token)
+    }
+
+    /// Whether requests show tokens.
+    pub(crate) const fn tokens(self) -> bool {
+        matches!(self, Self::Token)
     }
 
     pub(crate) const fn connections(self) -> usize {
         match self {
-            Self::Plain | Self::Tls | Self::Mtls | Self::Sidecar => 32,
+            Self::Plain | Self::Tls | Self::Mtls | Self::Sidecar | Self::Token => 32,
             Self::Handshake => 16,
             Self::H2 | Self::Grpc => 8,
         }
@@ -90,6 +107,10 @@ impl Case {
 
     /// Requests per second of the fixed-rate half: well below what the slowest contender can do.
     pub(crate) const fn rate(self) -> f64 {
-        if matches!(self, Self::Handshake) { 200.0 } else { 2000.0 }
+        match self {
+            Self::Handshake => 200.0,
+            Self::Token => 5000.0,
+            _ => 2000.0,
+        }
     }
 }

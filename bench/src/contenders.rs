@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use crate::case::Case;
 use crate::certs::{Certs, NAME};
+use crate::tokens::Tokens;
 
 /// What a contender is given for a case.
 pub(crate) struct Setup<'a> {
@@ -24,6 +25,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) listen: SocketAddr,
     pub(crate) upstream: SocketAddr,
     pub(crate) certs: &'a Arc<Certs>,
+    pub(crate) tokens: &'a Tokens,
     /// Under valgrind, which leaves its counts in this file; then one process without workers.
     pub(crate) counted_in: Option<PathBuf>,
 }
@@ -67,8 +69,9 @@ pub(crate) trait Contender {
     /// Writes the configuration and says how to start the proxy, in the foreground, with one working thread.
     fn launch(&self, setup: &Setup<'_>) -> io::Result<Launch>;
 
-    fn takes(&self, _case: Case) -> bool {
-        true
+    /// What it can do; tokens only some can.
+    fn takes(&self, case: Case) -> bool {
+        !case.tokens()
     }
 
     /// Whom the load asks for when it speaks TLS.
@@ -82,7 +85,7 @@ pub(crate) trait Contender {
     }
 }
 
-/// Those of these names, or all; nginx first, as what the others are compared with.
+/// Those of these names, or all; nginx first, as what the others are compared with where it takes part.
 pub(crate) fn chosen(names: &[String]) -> io::Result<Vec<Box<dyn Contender>>> {
     let all: Vec<Box<dyn Contender>> = vec![
         Box::new(nginx::Nginx),

@@ -22,6 +22,7 @@ use tokio::task::LocalSet;
 use crate::case::Case;
 use crate::certs::Certs;
 use crate::machine::Family;
+use crate::tokens::Tokens;
 
 const WARM_UP: Duration = Duration::from_millis(400);
 
@@ -31,6 +32,10 @@ pub(crate) struct Target {
     pub(crate) case: Case,
     pub(crate) address: SocketAddr,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    /// In HTTP/1.1, in turn.
+    requests: Rc<[Vec<u8>]>,
+    /// What must not be let in, and how it is to be answered.
+    refused: Rc<[(Vec<u8>, u16)]>,
 }
 
 impl Target {
@@ -40,6 +45,7 @@ impl Target {
         address: SocketAddr,
         name: &'static str,
         certs: &Certs,
+        tokens: &Tokens,
     ) -> io::Result<Self> {
         let alpn: &[u8] = if case.h2() { b"h2" } else { b"http/1.1" };
         let tls = if case.tls() {
@@ -48,7 +54,16 @@ impl Target {
         } else {
             None
         };
-        Ok(Self { case, address, tls })
+        let (requests, refused) = if case.tokens() {
+            let (no, strange, weak) = (h1::request(None), &tokens.strange, &tokens.weak);
+            (
+                tokens.good.iter().map(|token| h1::request(Some(token))).collect(),
+                vec![(no, 401), (h1::request(Some(strange)), 401), (h1::request(Some(weak)), 403)],
+            )
+        } else {
+            (Rc::from([h1::request(None)]), Vec::new())
+        };
+        Ok(Self { case, address, tls, requests, refused: refused.into() })
     }
 }
 
@@ -76,6 +91,8 @@ pub(crate) struct Sample {
 struct Tally {
     requests: Cell<u64>,
     errors: Cell<u64>,
+    /// Whose turn it is among the requests.
+    turn: Cell<usize>,
     counting: Cell<bool>,
     stopped: Cell<bool>,
     latencies: RefCell<Vec<u32>>,
@@ -88,6 +105,12 @@ impl Tally {
             let spent = u32::try_from(since.elapsed().as_nanos()).unwrap_or(u32::MAX);
             self.latencies.borrow_mut().push(spent);
         }
+    }
+
+    fn request<'a>(&self, target: &'a Target) -> &'a [u8] {
+        let turn = self.turn.get();
+        self.turn.set((turn + 1) % target.requests.len());
+        &target.requests[turn]
     }
 
     fn failed(&self, error: &io::Error) {
@@ -162,7 +185,7 @@ async fn ask(target: Target, mut timetables: Vec<Timetable>, tally: Rc<Tally>) {
         let done = match target.case {
             Case::H2 | Case::Grpc => h2::many(&target, &mut timetables, &tally).await,
             Case::Handshake => h1::each_on_its_own(&target, &mut timetables[0], &tally).await,
-            Case::Plain | Case::Tls | Case::Mtls | Case::Sidecar => {
+            Case::Plain | Case::Tls | Case::Mtls | Case::Sidecar | Case::Token => {
                 h1::one_after_another(&target, &mut timetables[0], &tally).await
             }
         };
@@ -177,6 +200,15 @@ async fn ask(target: Target, mut timetables: Vec<Timetable>, tally: Rc<Tally>) {
 pub(crate) fn exactly(target: &Target, requests: u32) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(h1::exactly(target, requests))
+}
+
+/// Asks what must be refused, and looks whether it is.
+pub(crate) fn refuses(target: &Target) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    target
+        .refused
+        .iter()
+        .try_for_each(|(request, status)| runtime.block_on(h1::refuses(target, request, *status)))
 }
 
 /// Memory of the proxy while so many connections, each of which was used once, do nothing.

@@ -16,6 +16,7 @@ mod machine;
 mod report;
 mod run;
 mod stats;
+mod tokens;
 mod upstream;
 
 use std::io;

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::case::Case;
-use crate::certs::Certs;
+use crate::certs::{Certs, NAME};
 use crate::contenders::{Contender, Held, Setup};
 use crate::load::{self, Pace, Sample, Target};
 use crate::machine::{self, Cores, Family};
 use crate::stats::{median, percentile};
+use crate::tokens::Tokens;
 use crate::upstream::Upstream;
 
 /// Connections held open for the memory figure.
@@ -26,6 +27,16 @@ pub(crate) struct Plan {
     pub(crate) rounds: u32,
     pub(crate) window: Duration,
     pub(crate) folder: PathBuf,
+}
+
+/// What all contenders share.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) folder: &'a Path,
+    pub(crate) certs: &'a Arc<Certs>,
+    pub(crate) tokens: &'a Tokens,
+    pub(crate) upstream: &'a Upstream,
+    pub(crate) cores: Cores,
 }
 
 /// One case's figures.
@@ -41,7 +52,7 @@ pub(crate) struct Row {
     pub(crate) name: String,
     /// CPU microseconds per request at saturation, median over the rounds.
     pub(crate) cpu_us: f64,
-    /// To nginx: the median over the rounds of the ratio within each round.
+    /// To the first contender of the case: the median over the rounds of the ratio within each round.
     pub(crate) cpu_ratio: f64,
     pub(crate) cpu_us_at_rate: f64,
     /// Share of its core that the proxy used at saturation: far below 1, the load was the bottleneck.
@@ -51,6 +62,8 @@ pub(crate) struct Row {
     pub(crate) p99: f64,
     pub(crate) p50_at_rate: f64,
     pub(crate) p99_at_rate: f64,
+    /// What of that the way to the upstream without any proxy does not take, where that was measured.
+    pub(crate) p99_added: Option<f64>,
     pub(crate) resident: f64,
     /// With a thousand idle connections, of the cases in HTTP/1.1 that keep them.
     pub(crate) resident_idle: Option<f64>,
@@ -77,16 +90,16 @@ impl Drop for Running {
 pub(crate) fn start(
     contender: &dyn Contender,
     case: Case,
-    place: (&Path, &Arc<Certs>, &Upstream, Cores),
+    place: Place<'_>,
     counted: bool,
 ) -> io::Result<Running> {
-    let (folder, certs, upstream, cores) = place;
-    let folder = folder.join(format!("{}-{}", contender.name(), case.name()));
+    let Place { certs, tokens, cores, .. } = place;
+    let folder = place.folder.join(format!("{}-{}", contender.name(), case.name()));
     std::fs::create_dir_all(&folder)?;
     let listen = free()?;
-    let upstream = upstream.address(case);
+    let upstream = place.upstream.address(case);
     let counted_in = counted.then(|| folder.join("callgrind.out"));
-    let setup = Setup { case, folder: folder.clone(), listen, upstream, certs, counted_in };
+    let setup = Setup { case, folder: folder.clone(), listen, upstream, certs, tokens, counted_in };
     let mut launch = contender.launch(&setup)?;
     let mut child = machine::start_on(cores.proxy, &mut launch.command)?;
     // Its copy of what the child was given must not keep a channel open.
@@ -113,12 +126,11 @@ pub(crate) fn start(
     // Workers may come after the socket.
     std::thread::sleep(Duration::from_millis(200));
     let family = Family::of(child.id())?;
-    Ok(Running {
-        child,
-        _held: held,
-        family,
-        target: Target::new(case, listen, contender.server_name(case), certs)?,
-    })
+    let target = Target::new(case, listen, contender.server_name(case), certs, tokens)?;
+    let running = Running { child, _held: held, family, target };
+    // Whoever lets everybody in is fast.
+    load::refuses(&running.target).map_err(|e| io::Error::other(format!("{}: {e}", contender.name())))?;
+    Ok(running)
 }
 
 /// An address that nobody listens on; whoever takes it in between makes the start fail, which is said.
@@ -132,16 +144,27 @@ pub(crate) fn compare(plan: &Plan) -> io::Result<Vec<Outcome>> {
     let certs = Arc::new(Certs::make(&plan.folder.join("certs"))?);
     let upstream = Upstream::start(&certs, cores.upstream)?;
     machine::pin(cores.load)?;
-    plan.cases.iter().map(|&case| one(plan, case, (&plan.folder, &certs, &upstream, cores))).collect()
+    let tokens = Tokens::make()?;
+    let place = Place { folder: &plan.folder, certs: &certs, tokens: &tokens, upstream: &upstream, cores };
+    plan.cases.iter().filter_map(|&case| one(plan, case, place).transpose()).collect()
 }
 
-fn one(plan: &Plan, case: Case, place: (&Path, &Arc<Certs>, &Upstream, Cores)) -> io::Result<Outcome> {
-    eprintln!("bench: {}", case.title());
+/// Nothing where none of those who take part can do the case.
+fn one(plan: &Plan, case: Case, place: Place<'_>) -> io::Result<Option<Outcome>> {
     let takers: Vec<_> = plan.contenders.iter().filter(|c| c.takes(case)).collect();
+    if takers.is_empty() {
+        return Ok(None);
+    }
+    eprintln!("bench: {}", case.title());
     let running = takers.iter().map(|c| start(c.as_ref(), case, place, false));
     let running: Vec<Running> = running.collect::<io::Result<_>>()?;
     let mut samples: Vec<Vec<(Sample, Sample)>> = running.iter().map(|_| Vec::new()).collect();
+    let direct = Target::new(Case::Plain, place.upstream.address(case), NAME, place.certs, place.tokens)?;
+    let mut without: Vec<Sample> = Vec::new();
     for round in 0..plan.rounds {
+        if case.tokens() {
+            without.push(load::run(&direct, Pace::Rate(case.rate()), plan.window, &running[0].family)?);
+        }
         let mut order: Vec<usize> = (0..running.len()).collect();
         if round % 2 == 1 {
             order.reverse();
@@ -154,9 +177,14 @@ fn one(plan: &Plan, case: Case, place: (&Path, &Arc<Certs>, &Upstream, Cores)) -
         }
     }
     let base: Vec<f64> = samples[0].iter().map(|(saturated, _)| per_request(saturated)).collect();
+    let without = case.tokens().then(|| percentile(&sorted(without), 0.99));
     let rows = takers.iter().zip(&running).zip(samples);
     let rows = rows.map(|((contender, running), samples)| row(contender.name(), running, samples, &base));
-    Ok(Outcome { case, rows: rows.collect::<io::Result<_>>()? })
+    let mut rows = rows.collect::<io::Result<Vec<_>>>()?;
+    for row in &mut rows {
+        row.p99_added = without.map(|without| row.p99_at_rate - without);
+    }
+    Ok(Some(Outcome { case, rows }))
 }
 
 fn row(name: &str, running: &Running, samples: Vec<(Sample, Sample)>, base: &[f64]) -> io::Result<Row> {
@@ -185,6 +213,7 @@ fn row(name: &str, running: &Running, samples: Vec<(Sample, Sample)>, base: &[f6
         p99: percentile(&saturated, 0.99),
         p50_at_rate: percentile(&paced, 0.50),
         p99_at_rate: percentile(&paced, 0.99),
+        p99_added: None,
         resident,
         resident_idle,
         errors,

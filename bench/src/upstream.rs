@@ -47,7 +47,7 @@ impl Upstream {
     /// What a proxy has to speak to in this case.
     pub(crate) const fn address(&self, case: Case) -> SocketAddr {
         match case {
-            Case::Plain | Case::Tls | Case::Sidecar | Case::Handshake | Case::H2 => self.plain,
+            Case::Plain | Case::Tls | Case::Sidecar | Case::Handshake | Case::H2 | Case::Token => self.plain,
             Case::Mtls => self.mutual,
             Case::Grpc => self.grpc,
         }

@@ -1,5 +1,5 @@
 //! Envoy, one worker. It checks the SPIFFE ID on both hops. Once bare, and once with what Ringfence does besides: a line of JSON
-//! for each request, and who may do what decided per request.
+//! for each request, and who may do what decided per request, by the caller's certificate or by the token that the request shows.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use super::{Contender, Launch, Setup};
 use crate::case::Case;
 use crate::certs::{LOAD, NAME, UPSTREAM};
 use crate::install;
+use crate::tokens::{AUDIENCE, GROUP, ISSUER, SCOPE, Tokens};
 
 pub(super) struct Envoy {
     pub(super) logs: bool,
@@ -22,7 +23,7 @@ impl Contender for Envoy {
     }
 
     fn takes(&self, case: Case) -> bool {
-        !self.logs || matches!(case, Case::Mtls | Case::Sidecar)
+        if self.logs { matches!(case, Case::Mtls | Case::Sidecar | Case::Token) } else { !case.tokens() }
     }
 
     fn version(&self) -> io::Result<String> {
@@ -79,7 +80,8 @@ fn transport(direction: &str, mut context: Value) -> Value {
 }
 
 /// The access log and the decision per request.
-fn same(manager: &mut Value, folder: &Path) {
+fn same(manager: &mut Value, folder: &Path, tokens: Option<&Tokens>) {
+    let caller = if tokens.is_some() { "%REQ(X-USER)%" } else { "%DOWNSTREAM_PEER_URI_SAN%" };
     manager["access_log"] = json!([{
         "name": "envoy.access_loggers.file",
         "typed_config": {
@@ -89,7 +91,7 @@ fn same(manager: &mut Value, folder: &Path) {
                 "time": "%START_TIME%",
                 "id": "%REQ(X-REQUEST-ID)%",
                 "trace": "%REQ(TRACEPARENT)%",
-                "caller": "%DOWNSTREAM_PEER_URI_SAN%",
+                "caller": caller,
                 "source": "%DOWNSTREAM_REMOTE_ADDRESS%",
                 "callee": "%UPSTREAM_CLUSTER%",
                 "method": "%REQ(:METHOD)%",
@@ -99,12 +101,20 @@ fn same(manager: &mut Value, folder: &Path) {
             }},
         },
     }]);
+    let principal = if tokens.is_some() {
+        json!({ "and_ids": { "ids": [
+            claim("groups", json!({ "list_match": { "one_of": { "string_match": { "exact": GROUP } } } })),
+            claim("scope", json!({ "string_match": { "contains": SCOPE } })),
+        ] } })
+    } else {
+        json!({ "authenticated": { "principal_name": { "exact": LOAD } } })
+    };
     let rbac = json!({
         "name": "envoy.filters.http.rbac",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
             "rules": { "action": "ALLOW", "policies": { "declared": {
-                "principals": [{ "authenticated": { "principal_name": { "exact": LOAD } } }],
+                "principals": [principal],
                 "permissions": [{ "and_rules": { "rules": [
                     { "header": { "name": ":method", "string_match": { "exact": "GET" } } },
                     { "url_path": { "path": { "prefix": "/patients/" } } },
@@ -114,7 +124,41 @@ fn same(manager: &mut Value, folder: &Path) {
     });
     if let Some(filters) = manager["http_filters"].as_array_mut() {
         filters.insert(0, rbac);
+        if let Some(tokens) = tokens {
+            filters.insert(0, verification(tokens));
+        }
     }
+}
+
+/// Something that the token says, as the filter before left it.
+fn claim(name: &str, value: Value) -> Value {
+    json!({ "metadata": {
+        "filter": "envoy.filters.http.jwt_authn",
+        "path": [{ "key": "claims" }, { "key": name }],
+        "value": value,
+    } })
+}
+
+/// The verification of tokens, which are remembered once they were verified; the upstream is told whose they are.
+fn verification(tokens: &Tokens) -> Value {
+    json!({
+        "name": "envoy.filters.http.jwt_authn",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+            "providers": { "staff": {
+                "issuer": ISSUER,
+                "audiences": [AUDIENCE],
+                "local_jwks": { "inline_string": tokens.jwks },
+                "payload_in_metadata": "claims",
+                "claim_to_headers": [
+                    { "header_name": "x-user", "claim_name": "sub" },
+                    { "header_name": "x-scopes", "claim_name": "scope" },
+                ],
+                "jwt_cache_config": { "jwt_cache_size": 1024 },
+            } },
+            "rules": [{ "match": { "prefix": "/" }, "requires": { "provider_name": "staff" } }],
+        },
+    })
 }
 
 fn configuration(setup: &Setup<'_>, logs: bool) -> Value {
@@ -137,7 +181,8 @@ fn configuration(setup: &Setup<'_>, logs: bool) -> Value {
         },
     }]});
     if logs {
-        same(&mut chain["filters"][0]["typed_config"], &setup.folder);
+        let tokens = case.tokens().then_some(setup.tokens);
+        same(&mut chain["filters"][0]["typed_config"], &setup.folder, tokens);
     }
     if case.tls() {
         let peer = case.mutual_before().then_some(LOAD);

@@ -17,19 +17,22 @@ use ringfence_keys::{Algorithm, SigningKey};
 use ringfence_model::Fence;
 use ringfence_proxy::protocol::shim::{FromShim, ToShim};
 use ringfence_proxy::protocol::{FromNode, ListenerKind, Start, ToNode};
-use ringfence_snapshot::node::{FromProxy, Issued, Subject, ToProxy};
-use ringfence_snapshot::{Addresses, Bundle, Der, Header, SignedSnapshot, compile};
+use ringfence_snapshot::node::{FromProxy, Issued, ProviderKeys, Subject, ToProxy};
+use ringfence_snapshot::{Addresses, Bundle, Der, Header, Policies, SignedSnapshot, Text, compile};
 use socket2::{Domain, Socket, Type};
 
 use super::{Contender, Held, Launch, Setup};
 use crate::case::Case;
 use crate::certs::{Certs, LIFE, NAME, UPSTREAM};
 use crate::install;
+use crate::tokens::{AUDIENCE, GROUP, ISSUER, SCOPE};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const BACKLOG: i32 = 1024;
 /// What the mesh asks for when it wants the service `upstream`.
 const CALLEE: &str = "upstream.bench.example";
+const PROVIDER: &str = "staff";
+const POLICIES: &str = "bench.cedar";
 
 /// The gateway before an external service, or the sidecar before a fenced one: one process, as the others.
 pub(super) struct Gateway;
@@ -62,6 +65,10 @@ impl Contender for Gateway {
         launch(setup, &service)
     }
 
+    fn takes(&self, _case: Case) -> bool {
+        true
+    }
+
     fn server_name(&self, case: Case) -> &'static str {
         if case == Case::Sidecar { CALLEE } else { NAME }
     }
@@ -86,7 +93,7 @@ impl Contender for Mesh {
     }
 
     fn takes(&self, case: Case) -> bool {
-        matches!(case, Case::Tls | Case::H2 | Case::Grpc)
+        matches!(case, Case::Tls | Case::H2 | Case::Grpc | Case::Token)
     }
 }
 
@@ -111,9 +118,18 @@ fn launch(setup: &Setup<'_>, service: &str) -> io::Result<Launch> {
     let (gateway, gateway_socket) =
         listening(if setup.case == Case::Sidecar { anywhere } else { setup.listen })?;
     let mesh = listening(if setup.case == Case::Sidecar { setup.listen } else { anywhere })?;
+    let (access, accept) = if setup.case.tokens() {
+        let provider = format!(
+            "providers:\n  {PROVIDER}: {{ issuer: {ISSUER}, audiences: [{AUDIENCE}], claims: {{ groups: groups }} }}\n"
+        );
+        let accept = format!(", accept: [{{ token: {PROVIDER} }}], require: {{ scopes: [{SCOPE}] }}");
+        (format!("{provider}policies: [{POLICIES}]\n"), accept)
+    } else {
+        (String::new(), String::new())
+    };
     let fence = format!(
-        "fence: bench\ntrust_domain: bench.example\ngateway:\n  listen: {gateway}{tls}\n{service}    protocol: {protocol}\n    \
-         routes: [{{ path: / }}]\n"
+        "fence: bench\ntrust_domain: bench.example\ngateway:\n  listen: {gateway}{tls}\n{access}{service}    protocol: {protocol}\n    \
+         routes: [{{ path: /{accept} }}]\n"
     );
     let data = setup.folder.join("data");
     // What the node of an earlier run had seen was signed by another key.
@@ -129,6 +145,12 @@ fn launch(setup: &Setup<'_>, service: &str) -> io::Result<Launch> {
         channel: BlockingChannel::new(ours),
         key: SigningKey::generate(Algorithm::Ed25519).map_err(other)?,
         certs: setup.certs.clone(),
+        keys: setup.case.tokens().then(|| ProviderKeys {
+            provider: PROVIDER.to_owned(),
+            issuer: ISSUER.to_owned(),
+            jwks: setup.tokens.jwks.clone(),
+            until: setup.tokens.until,
+        }),
         data,
     };
     Ok(Launch { command, then: Box::new(move || supervisor.bring_up(&fence, mesh, gateway_socket)) })
@@ -138,12 +160,14 @@ struct Supervisor {
     channel: BlockingChannel<ToNode, FromNode>,
     key: SigningKey,
     certs: Arc<Certs>,
+    /// Of the provider, where there is one.
+    keys: Option<ProviderKeys>,
     data: PathBuf,
 }
 
 impl Supervisor {
     /// Leads the node to where it serves the fence; it ends with the channel that is kept.
-    fn bring_up(self, fence: &str, mesh: (SocketAddr, OwnedFd), gateway: OwnedFd) -> io::Result<Held> {
+    fn bring_up(mut self, fence: &str, mesh: (SocketAddr, OwnedFd), gateway: OwnedFd) -> io::Result<Held> {
         self.channel.set_timeout(Some(PATIENCE)).map_err(other)?;
         let (mesh, mesh_socket) = mesh;
         self.say(
@@ -162,6 +186,9 @@ impl Supervisor {
         self.say(&ToNode::Control, Some(theirs.into()))?;
         let (answers, certs) = (BlockingChannel::new(control), self.certs.clone());
         answers.send(&ToProxy::Snapshot(signed), &[]).map_err(other)?;
+        if let Some(keys) = self.keys.take() {
+            answers.send(&ToProxy::Keys(keys), &[]).map_err(other)?;
+        }
         spawn("control", move || sign(&answers, &certs))?;
         self.hear(|message| matches!(message, FromNode::Applied { .. }))?;
         let (shim, theirs) = cloexec_pair()?;
@@ -200,15 +227,29 @@ impl Supervisor {
         let life = LIFE.as_secs();
         let header =
             Header { epoch: 1, revision: 1, issued_at: now, expires_at: now + life, lease: life, bundle };
-        let snapshot = compile(&fence, &mut Addresses::default(), header).map_err(other)?;
+        let mut snapshot = compile(&fence, &mut Addresses::default(), header).map_err(other)?;
+        snapshot.policies = fence.policies.map(|declared| Policies {
+            files: vec![Text { name: POLICIES.to_owned(), text: policy() }],
+            entities: None,
+            position: declared.position,
+        });
         let bytes = serde_json::to_string(&snapshot)?;
         let signature = Der(self.key.sign(&SignedSnapshot::message(&bytes)).map_err(other)?);
         Ok(SignedSnapshot { bytes, signature })
     }
 }
 
+/// Who may read what: the same that Envoy is told.
+fn policy() -> String {
+    format!(
+        "permit(principal in Group::\"{PROVIDER}/{GROUP}\", action == Action::\"GET\", resource in Service::\"upstream\")\n\
+         when {{ context.scopes.contains(\"{SCOPE}\") && context.target like \"/patients/*\" }};\n"
+    )
+}
+
 /// Control's part: certificates for whatever the node asks for, until it is gone.
 fn sign(channel: &BlockingChannel<ToProxy, FromProxy>, certs: &Certs) -> io::Result<()> {
+    let mut dropped = 0;
     loop {
         match channel.recv().map_err(other)?.0 {
             FromProxy::Sign { request, subject, spki, .. } => {
@@ -223,6 +264,10 @@ fn sign(channel: &BlockingChannel<ToProxy, FromProxy>, certs: &Certs) -> io::Res
                 let not_after = (now + LIFE).as_secs();
                 let outcome = Ok(Issued { chain: vec![Der(leaf.to_vec())], not_after });
                 channel.send(&ToProxy::Signed { request, outcome }, &[]).map_err(other)?;
+            }
+            FromProxy::Stats(stats) if stats.events.1 > dropped => {
+                eprintln!("bench: ringfence dropped {} of its events", stats.events.1 - dropped);
+                dropped = stats.events.1;
             }
             FromProxy::Nack { reason, .. } => eprintln!("bench: ringfence refuses its snapshot: {reason}"),
             _ => {}

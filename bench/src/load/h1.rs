@@ -10,10 +10,15 @@ use tokio_rustls::TlsConnector;
 use super::{Tally, Target, Timetable};
 use crate::upstream::BODY_BYTES;
 
-const REQUEST: &[u8] =
-    b"GET /patients/p-1001?view=short HTTP/1.1\r\nHost: localhost\r\nUser-Agent: ringfence-bench\r\n\
-Accept: application/json\r\nAccept-Encoding: gzip\r\nAccept-Language: en\r\n\r\n";
+const REQUEST: &str = "GET /patients/p-1001?view=short HTTP/1.1\r\nHost: localhost\r\nUser-Agent: ringfence-bench\r\n\
+Accept: application/json\r\nAccept-Encoding: gzip\r\nAccept-Language: en\r\n";
 const HEAD_BYTES: usize = 16 << 10;
+
+/// A whole request, with a token or without.
+pub(super) fn request(token: Option<&str>) -> Vec<u8> {
+    let field = token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
+    format!("{REQUEST}{field}\r\n").into_bytes()
+}
 
 pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire for S {}
@@ -37,7 +42,7 @@ pub(super) async fn one_after_another(
     let (mut wire, mut answer) = (connect(target).await?, Vec::with_capacity(4096));
     while !tally.stopped.get() {
         let since = timetable.turn().await;
-        exchange(&mut wire, &mut answer).await?;
+        exchange(&mut wire, tally.request(target), &mut answer).await?;
         tally.answered(since);
     }
     Ok(())
@@ -52,7 +57,7 @@ pub(super) async fn each_on_its_own(
     while !tally.stopped.get() {
         let since = timetable.turn().await;
         let mut wire = connect(target).await?;
-        exchange(&mut wire, &mut answer).await?;
+        exchange(&mut wire, tally.request(target), &mut answer).await?;
         tally.answered(since);
         wire.shutdown().await?;
     }
@@ -62,20 +67,39 @@ pub(super) async fn each_on_its_own(
 pub(super) async fn exactly(target: &Target, requests: u32) -> io::Result<()> {
     let (mut wire, mut answer) = (connect(target).await?, Vec::with_capacity(4096));
     for _ in 0..requests {
-        exchange(&mut wire, &mut answer).await?;
+        exchange(&mut wire, &target.requests[0], &mut answer).await?;
     }
     wire.shutdown().await
 }
 
 pub(super) async fn used_once(target: &Target) -> io::Result<Box<dyn Wire>> {
     let mut wire = connect(target).await?;
-    exchange(&mut wire, &mut Vec::new()).await?;
+    exchange(&mut wire, &target.requests[0], &mut Vec::new()).await?;
     Ok(wire)
 }
 
+/// One request that must be answered with this status.
+pub(super) async fn refuses(target: &Target, request: &[u8], status: u16) -> io::Result<()> {
+    let mut wire = connect(target).await?;
+    wire.write_all(request).await?;
+    wire.flush().await?;
+    let mut answer = Vec::with_capacity(4096);
+    let wanted = format!("HTTP/1.1 {status} ");
+    while answer.len() < wanted.len() {
+        if wire.read_buf(&mut answer).await? == 0 {
+            break;
+        }
+    }
+    if answer.starts_with(wanted.as_bytes()) {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&answer[..answer.len().min(200)]).into_owned();
+    Err(io::Error::other(format!("{status} expected, not {said}")))
+}
+
 /// One request and its whole answer.
-async fn exchange(wire: &mut Box<dyn Wire>, answer: &mut Vec<u8>) -> io::Result<()> {
-    wire.write_all(REQUEST).await?;
+async fn exchange(wire: &mut Box<dyn Wire>, request: &[u8], answer: &mut Vec<u8>) -> io::Result<()> {
+    wire.write_all(request).await?;
     wire.flush().await?;
     answer.clear();
     let mut whole = None;
