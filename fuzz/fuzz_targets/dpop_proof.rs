@@ -23,6 +23,7 @@ fuzz_target!(|data: &[u8]| {
         method: "POST",
         uri: "https://api.example/a/b",
         nonces: None,
+        remembered_since: None,
         algorithms: Algorithms::ALL,
         now: NOW,
     };

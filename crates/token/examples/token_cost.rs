@@ -133,6 +133,7 @@ fn others(key: &SigningKey) -> Result<(), Failure> {
         method: "GET",
         uri: "https://api.clinic.example/records/7",
         nonces: None,
+        remembered_since: None,
         algorithms: ringfence_token::Algorithms::DEFAULT,
         now: NOW,
     };

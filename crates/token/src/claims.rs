@@ -20,6 +20,17 @@ pub struct Confirmation {
     pub certificate: Option<[u8; 32]>,
 }
 
+impl Confirmation {
+    /// What `cnf` among these claims says, as of a token that its provider was asked for. A way of confirmation that is not known cannot be
+    /// held to, so it is refused.
+    ///
+    /// # Errors
+    /// [`TokenError::Claim`].
+    pub fn of(claims: &Map<String, Value>) -> Result<Option<Self>, TokenError> {
+        confirmation(claims)
+    }
+}
+
 /// The times of a token, Unix seconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {

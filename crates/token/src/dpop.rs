@@ -57,6 +57,9 @@ pub struct Request<'a> {
     pub uri: &'a str,
     /// Nonces, where they are demanded.
     pub nonces: Option<&'a Nonces>,
+    /// Since when used proofs are remembered, Unix seconds: with it only older proofs need a nonce, since one of them may have been used
+    /// already. Without it each needs one.
+    pub remembered_since: Option<u64>,
     /// Accepted algorithms.
     pub algorithms: Algorithms,
     /// Unix seconds.
@@ -113,7 +116,10 @@ impl Proof {
             return Err(ProofError::Time);
         }
         let nonce = claims::identifier(&claims, "nonce")?;
-        if request.nonces.is_some_and(|nonces| !nonce.is_some_and(|nonce| nonces.accept(nonce, now))) {
+        let remembered = request.remembered_since.is_some_and(|since| at >= since.saturating_add(leeway));
+        if !remembered
+            && request.nonces.is_some_and(|nonces| !nonce.is_some_and(|nonce| nonces.accept(nonce, now)))
+        {
             return Err(ProofError::Nonce);
         }
         let token_digest = match claims::identifier(&claims, "ath")? {

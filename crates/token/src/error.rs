@@ -34,6 +34,9 @@ pub enum TokenError {
     /// It must be bound to a key or certificate, and is not.
     #[error("token is not bound to {0}, which is demanded here")]
     NotBound(&'static str),
+    /// The proof that its holder has the key is not believed.
+    #[error(transparent)]
+    Proof(Box<crate::ProofError>),
     /// A header member that could make the token mean something else.
     #[error("token header member `{0}` is not accepted")]
     Refused(&'static str),
@@ -80,6 +83,7 @@ impl TokenError {
             Self::Malformed => "malformed",
             Self::NotHolder(_) => "not-holder",
             Self::NotBound(_) => "not-bound",
+            Self::Proof(_) => "proof",
             Self::Refused(_) => "header",
             Self::Revoked(_) => "revoked",
             Self::Signature => "signature",

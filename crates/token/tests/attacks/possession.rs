@@ -19,7 +19,14 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 fn request<'a>() -> Request<'a> {
-    Request { method: "GET", uri: URI, nonces: None, algorithms: Algorithms::ALL, now: NOW }
+    Request {
+        method: "GET",
+        uri: URI,
+        nonces: None,
+        remembered_since: None,
+        algorithms: Algorithms::ALL,
+        now: NOW,
+    }
 }
 
 fn token(change: Value) -> String {
@@ -43,6 +50,16 @@ fn proof(keys: &Keys, header: Value, claims: Value) -> String {
         _ => "ec",
     };
     keys.token(kid, &changed(&own, header).to_string(), &changed(&good, claims).to_string())
+}
+
+/// The same, verified when the token was: each attack must fail either way.
+fn lazily(token: &str, proof: Option<&str>, replays: &Replays) -> Result<Arc<VerifiedToken>, String> {
+    let request = request();
+    let possession = match proof {
+        Some(proof) => Possession::NONE.with_shown(proof, &request, replays),
+        None => Possession::NONE,
+    };
+    by(&profile(), token, possession)
 }
 
 fn shown(token: &str, proof: Option<&str>, replays: &Replays) -> Result<Arc<VerifiedToken>, String> {
@@ -158,7 +175,9 @@ pub(crate) fn attacks() -> Vec<Attack> {
         ("a proof that points at its key", json!({ "jku": "https://evil.example" }), none()),
         ("a proof with crit", json!({ "crit": ["x"], "x": 1 }), none()),
     ] {
-        attacks.push(attack(name, shown(&bound(), Some(&proof(&HONEST, header, claims)), &fresh())));
+        let proof = proof(&HONEST, header, claims);
+        lazily(&bound(), Some(&proof), &fresh()).expect_err(name);
+        attacks.push(attack(name, shown(&bound(), Some(&proof), &fresh())));
     }
     replays(&mut attacks);
     nonces(&mut attacks);
@@ -209,6 +228,13 @@ fn nonces(attacks: &mut Vec<Attack>) {
     };
     show(json!(nonces.issue(NOW))).unwrap();
     show(json!(nonces.issue(NOW - 30))).unwrap();
+    // A store that was empty a while ago: only what is older than it may have been used already.
+    let since = |since| {
+        let request = Request { nonces: Some(&nonces), remembered_since: Some(since), ..request };
+        at(&profile(), &bound(), Some(&proof(&HONEST, json!({}), json!({}))), &Replays::new(9), &request)
+    };
+    since(NOW - 30).unwrap();
+    attacks.push(attack("a proof that may have been used before a restart", since(NOW - 29)));
     for (name, nonce) in [
         ("a proof without the nonce", Value::Null),
         ("a proof with an old nonce", json!(nonces.issue(NOW - 60))),
@@ -241,6 +267,10 @@ fn certificates(attacks: &mut Vec<Attack>) {
 
 #[test]
 fn an_honest_proof_is_accepted_once_for_its_token_with_each_kind_of_key() {
+    let replays = Replays::new(9);
+    lazily(&bound(), Some(&proof(&HONEST, json!({}), json!({}))), &replays).unwrap();
+    lazily(&bound(), Some(&proof(&HONEST, json!({}), json!({}))), &replays).unwrap_err();
+    lazily(&token(json!({})), Some("no proof at all"), &replays).unwrap_err();
     let token = shown(&bound(), Some(&proof(&HONEST, json!({}), json!({}))), &Replays::new(9)).unwrap();
     assert_eq!(token.subject(), Some("ann"));
     for (uri, alg) in [("HTTPS://API.clinic.example:443/records/./7?x#y", "ES256"), (URI, "ES256")] {
