@@ -263,7 +263,7 @@ fn check_words(one: &Read, lines: &Lines, schema: &Schema, out: &mut Diagnostics
                     .collect();
                 if !known.iter().any(|known| known == id) {
                     let error =
-                        error("unknown-path", format!("no `allow` of the fence names the path `{shown}`"));
+                        error("unknown-path", format!("no `allow` and no route of the fence names the path `{shown}`"));
                     out.push(error.did_you_mean(id, known.iter().map(String::as_str)));
                 }
             }
@@ -293,7 +293,7 @@ fn check_words(one: &Read, lines: &Lines, schema: &Schema, out: &mut Diagnostics
         && uid.entity_type().to_string() == SERVICE
     {
         let at = uid.loc().map_or(start, Loc::start);
-        let message = "this holds only for paths of the service that no `allow` of the fence names";
+        let message = "this holds only for paths of the service that neither `allow` nor route of the fence names";
         let warning = Diagnostic::warning("resource-eq", lines.position(at), message);
         out.push(warning.help("for the whole service, write `resource in …`".to_owned()));
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use cedar_policy_core::extensions::Extensions;
 use cedar_policy_core::validator::{Validator, ValidatorSchema};
-use ringfence_model::Fence;
+use ringfence_model::{Fence, Service};
 
 use crate::data::Data;
 use crate::infer::{Shape, shapes};
@@ -64,15 +64,22 @@ impl Schema {
     }
 }
 
-/// All services, each with the paths that some edge names.
+/// All services, each with the paths that some edge names, or a route with names in it.
 fn services(fence: &Fence) -> BTreeMap<String, Paths> {
     let mut patterns: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for edge in fence.edges() {
         let of_callee = patterns.entry(&edge.callee.name).or_default();
         of_callee.extend(edge.call.allow.iter().flat_map(|allow| &allow.paths).map(|path| path.as_str()));
     }
-    let mut of = |name: &str| patterns.remove(name).unwrap_or_default();
-    fence.services.iter().map(|service| (service.name.clone(), Paths::new(of(&service.name)))).collect()
+    let mut of = |service: &Service| {
+        let routes = service.routes.iter().filter(|route| route.has_names());
+        // A route holds whatever lies below it, too.
+        let routes: Vec<String> =
+            routes.flat_map(|route| [route.path.clone(), format!("{}/**", route.path)]).collect();
+        let edges = patterns.remove(service.name.as_str()).unwrap_or_default();
+        Paths::new(edges.into_iter().chain(routes.iter().map(String::as_str)))
+    };
+    fence.services.iter().map(|service| (service.name.clone(), of(service))).collect()
 }
 
 fn declare(text: &mut String, kind: &str, own: &[&str], parents: &[&str], shape: &Shape) {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::{Access, Provider};
 use crate::diagnostic::Diagnostic;
-use crate::pattern::PathPattern;
+use crate::pattern::{self, PathPattern};
 use crate::position::Position;
 
 /// A valid declaration: which services exist, who may call whom, and where each may reach.
@@ -235,7 +235,7 @@ pub enum Protocol {
 pub struct Route {
     /// The host, lower case; any host when absent. Always present for a `tcp` service, which is chosen by SNI.
     pub host: Option<String>,
-    /// The path prefix, in whole segments: `/a` covers `/a` and `/a/b`, not `/ab`.
+    /// The path prefix, in whole segments: `/a` covers `/a` and `/a/b`, not `/ab`; `{name}` stands for any one segment.
     pub path: String,
     /// Who may pass.
     pub access: Access,
@@ -447,7 +447,23 @@ impl Route {
     #[must_use]
     pub fn covers(&self, path: &str) -> bool {
         let prefix = if self.path == "/" { "" } else { &self.path };
+        if self.has_names() {
+            return pattern::begins(prefix, path);
+        }
         path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// Whether segments of the prefix are named.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        self.path.contains('{')
+    }
+
+    /// Which of two that cover a path decides, the lesser: segment by segment, a word before a name, and a longer before a
+    /// shorter one.
+    #[must_use]
+    pub fn specificity(&self, other: &Self) -> std::cmp::Ordering {
+        pattern::specificity(&self.path, &other.path)
     }
 }
 
@@ -494,5 +510,33 @@ mod tests {
         assert!(route("/").covers("/") && route("/").covers("/a/b"));
         assert!(route("/a").covers("/a") && route("/a").covers("/a/") && route("/a").covers("/a/b"));
         assert!(!route("/a").covers("/ab") && !route("/a").covers("/") && !route("/a").covers("/b/a"));
+        let named = route("/a/{x}/b");
+        assert!(named.covers("/a/1/b") && named.covers("/a/1/b/") && named.covers("/a/b/b/c"));
+        for other in ["/a", "/a/", "/a//b", "/a/1", "/a/1/", "/a/1/bc", "/b/1/b"] {
+            assert!(!named.covers(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_more_specific_route_decides() {
+        let route = |path: &str| Route {
+            host: None,
+            path: path.to_owned(),
+            access: Access::default(),
+            position: Position::whole("t".into()),
+        };
+        let mut routes = ["/", "/a", "/a/{x}", "/a/{y}/c", "/a/b", "/a/b/c"].map(route);
+        routes.sort_by(Route::specificity);
+        let decides = |path: &str| &*routes.iter().find(|route| route.covers(path)).unwrap().path;
+        for (path, by) in [
+            ("/a/b/c", "/a/b/c"),
+            ("/a/b/d", "/a/b"),
+            ("/a/1/c", "/a/{y}/c"),
+            ("/a/1/d", "/a/{x}"),
+            ("/a/", "/a"),
+            ("/b", "/"),
+        ] {
+            assert_eq!(decides(path), by, "{path}");
+        }
     }
 }

@@ -103,6 +103,42 @@ impl PathPattern {
     }
 }
 
+/// Reads a path prefix of a route: whole segments, some of them named, no wildcards.
+pub(crate) fn prefix(text: &str) -> Result<(), PatternError> {
+    let mut names: Vec<&str> = Vec::new();
+    for segment in checked_segments(text)?.filter(|segment| segment.contains(['{', '}'])) {
+        let name = parameter(segment).filter(|name| !names.contains(name)).ok_or(PatternError::BadName)?;
+        names.push(name);
+    }
+    Ok(())
+}
+
+/// Whether a normalized path begins with the segments of a prefix.
+pub(crate) fn begins(prefix: &str, path: &str) -> bool {
+    let mut found = path.split('/');
+    prefix.split('/').all(|want| match found.next() {
+        Some(segment) if is_any(want) => !segment.is_empty(),
+        segment => segment == Some(want),
+    })
+}
+
+/// The order of prefixes by which the first that covers a path is the most specific one.
+pub(crate) fn specificity(one: &str, other: &str) -> std::cmp::Ordering {
+    fn segments(text: &str) -> Vec<(bool, &str)> {
+        let all = text.split('/').filter(|segment| !segment.is_empty());
+        all.map(|segment| if is_any(segment) { (true, "") } else { (false, segment) }).collect()
+    }
+    let (one, other) = (segments(one), segments(other));
+    let first = one.iter().zip(&other).map(|(a, b)| a.cmp(b)).find(|order| order.is_ne());
+    first.unwrap_or_else(|| other.len().cmp(&one.len()))
+}
+
+/// A prefix or pattern without the names of its segments: two that are alike match the same paths.
+pub(crate) fn shape(text: &str) -> String {
+    let segments: Vec<&str> = text.split('/').map(|segment| if is_any(segment) { "*" } else { segment }).collect();
+    segments.join("/")
+}
+
 /// The name in `{name}`.
 fn parameter(segment: &str) -> Option<&str> {
     let name = segment.strip_prefix('{')?.strip_suffix('}')?;

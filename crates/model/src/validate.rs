@@ -11,8 +11,12 @@ use crate::access::Provider;
 use crate::decode::Fragment;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::fence::{Entities, Fence, Gateway, Limits, Policies, Protocol, Service, SourceFile};
+use crate::pattern::shape;
 use crate::position::Position;
 use crate::suggest::{did_you_mean, quote};
+
+/// What a service finds its own sidecar under; said again by the crate that gives addresses.
+const OWN_HOST: &str = "ringfence.internal";
 
 /// Services of one fence: each has an address of its own in 198.18.0.0/15, and snapshots hold them all.
 const MAX_SERVICES: usize = 10_000;
@@ -320,6 +324,11 @@ impl<'a> Checker<'a> {
                     format!("`{}` is a service of this fence, so that name already leads there", egress.host);
                 self.error("conflict", &egress.position, message, Some(help));
             }
+            if egress.host == OWN_HOST {
+                let help = "its address is in RINGFENCE_URL, and nothing has to be declared".to_owned();
+                let message = format!("`{}` is where a service finds Ringfence itself", egress.host);
+                self.error("reserved", &egress.position, message, Some(help));
+            }
             if egress.host == "localhost" || egress.host.ends_with(".localhost") {
                 let help = "a service of this host stands under the top-level `external`".to_owned();
                 let message = format!("inside its network `{}` is the service itself", egress.host);
@@ -331,7 +340,7 @@ impl<'a> Checker<'a> {
     fn routes(
         &mut self,
         service: &'a Service,
-        seen: &mut HashMap<(Option<&'a str>, &'a str), (&'a str, &'a Position)>,
+        seen: &mut HashMap<(Option<&'a str>, String), (&'a str, &'a Position)>,
     ) {
         for route in &service.routes {
             if self.merged.gateway.is_none() {
@@ -349,7 +358,7 @@ impl<'a> Checker<'a> {
                 self.error("no-listen", &route.position, message, Some("add `listen: PORT`".to_owned()));
             }
             if let Some((other, earlier)) =
-                seen.insert((route.host.as_deref(), &route.path), (&service.name, &route.position))
+                seen.insert((route.host.as_deref(), shape(&route.path)), (&service.name, &route.position))
             {
                 let host = route.host.as_deref().unwrap_or("any host");
                 let message = format!("{host}, `{}` already leads to {}", route.path, quote(other));

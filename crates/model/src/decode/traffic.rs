@@ -2,7 +2,7 @@
 
 use super::{Decoder, spec};
 use crate::fence::{Allow, Call, Egress, Protocol, Route};
-use crate::pattern::{PathPattern, checked_segments};
+use crate::pattern::{PathPattern, prefix};
 use crate::suggest::quote;
 use crate::yaml::{Mark, Node, Value};
 
@@ -158,7 +158,7 @@ impl Decoder<'_> {
 
 /// A prefix in whole segments, in the one form that two equal ones share.
 fn route_path(text: &str) -> Result<String, String> {
-    drop(checked_segments(text).map_err(|e| e.to_string())?);
+    prefix(text).map_err(|e| e.to_string())?;
     if text.contains('*') {
         return Err("a route is a prefix and covers all below it, without wildcards".to_owned());
     }
