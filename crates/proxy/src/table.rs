@@ -146,7 +146,7 @@ pub(crate) struct Egress {
     pub(crate) position: Arc<str>,
 }
 
-/// Routes of the gateway, longest prefix first.
+/// Routes of the gateway, the more specific before the less.
 #[derive(Debug, Default)]
 struct GatewayTable {
     hosts: HashMap<String, Vec<RouteEntry>>,
@@ -503,7 +503,7 @@ impl GatewayTable {
 
     fn sort(&mut self) {
         for routes in self.hosts.values_mut().chain([&mut self.any]) {
-            routes.sort_by_key(|r| std::cmp::Reverse(r.route.path.len()));
+            routes.sort_by(|a, b| a.route.specificity(&b.route));
         }
     }
 }
