@@ -3,6 +3,8 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
+use ringfence_keys::Secret;
+
 /// What the environment says.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Env {
@@ -29,5 +31,12 @@ impl Env {
             root_passphrase: std::env::var("RINGFENCE_ROOT_PASSPHRASE").ok(),
             path: std::env::var_os("PATH").map(|p| std::env::split_paths(&p).collect()).unwrap_or_default(),
         }
+    }
+
+    /// A secret that the fence says is in a variable. It is in no copy of the environment that could be printed.
+    #[expect(clippy::disallowed_methods, reason = "the one place")]
+    #[expect(clippy::unused_self, reason = "whoever reads the environment has been handed it")]
+    pub(crate) fn secret(&self, name: &str) -> Option<Secret<String>> {
+        std::env::var(name).ok().map(Secret::new)
     }
 }

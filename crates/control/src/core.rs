@@ -1,5 +1,7 @@
 //! Control's one loop: every change of state passes through here, one at a time.
 
+mod enforce;
+
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -16,10 +18,11 @@ use ringfence_keys::{Algorithm, SigningKey, possession};
 use ringfence_model::Fence;
 use ringfence_oidc::protocol::FromFederation;
 use ringfence_snapshot::node::{FromProxy, Issued, ProviderKeys, Subject, ToProxy};
-use ringfence_snapshot::{Addresses, Bundle, Der, Header, Policies, SignedSnapshot, Snapshot, compile};
+use ringfence_snapshot::{ClientAuthority, Der, Policies, SignedSnapshot, Snapshot};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
+use self::enforce::{Offer, applied};
 use crate::ControlError;
 use crate::api::{Answer, Ask, Mint, Question, Rotate, RotateWhat};
 use crate::attest::Asking;
@@ -27,9 +30,8 @@ use crate::calendar::Calendar;
 use crate::federation::{Federation, keys_for};
 use crate::keys::{AskKeys, Done, Keys, Refusal};
 use crate::nodes::{NodeNews, Nodes, cut, may_hold, nonsense};
-use crate::policies::judged;
 use crate::state::State;
-use crate::supervisor::{Applied, Command, FromControl, Report, ToControl};
+use crate::supervisor::{Command, FromControl, Report, ToControl};
 
 /// Seconds that a snapshot is valid, and seconds that enforcement points may run from it without hearing from control.
 const SNAPSHOT_LIFE: u64 = 24 * 3600;
@@ -57,6 +59,7 @@ pub(crate) struct Core {
     lives: Options,
     fence: Option<Fence>,
     policies: Option<Policies>,
+    authorities: Vec<ClientAuthority>,
     current: Option<(Snapshot, SignedSnapshot)>,
     report: Report,
     pub(crate) calendar: Calendar,
@@ -65,9 +68,6 @@ pub(crate) struct Core {
     /// Workload API sockets that came before the keeper.
     waiting: Vec<(String, u64, OwnedFd)>,
 }
-
-/// A fence as it was read: its files, and its policies or why there are none.
-type Offer = (Vec<(String, String)>, Result<Option<Policies>, String>);
 
 /// The CA and the Workload API on top of it.
 struct Authority {
@@ -96,6 +96,7 @@ impl Core {
             lives,
             fence: None,
             policies: None,
+            authorities: Vec::new(),
             current: None,
             report: Report::default(),
             calendar: Calendar::default(),
@@ -132,17 +133,17 @@ impl Core {
             (ToControl::Federation, Some(fd)) => {
                 self.federation.connect(fd.into())?;
             }
-            (ToControl::Authorities(authorities), _) => self.federation.set_authorities(authorities),
             (ToControl::Workload { service, netns }, Some(fd)) => self.workload(service, netns, fd),
             (ToControl::WorkloadGone { service }, _) => {
                 self.workloads.remove(&service);
             }
-            (ToControl::Fence { files, policies }, _) => {
+            (ToControl::Fence { files, policies, beside }, _) => {
+                let offer = Offer { files, policies, beside };
                 if self.ca.is_some() {
-                    self.fence((files, policies)).await?;
+                    self.fence(offer).await?;
                 } else {
                     // The keeper comes in a moment.
-                    self.offered = Some((files, policies));
+                    self.offered = Some(offer);
                 }
             }
             (ToControl::Report(report), _) => self.report = report,
@@ -190,68 +191,6 @@ impl Core {
         Ok(())
     }
 
-    /// Takes a fence if it is valid; otherwise the one before stays.
-    async fn fence(&mut self, (files, policies): Offer) -> Result<(), ControlError> {
-        let parsed = Fence::parse(files).map_err(|diagnostics| diagnostics.to_string());
-        let judged = parsed.and_then(|fence| judged(&fence, policies).map(|policies| (fence, policies)));
-        let outcome = match judged {
-            Err(reason) => Err(reason),
-            Ok((fence, policies)) => match self.put_in_force(&fence, policies.as_ref()).await {
-                Ok(applied) => {
-                    self.nodes.keep_keys(|provider| fence.provider(provider).is_some());
-                    self.federation.follow(&fence);
-                    (self.fence, self.policies) = (Some(fence), policies);
-                    Ok(applied)
-                }
-                Err(e) => Err(e.to_string()),
-            },
-        };
-        if let Err(reason) = &outcome {
-            self.entity("fence", "refused", 3, false, reason);
-        }
-        self.supervisor.send(&FromControl::Fence(outcome), &[]).await?;
-        Ok(())
-    }
-
-    /// Compiles, has it signed, stores it, and only then publishes it.
-    async fn put_in_force(
-        &mut self,
-        fence: &Fence,
-        policies: Option<&Policies>,
-    ) -> Result<Applied, ControlError> {
-        let ca = self.ca()?;
-        let bundle = Bundle::clone(&ca.bundle().borrow());
-        let now = now();
-        let mut addresses = self.state.addresses().await?;
-        let floor = ca.show().await?.signed;
-        let (epoch, revision) = self.state.next_revision(floor).await?;
-        let header =
-            Header { epoch, revision, issued_at: now, expires_at: now + SNAPSHOT_LIFE, lease: LEASE, bundle };
-        let mut snapshot = compile(fence, &mut addresses, header)?;
-        snapshot.policies = policies.cloned();
-        let bytes = serde_json::to_string(&snapshot).map_err(ControlError::Encode)?;
-        let signed = ca.sign_snapshot(bytes).await?;
-        self.state.store_snapshot(&addresses, &signed, (epoch, revision)).await?;
-        let pem: String = snapshot.bundle.serving.iter().map(|der| pem("CERTIFICATE", &der.0)).collect();
-        self.supervisor.send(&FromControl::Trust(pem), &[]).await?;
-        self.entity("snapshot", &revision.to_string(), 1, true, "signed and in force");
-        self.nodes.publish(&signed);
-        let applied = applied(&snapshot, &addresses);
-        self.current = Some((snapshot, signed));
-        Ok(applied)
-    }
-
-    /// The same fence in a new revision: the lease, the bundle or the keeper is new.
-    pub(crate) async fn refresh(&mut self) {
-        let Some(fence) = self.fence.take() else { return };
-        let policies = self.policies.take();
-        if let Err(e) = self.put_in_force(&fence, policies.as_ref()).await {
-            // The one in force lasts for another while; the next tick tries again.
-            self.entity("snapshot", "refresh", 3, false, &e.to_string());
-        }
-        (self.fence, self.policies) = (Some(fence), policies);
-    }
-
     /// A message of a proxy.
     pub(crate) async fn proxy(
         &mut self,
@@ -297,7 +236,10 @@ impl Core {
             FromFederation::Notice { provider, text } => {
                 self.entity("provider", &cut(&provider), 2, true, &cut(&text));
             }
-            FromFederation::Ready | FromFederation::Metadata { .. } | FromFederation::Answer { .. } => {}
+            FromFederation::Ready
+            | FromFederation::Metadata { .. }
+            | FromFederation::Entities { .. }
+            | FromFederation::Answer { .. } => {}
         }
     }
 
@@ -559,31 +501,6 @@ fn next_step(roots: &[ringfence_keeper::protocol::AuthorityStatus]) -> Step {
     } else {
         Step::Prepare
     }
-}
-
-fn applied(snapshot: &Snapshot, addresses: &Addresses) -> Applied {
-    let egress = snapshot.services.iter().flat_map(|s| &s.egress);
-    let mut hosts: Vec<(String, u16)> =
-        egress.filter_map(|e| Some((e.rule.host.clone(), addresses.egress(&e.rule.host)?))).collect();
-    hosts.sort();
-    hosts.dedup();
-    Applied {
-        revision: snapshot.revision,
-        services: snapshot.services.iter().map(|s| (s.name.clone(), s.address)).collect(),
-        egress: hosts,
-    }
-}
-
-/// PEM (RFC 7468).
-pub fn pem(label: &str, der: &[u8]) -> String {
-    use base64::Engine as _;
-    let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut out = format!("-----BEGIN {label}-----\n");
-    for line in text.as_bytes().chunks(64) {
-        out.push_str(&String::from_utf8_lossy(line));
-        out.push('\n');
-    }
-    out + &format!("-----END {label}-----\n")
 }
 
 pub(crate) fn now() -> u64 {

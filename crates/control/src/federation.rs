@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use ringfence_channel::{Channel, ChannelError, Sender};
 use ringfence_model::{Fence, Provider, TokenAlgorithm};
-use ringfence_oidc::protocol::{FromFederation, ProviderConfig, ToFederation};
+use ringfence_oidc::protocol::{ClientConfig, FromFederation, ProviderConfig, ToFederation};
 use ringfence_snapshot::node::ProviderKeys;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::beside::Provider as Beside;
 use crate::core::now;
 
 /// Providers that may wait to be asked for keys.
@@ -27,8 +28,6 @@ pub(crate) struct Federation {
     /// The providers that there are, for whoever tells that process.
     providers: watch::Sender<Arc<Vec<ProviderConfig>>>,
     link: Option<Link>,
-    /// Private authorities of providers, PEM.
-    authorities: BTreeMap<String, String>,
 }
 
 /// The channel to one life of that process.
@@ -42,7 +41,7 @@ struct Link {
 
 impl Federation {
     pub(crate) fn new(news: mpsc::Sender<FromFederation>) -> Self {
-        Self { news, providers: watch::Sender::default(), link: None, authorities: BTreeMap::new() }
+        Self { news, providers: watch::Sender::default(), link: None }
     }
 
     /// The process was started, for the first time or again.
@@ -63,15 +62,10 @@ impl Federation {
         Ok(())
     }
 
-    /// Takes the private authorities of providers, read by the supervisor.
-    pub(crate) fn set_authorities(&mut self, authorities: Vec<(String, String)>) {
-        self.authorities = authorities.into_iter().collect();
-    }
-
-    /// Tells which providers there are.
-    pub(crate) fn follow(&self, fence: &Fence) {
-        let providers = fence.providers.iter().map(|provider| self.config(provider)).collect();
-        self.providers.send_replace(Arc::new(providers));
+    /// Tells which providers there are, and who we are there.
+    pub(crate) fn follow(&self, fence: &Fence, beside: &BTreeMap<String, Beside>) {
+        let config = |provider: &Provider| config(provider, beside.get(&provider.name));
+        self.providers.send_replace(Arc::new(fence.providers.iter().map(config).collect()));
     }
 
     /// A token names a key that is not known.
@@ -81,23 +75,27 @@ impl Federation {
             let _ = link.wanted.try_send(provider);
         }
     }
+}
 
-    fn config(&self, provider: &Provider) -> ProviderConfig {
-        let name = |algorithm: &TokenAlgorithm| {
-            let found = TokenAlgorithm::ALL.iter().find(|(_, known)| known == algorithm);
-            found.map_or_else(String::new, |(name, _)| (*name).to_owned())
-        };
-        ProviderConfig {
-            name: provider.name.clone(),
-            issuer: provider.issuer.clone(),
-            audiences: provider.audiences.clone(),
-            client: None,
-            scopes: Vec::new(),
-            ca: self.authorities.get(&provider.name).cloned(),
-            allow_private: provider.allow_private,
-            algorithms: provider.algorithms.iter().map(name).collect(),
-            opaque: false,
-        }
+fn config(provider: &Provider, beside: Option<&Beside>) -> ProviderConfig {
+    let name = |algorithm: &TokenAlgorithm| {
+        let found = TokenAlgorithm::ALL.iter().find(|(_, known)| known == algorithm);
+        found.map_or_else(String::new, |(name, _)| (*name).to_owned())
+    };
+    let credential = beside.and_then(|beside| beside.credential.clone());
+    ProviderConfig {
+        name: provider.name.clone(),
+        issuer: provider.issuer.clone(),
+        audiences: provider.audiences.clone(),
+        client: provider.client.as_ref().zip(credential).map(|(client, credential)| ClientConfig {
+            id: client.id.clone(),
+            credential,
+        }),
+        scopes: provider.login.as_ref().map_or_else(Vec::new, |login| login.scopes.clone()),
+        ca: beside.and_then(|beside| beside.ca.clone()),
+        allow_private: provider.allow_private,
+        algorithms: provider.algorithms.iter().map(name).collect(),
+        opaque: provider.introspect,
     }
 }
 
@@ -176,10 +174,10 @@ mod tests {
         let flood = async {
             for n in 0..2_000 {
                 federation.want_keys("staff".to_owned());
-                federation.follow(&fence(&format!("https://{}.example", n % 7)));
+                federation.follow(&fence(&format!("https://{}.example", n % 7)), &BTreeMap::new());
                 tokio::task::yield_now().await;
             }
-            federation.follow(&fence("https://last.example"));
+            federation.follow(&fence("https://last.example"), &BTreeMap::new());
         };
         tokio::time::timeout(Duration::from_secs(60), flood).await.expect("nothing waits");
         let mut channel = Channel::<FromFederation, ToFederation>::new(theirs).unwrap();

@@ -7,16 +7,18 @@
 
 mod api;
 mod attest;
+mod beside;
 mod calendar;
 mod core;
 mod federation;
 mod keys;
 mod nodes;
+mod pem;
 mod policies;
 mod state;
 pub mod supervisor;
 
-pub use crate::core::pem;
+pub use crate::pem::pem;
 pub use api::{Mint, Rotate, RotateWhat};
 pub use attest::look;
 pub use keys::{CreateKey, RotateKey};

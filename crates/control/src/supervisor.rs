@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ringfence_keys::{Secret, constant_time_eq};
 use ringfence_snapshot::Policies;
 use serde::{Deserialize, Serialize};
 
@@ -28,8 +29,6 @@ pub enum ToControl {
     /// With one descriptor: a channel to the process that speaks with OpenID providers, `ringfence_oidc::protocol`. Comes again
     /// when it was restarted.
     Federation,
-    /// Private authorities of providers: name and PEM. Comes before the fence that names them.
-    Authorities(Vec<(String, String)>),
     /// With one descriptor: the listening socket of a service's Workload API.
     Workload {
         /// The service.
@@ -48,6 +47,8 @@ pub enum ToControl {
         files: Vec<(String, String)>,
         /// Its policies and their data, or why they cannot be read.
         policies: Result<Option<Policies>, String>,
+        /// What else it names beside itself, or why that cannot be read.
+        beside: Result<Beside, String>,
     },
     /// To [`FromControl::Attest`]; a caller's pidfd and, if it could be opened, its program come with it.
     Attested {
@@ -59,6 +60,51 @@ pub enum ToControl {
     /// What runs, whenever it changed.
     Report(Report),
 }
+
+/// What a fence names beside itself, as read from disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Beside {
+    /// Providers of which something lies beside it.
+    pub providers: Vec<ProviderFiles>,
+    /// Authorities of client certificates: the file as the fence names it, and PEM.
+    pub authorities: Vec<(String, String)>,
+}
+
+/// What lies beside a fence of one provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProviderFiles {
+    /// The provider.
+    pub name: String,
+    /// Its private authority, PEM.
+    pub ca: Option<String>,
+    /// What proves who we are there.
+    pub proof: Option<Proof>,
+}
+
+/// What proves who we are at a provider.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proof {
+    /// A secret, perhaps with the end of its line.
+    Secret(Secret<String>),
+    /// A private key, PKCS#8 in PEM.
+    Key(Secret<String>),
+}
+
+impl PartialEq for Proof {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Secret(a), Self::Secret(b)) | (Self::Key(a), Self::Key(b)) => {
+                constant_time_eq(a.expose().as_bytes(), b.expose().as_bytes())
+            }
+            (Self::Secret(_), Self::Key(_)) | (Self::Key(_), Self::Secret(_)) => false,
+        }
+    }
+}
+
+impl Eq for Proof {}
 
 /// A caller of the Workload API, as the supervisor sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]

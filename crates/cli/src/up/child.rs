@@ -73,6 +73,8 @@ impl Process {
         }
         let child = Command::new("/proc/self/exe")
             .arg(self.role.name())
+            // What `up` got in its environment, such as a client's secret, is not for those that parse the internet.
+            .env_clear()
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             // Ctrl-C at the terminal is for `up`, which then stops its children in order.

@@ -5,6 +5,7 @@
 //! shims go on. It is replaceable itself: the next `up` finds the shims by their sockets and takes them over.
 
 mod banner;
+mod beside;
 mod child;
 mod logs;
 mod mend;
@@ -163,10 +164,11 @@ async fn up(options: Options, env: Env) -> Result<(), UpError> {
         .map_err(io("cannot find the data directory"))?;
     data.prepare()?;
     let _lock: Lock = data.lock()?;
-    let (watch, texts) = Watch::new(&options.fence).map_err(io("cannot read the fence"))?;
+    let (watch, texts) = Watch::new(&options.fence, &env).map_err(io("cannot read the fence"))?;
     let writer =
         Writer::open(&data.events(), "up", WriterOptions::default()).map_err(io("cannot write events"))?;
     let master = master(&options.master, &data, &env)?;
+    warnings.extend(texts.warnings.iter().inspect(|warning| eprintln!("{warning}")).cloned());
     let (news, inbox) = mpsc::channel(256);
     let peers = Peers::new(&options, &data, &fence, master, news.clone())?;
     let services =
@@ -237,12 +239,7 @@ impl Supervisor {
     async fn handle(&mut self, news: News) -> Result<(), UpError> {
         match news {
             News::Keeper(ToSupervisor::Ready { warnings, snapshot_key, .. }) => {
-                for warning in warnings {
-                    if !self.warnings.contains(&warning) {
-                        self.say(&warning);
-                        self.warnings.push(warning);
-                    }
-                }
+                self.warn(&warnings);
                 self.peers.keeper_ready(snapshot_key).await?;
             }
             News::Keeper(ToSupervisor::Failed { reason }) => return Err(UpError::Keeper(reason)),
@@ -332,15 +329,24 @@ impl Supervisor {
         self.event(role.name(), LifecycleActivity::Restart, &message, Severity::High);
     }
 
+    /// Says what the operator should know, once.
+    fn warn(&mut self, warnings: &[String]) {
+        for warning in warnings {
+            if !self.warnings.contains(warning) {
+                self.say(warning);
+                self.warnings.push(warning.clone());
+            }
+        }
+    }
+
     /// Offers a changed fence to control; it decides.
     async fn offer(&mut self, texts: Texts) {
         self.texts.clone_from(&texts);
         // One that is refused is refused by control, which says why.
-        if let Ok(fence) = Fence::parse(texts.files.clone())
-            && let Err(e) = self.peers.federate(&fence).await
-        {
-            self.say(&e.to_string());
+        if let Ok(fence) = Fence::parse(texts.files.clone()) {
+            self.peers.federate(&fence);
         }
+        self.warn(&texts.warnings);
         self.peers.tell_control(&texts.offer()).await;
     }
 

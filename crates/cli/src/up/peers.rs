@@ -54,8 +54,6 @@ pub(crate) struct Peers {
     certificate: Option<(String, String)>,
     /// Whether there is any provider to speak with.
     federated: bool,
-    /// Private authorities of providers: name and PEM.
-    authorities: Vec<(String, String)>,
 }
 
 impl Peers {
@@ -89,12 +87,10 @@ impl Peers {
             mesh: (address, sockets),
             gateway: HashMap::new(),
             certificate: None,
-            federated: false,
-            authorities: Vec::new(),
+            federated: !fence.providers.is_empty(),
         };
         // The port is taken before anything starts, so that a busy one is known at once.
         peers.bind_gateway(fence)?;
-        peers.read_authorities(fence)?;
         Ok(peers)
     }
 
@@ -137,7 +133,6 @@ impl Peers {
                     self.control = Some(sender);
                     self.pair_keeper_control().await?;
                     self.pair_control_node().await?;
-                    self.tell_control(&ToControl::Authorities(self.authorities.clone())).await;
                     self.tell_control(&texts.offer()).await;
                 }
                 Role::Node => {
@@ -203,22 +198,9 @@ impl Peers {
         Ok(())
     }
 
-    /// Follows the providers of a fence, before control hears of it: their private authorities are files.
-    pub(crate) async fn federate(&mut self, fence: &Fence) -> Result<(), UpError> {
-        self.read_authorities(fence)?;
-        self.tell_control(&ToControl::Authorities(self.authorities.clone())).await;
-        Ok(())
-    }
-
-    fn read_authorities(&mut self, fence: &Fence) -> Result<(), UpError> {
+    /// Follows the providers of a fence: whether there is any to speak with.
+    pub(crate) fn federate(&mut self, fence: &Fence) {
         self.federated = !fence.providers.is_empty();
-        let files = fence.providers.iter().filter_map(|p| Some((&p.name, p.ca.as_ref()?)));
-        let read = files.map(|(name, file)| match std::fs::read_to_string(self.folder.join(file)) {
-            Ok(pem) => Ok((name.clone(), pem)),
-            Err(source) => Err(UpError::Io { what: "cannot read the authority of a provider", source }),
-        });
-        self.authorities = read.collect::<Result<_, _>>()?;
-        Ok(())
     }
 
     /// Reads the gateway's certificate files again if they changed.

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use ringfence_control::supervisor::Applied;
-use ringfence_model::{Fence, GatewayTls, Kind, Service};
+use ringfence_model::{ClientProof, Fence, GatewayTls, Kind, Service};
 use ringfence_sandbox::spec::{FileRule, Isolation, Ready, Restart, Spec, UidRange};
 use ringfence_snapshot::{
     OWN_HOST, OWN_IP, egress_ip, loopback_egress_ip, loopback_own_ip, loopback_service_ip, service_ip,
@@ -266,20 +266,29 @@ fn fence_files(ground: &Ground<'_>, fence: &Fence) -> Vec<PathBuf> {
     fence.files.iter().map(|file| ground.folder.join(&*file.name)).collect()
 }
 
-/// The gateway's private key, where it lies among what every service sees: its folder, so that a renewed one is hidden too,
-/// unless that is the fence's own or holds the service's program.
+/// The gateway's private key and what proves who we are at providers, where they lie among what every service sees: each its
+/// folder, so that a renewed one is hidden too, unless that is the fence's own or holds the service's program.
 fn keys(ground: &Ground<'_>, fence: &Fence, command: &[String]) -> Vec<PathBuf> {
-    let Some(GatewayTls::Files { key, .. }) = fence.gateway.as_ref().map(|g| &g.tls) else {
-        return Vec::new();
+    let gateway = match fence.gateway.as_ref().map(|g| &g.tls) {
+        Some(GatewayTls::Files { key, .. }) => Some(key),
+        _ => None,
     };
-    let key = ground.folder.join(key);
-    let program = command.first().map(Path::new);
-    let folder = key.parent().filter(|folder| {
-        folder.starts_with(ground.folder)
-            && *folder != ground.folder
-            && !program.is_some_and(|p| p.starts_with(folder))
+    let proofs = fence.providers.iter().filter_map(|provider| provider.client.as_ref()?.proof.as_ref());
+    let files = proofs.filter_map(|proof| match proof {
+        ClientProof::SecretFile(file) | ClientProof::Key(file) => Some(file),
+        ClientProof::SecretEnv(_) => None,
     });
-    vec![folder.map_or_else(|| key.clone(), Path::to_owned)]
+    let program = command.first().map(Path::new);
+    let hidden = |file: &PathBuf| {
+        let file = ground.folder.join(file);
+        let folder = file.parent().filter(|folder| {
+            folder.starts_with(ground.folder)
+                && *folder != ground.folder
+                && !program.is_some_and(|p| p.starts_with(folder))
+        });
+        folder.map_or_else(|| file.clone(), Path::to_owned)
+    };
+    gateway.into_iter().chain(files).map(hidden).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Looks a program up beside the fence, then beside the `ringfence` binary, then on the `PATH`.

@@ -8,11 +8,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ringfence_authz::load_sources;
-use ringfence_control::supervisor::ToControl;
+use ringfence_control::supervisor::{Beside, ToControl};
 use ringfence_model::Fence;
 use ringfence_snapshot::{Policies, Text};
 
+use super::beside;
 use crate::data::fence_folder;
+use crate::env::Env;
 
 /// Largest file and number of files that are read; the model refuses larger ones with a better message.
 const MAX_FILE: u64 = 1 << 20;
@@ -25,6 +27,10 @@ pub(crate) struct Texts {
     pub(crate) files: Files,
     /// Its policies and their data, or why they cannot be read; none as long as the files say none.
     policies: Result<Option<Policies>, String>,
+    /// What else it names beside itself, or why that cannot be read.
+    beside: Result<Beside, String>,
+    /// What the operator should know of those files.
+    pub(crate) warnings: Vec<String>,
 }
 
 type Files = Vec<(String, String)>;
@@ -32,7 +38,11 @@ type Files = Vec<(String, String)>;
 impl Texts {
     /// What control is told.
     pub(crate) fn offer(&self) -> ToControl {
-        ToControl::Fence { files: self.files.clone(), policies: self.policies.clone() }
+        ToControl::Fence {
+            files: self.files.clone(),
+            policies: self.policies.clone(),
+            beside: self.beside.clone(),
+        }
     }
 }
 
@@ -47,8 +57,8 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Starts from what is there now.
-    pub(crate) fn new(path: &Path) -> io::Result<(Self, Texts)> {
-        let mut reader = Reader { path: path.to_owned(), files: Vec::new(), fence: None };
+    pub(crate) fn new(path: &Path, env: &Env) -> io::Result<(Self, Texts)> {
+        let mut reader = Reader { path: path.to_owned(), files: Vec::new(), fence: None, env: env.clone() };
         let texts = reader.read()?;
         Ok((Self { seen: texts.clone(), pending: None, reader }, texts))
     }
@@ -84,6 +94,7 @@ struct Reader {
     files: Files,
     /// The fence of these files, if it is valid: parsed once, looked at twice a second.
     fence: Option<Fence>,
+    env: Env,
 }
 
 impl Reader {
@@ -98,7 +109,11 @@ impl Reader {
         }
         // What is wrong with the fence itself is for control to say.
         let policies = self.fence.as_ref().map_or(Ok(None), policies);
-        Ok(Texts { files, policies })
+        let (beside, warnings) = match &self.fence {
+            Some(fence) => beside::read(fence, &self.env),
+            None => (Ok(Beside::default()), Vec::new()),
+        };
+        Ok(Texts { files, policies, beside, warnings })
     }
 }
 
@@ -149,7 +164,7 @@ mod tests {
     fn a_change_is_reported_once_and_only_when_it_has_settled() {
         let path = std::env::temp_dir().join(format!("ringfence-watch-{}.yaml", std::process::id()));
         std::fs::write(&path, "a").unwrap();
-        let (mut watch, texts) = Watch::new(&path).unwrap();
+        let (mut watch, texts) = Watch::new(&path, &Env::default()).unwrap();
         assert_eq!(texts.files[0].1, "a");
         assert_eq!(watch.look(), None);
         std::fs::write(&path, "half").unwrap();
@@ -170,7 +185,7 @@ mod tests {
         write("ringfence.yaml", fence);
         write("a.cedar", "permit(principal, action, resource);");
         write("e.json", "[]");
-        let (mut watch, texts) = Watch::new(&folder.path().join("ringfence.yaml")).unwrap();
+        let (mut watch, texts) = Watch::new(&folder.path().join("ringfence.yaml"), &Env::default()).unwrap();
         let policies = texts.policies.unwrap().unwrap();
         assert_eq!((policies.files[0].name.as_str(), policies.position.line), ("a.cedar", 3));
         assert_eq!(policies.entities.unwrap().text, "[]");
@@ -181,5 +196,21 @@ mod tests {
         }
         std::fs::remove_file(folder.path().join("e.json")).unwrap();
         assert!(watch.force().unwrap().policies.unwrap_err().contains("e.json"), "control is told why");
+    }
+
+    #[test]
+    fn a_new_secret_of_a_client_is_noticed_and_never_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("ringfence.yaml", "fence: t\ntrust_domain: t.example\nproviders: { a: { issuer: https://a.example, client: { id: t, secret: { file: s } } } }\nservices: { a: {} }\n");
+        write("s", "hunter2\n");
+        let (mut watch, texts) = Watch::new(&folder.path().join("ringfence.yaml"), &Env::default()).unwrap();
+        assert!(texts.beside.is_ok() && !format!("{texts:?}").contains("hunter2"));
+        write("s", "hunter3\n");
+        assert_eq!(watch.look(), None, "seen for the first time");
+        assert!(watch.look().is_some());
+        std::fs::remove_file(folder.path().join("s")).unwrap();
+        let refused = watch.force().unwrap().beside.unwrap_err();
+        assert!(refused.starts_with("ringfence.yaml:3:"), "{refused}");
     }
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use ringfence_channel::{BlockingChannel, cloexec_pair};
-use ringfence_control::supervisor::{FromControl, ToControl};
+use ringfence_control::supervisor::{Beside, FromControl, ToControl};
 use ringfence_keeper::Supervised;
 use ringfence_keeper::protocol::Start;
 use ringfence_keys::{Algorithm, MasterSource, SigningKey, possession};
@@ -150,7 +150,7 @@ impl Drop for Process {
 impl Control {
     pub(crate) fn offer(&self, fence: &str) -> Result<(), String> {
         let files = vec![("ringfence.yaml".to_owned(), fence.to_owned())];
-        self.channel.send(&ToControl::Fence { files, policies: Ok(None) }, &[]).unwrap();
+        self.channel.send(&ToControl::Fence { files, policies: Ok(None), beside: Ok(Beside::default()) }, &[]).unwrap();
         loop {
             match self.channel.recv().unwrap().0 {
                 FromControl::Fence(outcome) => return outcome.map(drop),

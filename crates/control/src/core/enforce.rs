@@ -1,0 +1,104 @@
+//! From a fence as it was read to a signed snapshot that is in force.
+
+use ringfence_model::Fence;
+use ringfence_snapshot::{Addresses, Bundle, Header, Policies, Snapshot, compile};
+
+use super::{Core, LEASE, SNAPSHOT_LIFE, now};
+use crate::ControlError;
+use crate::beside::understood;
+use crate::pem::pem;
+use crate::policies::judged;
+use crate::supervisor::{Applied, Beside, FromControl};
+
+/// A fence as it was read.
+pub(crate) struct Offer {
+    pub(crate) files: Vec<(String, String)>,
+    /// Its policies, or why there are none.
+    pub(crate) policies: Result<Option<Policies>, String>,
+    /// What else lies beside it, or why that cannot be read.
+    pub(crate) beside: Result<Beside, String>,
+}
+
+impl Core {
+    /// Takes a fence if it is valid; otherwise the one before stays.
+    pub(super) async fn fence(&mut self, offer: Offer) -> Result<(), ControlError> {
+        let outcome = self.take(offer).await;
+        if let Err(reason) = &outcome {
+            self.entity("fence", "refused", 3, false, reason);
+        }
+        self.supervisor.send(&FromControl::Fence(outcome), &[]).await?;
+        Ok(())
+    }
+
+    async fn take(&mut self, Offer { files, policies, beside }: Offer) -> Result<Applied, String> {
+        let fence = Fence::parse(files).map_err(|diagnostics| diagnostics.to_string())?;
+        let policies = judged(&fence, policies)?;
+        let beside = understood(&fence, beside)?;
+        let before = std::mem::replace(&mut self.authorities, beside.authorities);
+        let applied = match self.put_in_force(&fence, policies.as_ref()).await {
+            Ok(applied) => applied,
+            Err(e) => {
+                self.authorities = before;
+                return Err(e.to_string());
+            }
+        };
+        self.nodes.keep_keys(|provider| fence.provider(provider).is_some());
+        self.federation.follow(&fence, &beside.providers);
+        (self.fence, self.policies) = (Some(fence), policies);
+        Ok(applied)
+    }
+
+    /// Compiles, has it signed, stores it, and only then publishes it.
+    async fn put_in_force(
+        &mut self,
+        fence: &Fence,
+        policies: Option<&Policies>,
+    ) -> Result<Applied, ControlError> {
+        let ca = self.ca()?;
+        let bundle = Bundle::clone(&ca.bundle().borrow());
+        let now = now();
+        let mut addresses = self.state.addresses().await?;
+        let floor = ca.show().await?.signed;
+        let (epoch, revision) = self.state.next_revision(floor).await?;
+        let header =
+            Header { epoch, revision, issued_at: now, expires_at: now + SNAPSHOT_LIFE, lease: LEASE, bundle };
+        let mut snapshot = compile(fence, &mut addresses, header)?;
+        snapshot.policies = policies.cloned();
+        snapshot.authorities.clone_from(&self.authorities);
+        let bytes = serde_json::to_string(&snapshot).map_err(ControlError::Encode)?;
+        let signed = ca.sign_snapshot(bytes).await?;
+        self.state.store_snapshot(&addresses, &signed, (epoch, revision)).await?;
+        let pem: String = snapshot.bundle.serving.iter().map(|der| pem("CERTIFICATE", &der.0)).collect();
+        self.supervisor.send(&FromControl::Trust(pem), &[]).await?;
+        self.entity("snapshot", &revision.to_string(), 1, true, "signed and in force");
+        self.nodes.publish(&signed);
+        let applied = applied(&snapshot, &addresses);
+        self.current = Some((snapshot, signed));
+        Ok(applied)
+    }
+
+    /// The same fence in a new revision: the lease, the bundle or the keeper is new.
+    pub(crate) async fn refresh(&mut self) {
+        let Some(fence) = self.fence.take() else { return };
+        let policies = self.policies.take();
+        if let Err(e) = self.put_in_force(&fence, policies.as_ref()).await {
+            // The one in force lasts for another while; the next tick tries again.
+            self.entity("snapshot", "refresh", 3, false, &e.to_string());
+        }
+        (self.fence, self.policies) = (Some(fence), policies);
+    }
+}
+
+/// What the supervisor is told of a snapshot in force.
+pub(super) fn applied(snapshot: &Snapshot, addresses: &Addresses) -> Applied {
+    let egress = snapshot.services.iter().flat_map(|s| &s.egress);
+    let mut hosts: Vec<(String, u16)> =
+        egress.filter_map(|e| Some((e.rule.host.clone(), addresses.egress(&e.rule.host)?))).collect();
+    hosts.sort();
+    hosts.dedup();
+    Applied {
+        revision: snapshot.revision,
+        services: snapshot.services.iter().map(|s| (s.name.clone(), s.address)).collect(),
+        egress: hosts,
+    }
+}
