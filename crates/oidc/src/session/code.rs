@@ -10,7 +10,7 @@ impl Writer {
         Self::default()
     }
 
-    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+    fn bytes(&mut self, bytes: &[u8]) {
         self.0.extend(bytes);
     }
 
@@ -23,8 +23,12 @@ impl Writer {
     }
 
     pub(crate) fn text(&mut self, text: &str) {
-        self.number(text.len() as u64);
-        self.bytes(text.as_bytes());
+        self.blob(text.as_bytes());
+    }
+
+    pub(crate) fn blob(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.bytes(bytes);
     }
 
     pub(crate) fn list(&mut self, texts: &[String]) {
@@ -47,7 +51,7 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
-    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (array, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*array)
@@ -70,11 +74,15 @@ impl<'a> Reader<'a> {
         None
     }
 
-    pub(crate) fn text(&mut self, longest: usize) -> Option<String> {
+    pub(crate) fn blob(&mut self, longest: usize) -> Option<&'a [u8]> {
         let length = usize::try_from(self.number()?).ok().filter(|length| *length <= longest)?;
-        let (text, rest) = self.0.split_at_checked(length)?;
+        let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
-        Some(std::str::from_utf8(text).ok()?.to_owned())
+        Some(bytes)
+    }
+
+    pub(crate) fn text(&mut self, longest: usize) -> Option<String> {
+        Some(std::str::from_utf8(self.blob(longest)?).ok()?.to_owned())
     }
 
     pub(crate) fn list(&mut self, most: usize, longest: usize) -> Option<Vec<String>> {

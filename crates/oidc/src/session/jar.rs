@@ -1,21 +1,52 @@
-//! `Cookie` headers: finding ours, and hiding them from services.
+//! `Cookie` headers: finding ours, hiding them from services, and keeping services from writing them.
 
 /// What the names of all our cookies start with. `__Host-` makes browsers refuse them without `Secure`, with a `Domain`, and from
 /// a neighbouring host name.
 pub(crate) const PREFIX: &str = "__Host-ringfence-";
+/// The same of sign-ins that are under way. No provider's name has a dot.
+pub(crate) const LOGIN_PREFIX: &str = "__Host-ringfence-login.";
 
-/// The value of the one cookie with this name. Two of them are none: a browser keeps one, so somebody else wrote the header.
-pub(crate) fn find<'a>(headers: impl IntoIterator<Item = &'a [u8]>, name: &str) -> Option<&'a str> {
+/// What a request carries under a name.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found<'a> {
+    None,
+    One(&'a str),
+    /// A browser keeps one, so somebody else wrote the header.
+    Several,
+}
+
+/// The cookie with this name.
+pub(crate) fn find<'a>(headers: impl IntoIterator<Item = &'a [u8]>, name: &str) -> Found<'a> {
     let mut values = headers
         .into_iter()
         .flat_map(pairs)
         .filter(|(found, _)| *found == name.as_bytes())
         .map(|(_, value)| value);
-    let value = values.next()?;
-    if values.next().is_some() {
-        return None;
+    match (values.next(), values.next()) {
+        (None, _) => Found::None,
+        // What is no text was not written here, and opens to nothing.
+        (Some(value), None) => Found::One(std::str::from_utf8(value).unwrap_or_default()),
+        (Some(_), Some(_)) => Found::Several,
     }
-    std::str::from_utf8(value).ok()
+}
+
+/// The names that begin so and are spelt as we spell them.
+pub(crate) fn names<'a>(
+    headers: impl IntoIterator<Item = &'a [u8]>,
+    prefix: &str,
+) -> impl Iterator<Item = &'a str> {
+    let plain = |name: &&str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    let named = headers.into_iter().flat_map(pairs).filter_map(|(name, _)| std::str::from_utf8(name).ok());
+    named.filter(move |name| name.starts_with(prefix)).filter(plain)
+}
+
+/// Whether a part of a `Cookie` header, or a `Set-Cookie` header, could be read as one of ours: clients and servers differ in how they
+/// trim names, in whether case counts, and in what they make of a cookie without a name.
+#[must_use]
+pub fn is_ours(text: &[u8]) -> bool {
+    let start = text.iter().position(|b| !b.is_ascii_whitespace() && *b != b'=').unwrap_or(text.len());
+    let name = text.get(start..start + PREFIX.len());
+    name.is_some_and(|name| name.eq_ignore_ascii_case(PREFIX.as_bytes()))
 }
 
 /// A `Cookie` header without our cookies, which no service has a use for and none should hold; `None` if nothing is left.
@@ -24,9 +55,7 @@ pub fn without_ours(header: &[u8]) -> Option<Vec<u8>> {
     let mut rest = Vec::with_capacity(header.len());
     for part in header.split(|b| *b == b';') {
         let part = part.trim_ascii();
-        // Servers differ in how they trim names and in whether case counts; what could be read as ours goes.
-        let ours = part.get(..PREFIX.len()).is_some_and(|s| s.eq_ignore_ascii_case(PREFIX.as_bytes()));
-        if part.is_empty() || ours {
+        if part.is_empty() || is_ours(part) {
             continue;
         }
         if !rest.is_empty() {
@@ -35,6 +64,13 @@ pub fn without_ours(header: &[u8]) -> Option<Vec<u8>> {
         rest.extend(part);
     }
     (!rest.is_empty()).then_some(rest)
+}
+
+/// What goes on in place of the `Cookie` headers of a request, if they hold any of ours; empty if nothing is left.
+#[must_use]
+pub fn stripped<'a>(headers: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Vec<u8>> {
+    let ours = headers.clone().flat_map(|header| header.split(|b| *b == b';')).any(is_ours);
+    ours.then(|| headers.filter_map(without_ours).collect::<Vec<_>>().join(&b"; "[..]))
 }
 
 fn pairs(header: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
@@ -53,13 +89,35 @@ mod tests {
 
     #[test]
     fn ours_is_found_once_and_never_passed_on() {
-        let header = b"a=b;  __Host-ringfence-staff=x=y ; c=d; __host-RINGFENCE-login-1=z".as_slice();
-        assert_eq!(find([header], "__Host-ringfence-staff"), Some("x=y"));
-        assert_eq!(find([header], "a"), Some("b"));
-        assert_eq!(find([header, b"a=c"], "a"), None, "two are none");
-        assert_eq!(find([b"a".as_slice()], "a"), None);
+        let header = b"a=b;  __Host-ringfence-staff=x=y ; c=d; __host-RINGFENCE-login.1=z".as_slice();
+        assert_eq!(find([header], "__Host-ringfence-staff"), Found::One("x=y"));
+        assert_eq!(find([header], "a"), Found::One("b"));
+        assert_eq!(find([header, b"a=c"], "a"), Found::Several);
+        assert_eq!(find([b"a".as_slice()], "a"), Found::None);
         assert_eq!(without_ours(header), Some(b"a=b; c=d".to_vec()));
         assert_eq!(without_ours(b"__Host-ringfence-staff=x"), None);
+        assert_eq!(stripped([b"a=b".as_slice(), b"c=d"].into_iter()), None);
+        assert_eq!(
+            stripped([header, b"=__Host-ringfence-staff=x", b"e=f"].into_iter()),
+            Some(b"a=b; c=d; e=f".to_vec())
+        );
+        assert_eq!(stripped([b"__Host-ringfence-staff=x".as_slice()].into_iter()), Some(Vec::new()));
+    }
+
+    #[test]
+    fn no_service_can_write_what_a_browser_would_send_back_as_ours() {
+        for ours in [
+            "__Host-ringfence-staff=x; Path=/; Secure",
+            "__host-Ringfence-staff=x",
+            " \t__Host-ringfence-staff=x",
+            "=__Host-ringfence-staff=x",
+            " = __Host-ringfence-staff=x",
+        ] {
+            assert!(is_ours(ours.as_bytes()), "{ours}");
+        }
+        for other in ["__Host-session=x", "a=__Host-ringfence-staff", "ringfence-staff=x", "", "="] {
+            assert!(!is_ours(other.as_bytes()), "{other}");
+        }
     }
 
     proptest! {
@@ -76,7 +134,9 @@ mod tests {
         #[test]
         fn arbitrary_headers_never_panic(header: Vec<u8>) {
             let left = without_ours(&header).unwrap_or_default();
-            prop_assert!(find([left.as_slice()], "__Host-ringfence-staff").is_none());
+            prop_assert_eq!(find([left.as_slice()], "__Host-ringfence-staff"), Found::None);
+            prop_assert_eq!(stripped([left.as_slice()].into_iter()), None);
+            let _ = names([header.as_slice()], LOGIN_PREFIX).count();
         }
     }
 }

@@ -13,6 +13,8 @@ const MAX_ACR: usize = 8;
 pub struct Login {
     /// The fence's name of the provider.
     pub provider: String,
+    /// Host and port that it was begun at. Browsers show a cookie to every port of a host.
+    pub authority: String,
     /// What the callback must bring back.
     pub state: String,
     /// What the ID token must say.
@@ -40,7 +42,7 @@ impl Login {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
-        for text in [&self.provider, &self.state, &self.nonce, &self.verifier] {
+        for text in [&self.provider, &self.authority, &self.state, &self.nonce, &self.verifier] {
             out.text(text);
         }
         out.text(self.return_path.as_str());
@@ -57,6 +59,7 @@ impl Login {
         let mut input = Reader::new(bytes);
         let login = Self {
             provider: input.text(MAX_TEXT)?,
+            authority: input.text(MAX_TEXT)?,
             state: input.text(MAX_TEXT)?,
             nonce: input.text(MAX_TEXT)?,
             verifier: input.text(MAX_TEXT)?,
@@ -78,6 +81,7 @@ pub(crate) mod tests {
     pub(crate) fn login() -> Login {
         Login {
             provider: "staff".into(),
+            authority: "portal.clinic.example".into(),
             state: "s".repeat(43),
             nonce: "n".repeat(43),
             verifier: "v".repeat(43),
