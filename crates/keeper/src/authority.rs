@@ -6,10 +6,11 @@
 use std::path::Path;
 
 use ringfence_keys::{
-    Algorithm, Keyring, Purpose, SealError, SecretBytes, SigningKey, VerifyingKey, file, to_hex,
+    Algorithm, Keyring, Purpose, SealError, Secret, SecretBytes, SigningKey, VerifyingKey, file, to_hex,
 };
 use ringfence_snapshot::{Bundle, Der, JwtKey};
 use ringfence_spiffe::TrustDomain;
+use ringfence_token::KeySet;
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::{
@@ -37,6 +38,9 @@ pub(crate) struct Stored {
     pub(crate) serving: Vec<Record>,
     pub(crate) tokens: Vec<Record>,
     pub(crate) snapshot: Record,
+    /// What keys for data are derived from, sealed; folders of older versions get it when they are opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) data: Option<String>,
     /// Longest lives given out: how long an authority is needed after it stopped signing.
     pub(crate) lives: Lives,
 }
@@ -93,7 +97,19 @@ pub(crate) struct Signers {
     pub(crate) serving_until: u64,
     pub(crate) token: SigningKey,
     pub(crate) token_id: String,
+    /// What verifies tokens of ours, those that were signed by keys on their way out included.
+    pub(crate) token_keys: KeySet,
     pub(crate) snapshot: SigningKey,
+    pub(crate) data: SecretBytes,
+}
+
+/// The name of the secret that keys for data are derived from.
+const DATA: &str = "data";
+
+/// A new one, sealed.
+pub(crate) fn new_data_secret(keyring: &Keyring) -> String {
+    let secret = Secret::new(ringfence_keys::random::<32>().to_vec());
+    to_hex(&keyring.seal(Purpose::Derivation, DATA, 1, &secret))
 }
 
 /// The kinds of record, which name the seals.
@@ -147,8 +163,16 @@ impl Stored {
             serving: vec![serving],
             tokens: vec![new_key(keyring, Role::Token, Algorithm::P256, Stage::Active, now)?],
             snapshot: new_key(keyring, Role::Snapshot, Algorithm::Ed25519, Stage::Active, now)?,
+            data: Some(new_data_secret(keyring)),
             lives: Lives::default(),
         })
+    }
+
+    /// What keys for data are derived from.
+    pub(crate) fn data_secret(&self, keyring: &Keyring) -> Result<SecretBytes, AuthorityError> {
+        let missing = || AuthorityError::Damaged("keeper/authority.json".into(), "no data secret".into());
+        let blob = self.data.as_deref().and_then(ringfence_keys::from_hex).ok_or_else(missing)?;
+        Ok(keyring.open_sealed(Purpose::Derivation, DATA, 1, &blob)?)
     }
 
     pub(crate) fn read(path: &Path) -> Result<Option<Self>, AuthorityError> {
@@ -177,6 +201,10 @@ impl Stored {
                 .clone()
                 .ok_or_else(|| AuthorityError::Damaged(record.id.clone(), "no certificate".into()))
         };
+        let mut token_keys = Vec::with_capacity(self.tokens.len());
+        for record in &self.tokens {
+            token_keys.push((record.id.clone(), VerifyingKey::from_spki(&record.spki.0)?));
+        }
         Ok(Signers {
             issuing: issuing.ca(Signer(issuing.unseal(keyring, Role::Issuing)?))?,
             issuing_until: issuing.not_after,
@@ -185,6 +213,8 @@ impl Stored {
             serving_until: serving.not_after,
             token: token.unseal(keyring, Role::Token)?,
             token_id: token.id.clone(),
+            token_keys: KeySet::from_keys(token_keys),
+            data: self.data_secret(keyring)?,
             snapshot: self.snapshot.unseal(keyring, Role::Snapshot)?,
         })
     }

@@ -5,11 +5,14 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ringfence_channel::{Channel, ChannelError, Receiver, Sender};
+use ringfence_keys::Secret;
+use ringfence_snapshot::node::ProviderKeys;
 use ringfence_snapshot::{Bundle, SignedSnapshot};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::protocol::{
-    Answer, Call, JwtRequest, Leaf, Refusal, Reply, Request, ServingRequest, Status, Step, X509Request,
+    Answer, Call, DataPurpose, JwtRequest, Leaf, MintRequest, OpenSession, Refusal, RenewSession, Reply,
+    Request, ServingRequest, SessionToken, Status, Step, ToldRevocations, TxnToken, X509Request,
 };
 
 /// Requests that wait to be sent.
@@ -169,6 +172,78 @@ impl Client {
     /// [`ClientError`].
     pub async fn rotate_token(&self, step: Step) -> Result<Status, ClientError> {
         self.rotate(Request::RotateToken(step)).await
+    }
+
+    /// The key for data of this purpose.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn data_key(&self, purpose: DataPurpose) -> Result<Secret<[u8; 32]>, ClientError> {
+        match self.call(Request::DataKey(purpose)).await? {
+            Reply::DataKey { key } => Ok(key),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// Tells the keys of a provider. A keeper that was started anew must be told again.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn provider_keys(&self, keys: ProviderKeys) -> Result<(), ClientError> {
+        self.done(Request::ProviderKeys(keys)).await
+    }
+
+    /// Tells what was revoked. A keeper that was started anew must be told the whole list again.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn revocations(&self, told: ToldRevocations) -> Result<(), ClientError> {
+        self.done(Request::Revocations(told)).await
+    }
+
+    /// Has a session signed for whoever signed in.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn open_session(&self, request: OpenSession) -> Result<SessionToken, ClientError> {
+        self.session(Request::OpenSession(request)).await
+    }
+
+    /// Has the same session signed anew.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn renew_session(&self, request: RenewSession) -> Result<SessionToken, ClientError> {
+        self.session(Request::RenewSession(request)).await
+    }
+
+    /// Has transaction tokens signed: one result per request, in order.
+    ///
+    /// # Errors
+    /// [`ClientError`] when none was looked at.
+    pub async fn mint(
+        &self,
+        requests: Vec<MintRequest>,
+    ) -> Result<Vec<Result<TxnToken, Refusal>>, ClientError> {
+        let asked = requests.len();
+        match self.call(Request::MintTxn { requests }).await? {
+            Reply::Minted { results } if results.len() == asked => Ok(results),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    async fn session(&self, request: Request) -> Result<SessionToken, ClientError> {
+        match self.call(request).await? {
+            Reply::Session(session) => Ok(*session),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    async fn done(&self, request: Request) -> Result<(), ClientError> {
+        match self.call(request).await? {
+            Reply::Done => Ok(()),
+            _ => Err(ClientError::Unexpected),
+        }
     }
 
     async fn rotate(&self, request: Request) -> Result<Status, ClientError> {

@@ -7,17 +7,21 @@
 #![forbid(unsafe_code)]
 
 mod authority;
+mod believed;
 mod certificate;
 mod client;
 mod clock;
+mod credential;
 mod folder;
 mod issue;
 mod log;
+mod mint;
 mod oracle;
 mod policy;
 mod process;
 pub mod protocol;
 mod rotation;
+mod session;
 mod supervised;
 
 pub use client::{Client, ClientError};

@@ -1,6 +1,7 @@
 //! The oracle: requests in, signatures or refusals out. Knows nothing of channels.
 
 mod offline;
+mod tokens;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,8 @@ use ringfence_snapshot::{Bundle, Der, SignedSnapshot};
 use ringfence_spiffe::TrustDomain;
 use ringfence_token::Spec;
 
-use crate::authority::{AuthorityError, Record, Role, Signers, Stored, active};
+use crate::authority::{AuthorityError, Record, Role, Signers, Stored, active, new_data_secret};
+use crate::believed::Believed;
 use crate::certificate::Signer;
 use crate::clock::now;
 use crate::folder::{lock, make_folder, read_current};
@@ -69,6 +71,9 @@ impl From<AuthorityError> for OpenError {
     }
 }
 
+/// The counter of refusals.
+const REFUSED: usize = 5;
+
 /// Holds the keys and answers.
 pub struct Oracle {
     folder: PathBuf,
@@ -77,9 +82,12 @@ pub struct Oracle {
     /// One change of state at a time.
     change: Mutex<()>,
     log: Mutex<Log>,
+    /// What is said of transaction tokens.
+    minting: Mutex<Log>,
+    believed: Believed,
     /// A root key that was brought back from outside, with its record's id.
     imported: Mutex<Option<(String, SecretBytes)>>,
-    counters: [AtomicU64; 6],
+    counters: [AtomicU64; 8],
     /// Held for the life of the process.
     _lock: std::fs::File,
 }
@@ -110,7 +118,7 @@ impl Oracle {
         let lock = lock(&folder)?;
         let keyring = Keyring::open(&folder.join("keyring.json"), master)?;
         let path = folder.join("authority.json");
-        let stored = match Stored::read(&path)? {
+        let mut stored = match Stored::read(&path)? {
             Some(stored) => stored,
             None => {
                 let stored = Stored::create(&keyring, fence, &trust_domain, now())?;
@@ -125,10 +133,15 @@ impl Oracle {
                 trust_domain: stored.trust_domain,
             });
         }
+        if stored.data.is_none() {
+            stored.data = Some(new_data_secret(&keyring));
+            stored.write(&path)?;
+        }
         let signers = Arc::new(stored.signers(&keyring)?);
         let (current, signed) =
             read_current(&folder.join("snapshot.json"), &signers.snapshot, &trust_domain)?;
         let log = Log::open(&folder.join("signing.log"))?;
+        let minting = Log::open(&folder.join("minting.log"))?.unsynced();
         Ok(Self {
             keyring,
             state: RwLock::new(Arc::new(State {
@@ -140,6 +153,8 @@ impl Oracle {
             })),
             change: Mutex::default(),
             log: Mutex::new(log),
+            minting: Mutex::new(minting),
+            believed: Believed::new(),
             imported: Mutex::default(),
             counters: Default::default(),
             _lock: lock,
@@ -165,23 +180,23 @@ impl Oracle {
         self.state().signed
     }
 
-    /// Answers a batch. What was signed is in the log, on disk, before this returns.
+    /// Answers a batch. What was signed is in the log, on disk, before this returns; transaction tokens are in theirs, on its way there.
     pub fn answer(&self, calls: Vec<Call>) -> Vec<Answer> {
-        let mut done = Vec::new();
+        let (mut done, mut minted) = (Vec::new(), Vec::new());
         let mut answers: Vec<Answer> = Vec::with_capacity(calls.len());
         for Call { id, request } in calls {
             let before = done.len();
-            let result = self.one(request, &mut done);
+            let result = self.one(request, &mut done, &mut minted);
             if result.is_err() {
                 done.truncate(before);
-                self.counters[5].fetch_add(1, Ordering::Relaxed);
+                self.counters[REFUSED].fetch_add(1, Ordering::Relaxed);
             }
             answers.push(Answer { id, result });
         }
         let entries: Vec<Entry<'_>> = done.iter().map(Done::entry).collect();
         let logged = self.log.lock().unwrap_or_else(PoisonError::into_inner).append(&entries, now());
-        match logged {
-            Ok(()) => self.count(&done),
+        match logged.and_then(|()| self.log_minted(&minted)) {
+            Ok(()) => self.count(&done, minted.len()),
             Err(e) => {
                 let reason = format!("the signing log cannot be written ({e}): free some space");
                 for answer in &mut answers {
@@ -196,7 +211,12 @@ impl Oracle {
         self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn one(&self, request: Request, done: &mut Vec<Done>) -> Result<Reply, Refusal> {
+    fn one(
+        &self,
+        request: Request,
+        done: &mut Vec<Done>,
+        minted: &mut Vec<String>,
+    ) -> Result<Reply, Refusal> {
         match request {
             Request::Status => Ok(Reply::Status(self.status())),
             Request::Bundle => Ok(Reply::Bundle(self.state().stored.bundle())),
@@ -217,14 +237,12 @@ impl Oracle {
             Request::RotateToken(step) => self.rotate("token", done, |stored| {
                 rotation::rotate_token(stored, &self.keyring, step, &self.announced(), now())
             }),
-            Request::DataKey(_)
-            | Request::ProviderKeys(_)
-            | Request::Revocations(_)
-            | Request::OpenSession(_)
-            | Request::RenewSession(_)
-            | Request::MintTxn { .. } => {
-                Err(Refusal::new(RefusalCode::NotNow, "this keeper makes no tokens yet"))
-            }
+            Request::DataKey(purpose) => self.data_key(purpose, done),
+            Request::ProviderKeys(keys) => self.provider_keys(keys),
+            Request::Revocations(told) => self.revocations(told),
+            Request::OpenSession(request) => self.open_session(request, done),
+            Request::RenewSession(request) => self.renew_session(request, done),
+            Request::MintTxn { requests } => self.mint(requests, minted),
         }
     }
 
@@ -259,6 +277,7 @@ impl Oracle {
             current: Some(Arc::new(allowed)),
             signed: revision,
         });
+        self.follow(&self.state());
         Ok(Reply::Snapshot(signed))
     }
 
@@ -279,7 +298,7 @@ impl Oracle {
                 leaf
             });
             if result.is_err() {
-                self.counters[5].fetch_add(1, Ordering::Relaxed);
+                self.counters[REFUSED].fetch_add(1, Ordering::Relaxed);
             }
             results.push(result);
         }
@@ -400,14 +419,17 @@ impl Oracle {
         log.append(&[entry], now()).map_err(Refusal::internal)
     }
 
-    fn count(&self, done: &[Done]) {
+    fn count(&self, done: &[Done], minted: usize) {
+        self.counters[7].fetch_add(minted as u64, Ordering::Relaxed);
         for entry in done {
             let counter = match entry.what {
                 "x509" => 0,
                 "serving" => 1,
                 "jwt" => 2,
                 "snapshot" => 3,
-                _ => 4,
+                "rotate" => 4,
+                "session" => 6,
+                _ => continue,
             };
             self.counters[counter].fetch_add(1, Ordering::Relaxed);
         }
@@ -417,7 +439,7 @@ impl Oracle {
         let state = self.state();
         let stored = &state.stored;
         let list = |records: &[Record]| records.iter().map(|r| r.status()).collect();
-        let [x509, serving, jwt, snapshots, rotations, refused] =
+        let [x509, serving, jwt, snapshots, rotations, refused, sessions, txn] =
             self.counters.each_ref().map(|counter| counter.load(Ordering::Relaxed));
         let tail = self.log.lock().unwrap_or_else(PoisonError::into_inner).tail().clone();
         Status {
@@ -430,7 +452,7 @@ impl Oracle {
             issuing: list(&stored.issuing),
             serving: list(&stored.serving),
             tokens: list(&stored.tokens),
-            counts: Counts { x509, serving, jwt, snapshots, rotations, refused, ..Counts::default() },
+            counts: Counts { x509, serving, jwt, snapshots, rotations, refused, sessions, txn },
             log: (tail.entries, to_hex(&tail.hash)),
         }
     }

@@ -1,11 +1,12 @@
 //! What the current snapshot allows to be signed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
-use ringfence_model::GatewayTls;
-use ringfence_snapshot::{Bundle, Snapshot};
+use ringfence_model::{Access, Credential, GatewayTls, Provider};
+use ringfence_snapshot::{Bundle, Snapshot, login_profile_of, profile_of};
 use ringfence_spiffe::{IdError, Kind, SpiffeId, TrustDomain};
+use ringfence_token::Profile;
 
 use crate::protocol::{MAX_SNAPSHOT_LIFE, Refusal, RefusalCode};
 
@@ -27,10 +28,34 @@ pub(crate) struct Allowed {
     fence: String,
     gateway: Option<BTreeSet<String>>,
     services: BTreeSet<String>,
+    providers: BTreeMap<String, KnownProvider>,
+    /// Who may have transaction tokens made, by SPIFFE ID, and of which credentials: those that it accepts.
+    minters: BTreeMap<String, HashSet<Credential>>,
+    /// What sessions of this trust domain must be.
+    pub(crate) session: Profile,
     pub(crate) revision: (u64, u64),
     pub(crate) expires_at: u64,
     /// Whom everybody who has this snapshot believes.
     pub(crate) bundle: Bundle,
+}
+
+/// A provider of the snapshot, and what its tokens must be.
+#[derive(Debug)]
+pub(crate) struct KnownProvider {
+    pub(crate) declared: Provider,
+    pub(crate) profile: Profile,
+    /// For ID tokens, if people sign in there.
+    pub(crate) login: Option<Profile>,
+}
+
+impl KnownProvider {
+    fn of(declared: &Provider) -> Self {
+        Self {
+            profile: profile_of(declared),
+            login: declared.login.as_ref().and_then(|_| login_profile_of(declared)),
+            declared: declared.clone(),
+        }
+    }
 }
 
 impl Allowed {
@@ -54,6 +79,9 @@ impl Allowed {
             fence: snapshot.fence.clone(),
             gateway,
             services: snapshot.services.iter().map(|s| s.name.clone()).collect(),
+            providers: snapshot.providers.iter().map(|p| (p.name.clone(), KnownProvider::of(p))).collect(),
+            minters: minters(snapshot, trust_domain),
+            session: Profile::session(trust_domain),
             revision: (snapshot.epoch, snapshot.revision),
             expires_at: snapshot.expires_at,
             bundle: snapshot.bundle.clone(),
@@ -93,13 +121,58 @@ impl Allowed {
         }
     }
 
-    fn fresh(&self, now: u64) -> Result<(), Refusal> {
+    /// What `workload` accepts, if it is the gateway or a service whose own sidecar looks at credentials.
+    pub(crate) fn minter(&self, workload: &str, now: u64) -> Result<&HashSet<Credential>, Refusal> {
+        self.fresh(now)?;
+        self.minters.get(workload).ok_or_else(|| {
+            let name: String = workload.chars().take(256).collect();
+            not_allowed(format!(
+                "{name:?} accepts no credentials in the snapshot in force (revision {})",
+                self.revision.1
+            ))
+        })
+    }
+
+    pub(crate) fn provider(&self, name: &str) -> Result<&KnownProvider, Refusal> {
+        self.providers.get(name).ok_or_else(|| {
+            let name: String = name.chars().take(256).collect();
+            not_allowed(format!("{name:?} is no provider of the snapshot in force"))
+        })
+    }
+
+    pub(crate) const fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    pub(crate) fn fresh(&self, now: u64) -> Result<(), Refusal> {
         if now < self.expires_at {
             return Ok(());
         }
         let reason = "the current snapshot has expired; control must have a new one signed first";
         Err(Refusal::new(RefusalCode::NoSnapshot, reason))
     }
+}
+
+fn minters(snapshot: &Snapshot, trust_domain: &TrustDomain) -> BTreeMap<String, HashSet<Credential>> {
+    let credentials = |access: &Access| {
+        access.accept.iter().map(|accepted| accepted.credential.clone()).collect::<Vec<_>>()
+    };
+    let mut minters = BTreeMap::new();
+    let mut add = |id: Result<SpiffeId, IdError>, accepted: HashSet<Credential>| {
+        if let (Ok(id), false) = (id, accepted.is_empty()) {
+            minters.insert(id.as_str().to_owned(), accepted);
+        }
+    };
+    if snapshot.gateway.is_some() {
+        let routes = snapshot.services.iter().flat_map(|s| &s.routes);
+        let accepted = routes.flat_map(|route| credentials(&route.access)).collect();
+        add(gateway_id(trust_domain, &snapshot.fence), accepted);
+    }
+    for service in &snapshot.services {
+        let accepted = credentials(&service.access).into_iter().collect();
+        add(SpiffeId::service(trust_domain, &service.name), accepted);
+    }
+    minters
 }
 
 /// An IP address in its one spelling; a name as it is.

@@ -25,7 +25,7 @@ pub use envelope::EnvelopeKeys;
 pub use hex::{from_hex, to_hex};
 pub use keyring::{Keyring, KeyringError};
 pub use master::{MasterError, MasterSource};
-pub use seal::{Purpose, SealError};
+pub use seal::{Purpose, SealError, derived};
 pub use secret::{Secret, SecretBytes};
 pub use sign::{Algorithm, KeyError, SigningKey};
 pub use verify::{BadSignature, VerifyingKey, is_of_small_order};

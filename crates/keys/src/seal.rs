@@ -22,6 +22,8 @@ pub enum Purpose {
     Authority,
     /// A data key, sealed by the master key.
     DataKey,
+    /// What keys for data of other processes are derived from.
+    Derivation,
     /// An export that leaves this data directory, such as a root taken offline.
     Export,
     /// The key that signs snapshots.
@@ -35,6 +37,7 @@ impl Purpose {
         match self {
             Self::Authority => "authority",
             Self::DataKey => "data-key",
+            Self::Derivation => "derivation",
             Self::Export => "export",
             Self::Snapshot => "snapshot",
             Self::Token => "token",
@@ -75,6 +78,13 @@ pub(crate) fn derive(root: &[u8], salt: &[u8], info: &str) -> Root {
         .and_then(|okm| okm.fill(&mut key[..]))
         .expect("invariant: 32 bytes is a length HKDF-SHA256 gives");
     Secret::new(*key)
+}
+
+/// The key for one use that belongs to a secret of 32 random bytes: always the same, and nothing of the secret or of other keys can be
+/// told from it.
+#[must_use]
+pub fn derived(secret: &SecretBytes, usage: &str) -> Secret<[u8; 32]> {
+    derive(secret.expose(), b"ringfence derived v1", usage)
 }
 
 /// The data key that a blob asks for.
@@ -170,6 +180,14 @@ mod tests {
     fn two_seals_of_one_secret_differ() {
         let seal = || seal(&root(), 1, Purpose::Token, "t", 1, b"same");
         assert_ne!(seal(), seal());
+    }
+
+    #[test]
+    fn each_use_of_a_secret_has_a_key_of_its_own_that_stays_the_same() {
+        let (one, other) = (Secret::new(vec![1; 32]), Secret::new(vec![2; 32]));
+        assert_eq!(derived(&one, "store").expose(), derived(&one, "store").expose());
+        assert_ne!(derived(&one, "store").expose(), derived(&one, "cookies/1").expose());
+        assert_ne!(derived(&one, "store").expose(), derived(&other, "store").expose());
     }
 
     proptest! {

@@ -49,6 +49,28 @@ impl Origin {
         Self(members.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect())
     }
 
+    /// The user at the issuer.
+    #[must_use]
+    pub fn subject(&self) -> Option<&str> {
+        self.0.get("sub").and_then(Value::as_str)
+    }
+
+    /// The credential behind the session of ours, if one is in between.
+    #[must_use]
+    pub fn without_session(mut self) -> Self {
+        self.0.remove(SESSION);
+        self
+    }
+
+    /// With what `before` says and this one does not, because the issuer did not repeat it.
+    #[must_use]
+    pub fn or(mut self, before: &Self) -> Self {
+        for (name, value) in &before.0 {
+            self.0.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        self
+    }
+
     pub(crate) const fn members(&self) -> &Map<String, Value> {
         &self.0
     }

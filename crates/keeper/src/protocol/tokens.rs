@@ -121,10 +121,10 @@ pub enum Evidence {
 }
 
 /// A transaction token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TxnToken {
     /// The token.
-    pub token: String,
+    pub token: Secret<String>,
     /// When it ends, Unix time in seconds.
     pub expires_at: u64,
 }
