@@ -88,8 +88,14 @@ mod tests {
             (json!({}), IdentityError::Nameless),
             (json!({ IDENTITY_CLAIM: "ada" }), IdentityError::Nameless),
             (json!({ IDENTITY_CLAIM: { "kind": "user", "id": "ada" } }), IdentityError::Nameless),
-            (json!({ IDENTITY_CLAIM: { "kind": "root", "provider": "s", "id": "a" } }), IdentityError::Nameless),
-            (json!({ IDENTITY_CLAIM: { "kind": "user", "provider": "s", "id": "a\nb" } }), IdentityError::Nameless),
+            (
+                json!({ IDENTITY_CLAIM: { "kind": "root", "provider": "s", "id": "a" } }),
+                IdentityError::Nameless,
+            ),
+            (
+                json!({ IDENTITY_CLAIM: { "kind": "user", "provider": "s", "id": "a\nb" } }),
+                IdentityError::Nameless,
+            ),
             (
                 json!({ IDENTITY_CLAIM: { "kind": "user", "provider": "s", "id": "a", "groups": ["x".repeat(257)] } }),
                 IdentityError::TooMuch,

@@ -1,0 +1,39 @@
+//! A credential as the keeper is shown it: it believes nobody else's word, so it gets the thing itself.
+
+use ringfence_keys::Secret;
+use ringfence_keys::digest::sha256;
+use ringfence_snapshot::node::Shown as ToKeeper;
+
+use super::credential::{Shown, shown};
+use super::principal::{Evidence, Principal};
+use super::RouteAccess;
+use crate::deny::Deny;
+use crate::table::Table;
+use crate::view::HeadView;
+
+/// What the request showed, which was believed here.
+pub(crate) fn to_show(
+    view: HeadView<'_>,
+    table: &Table,
+    access: &RouteAccess,
+    principal: &Principal,
+) -> Result<ToKeeper, Deny> {
+    Ok(match shown(view, table, access)? {
+        Shown::Token(token) => ToKeeper::Token {
+            provider: principal.identity().provider.clone(),
+            token: Secret::new(token.to_owned()),
+        },
+        Shown::Key(key) => ToKeeper::ApiKey(Secret::new(key.to_owned())),
+    })
+}
+
+impl Principal {
+    /// What stands for its credential, and for no other.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        match &self.evidence {
+            Evidence::Token(token) => *token.digest(),
+            // Not a text that could be a token.
+            Evidence::Key(known) => sha256(format!("api key {}", known.prefix()).as_bytes()),
+        }
+    }
+}
