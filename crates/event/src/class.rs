@@ -71,8 +71,8 @@ pub enum Verdict<'a> {
     },
 }
 
-/// A user or client that showed a credential.
-#[derive(Clone, Copy, Debug)]
+/// The user or client on whose behalf a request is.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct User<'a> {
     /// Its name.
     pub name: &'a str,
@@ -80,6 +80,12 @@ pub struct User<'a> {
     pub domain: &'a str,
     /// What names the credential without being one, such as the public part of an API key.
     pub credential: Option<&'a str>,
+    /// The client that a user acts through.
+    pub client: Option<&'a str>,
+    /// What the transaction is called in every log along the way (`txn`).
+    pub transaction: Option<&'a str>,
+    /// The services on the way, oldest first, separated by commas; empty where there is none yet.
+    pub chain: &'a str,
 }
 
 /// A request on one hop.
@@ -105,6 +111,8 @@ pub struct Call<'a> {
     pub status: u16,
     /// Microseconds from the head's arrival to the answer's end.
     pub duration_us: u64,
+    /// `true` if it had been let pass and was ended by this.
+    pub cut: bool,
     /// What policies that only watch would have said; none when none holds.
     pub observed: Option<Observed<'a>>,
     /// Allowed or not, and why.
@@ -361,6 +369,15 @@ impl Kind<'_> {
                 // OCSF durations are milliseconds; ours needs more.
                 c.verdict.write(event, revision, |u| {
                     u.text("point", c.point).number("duration_us", c.duration_us);
+                    if c.cut {
+                        u.raw("cut", |out| out.extend_from_slice(b"true"));
+                    }
+                    if let Some(user) = &c.user {
+                        u.some("client", user.client).some("txn", user.transaction);
+                        if !user.chain.is_empty() {
+                            u.texts("chain", user.chain.split(','));
+                        }
+                    }
                     if let Some(observed) = &c.observed {
                         u.texts("observed", observed.policies.iter().copied());
                         u.plain("observed_verdict", if observed.would_pass { "allow" } else { "deny" });
@@ -379,6 +396,9 @@ impl Kind<'_> {
                 });
                 c.verdict.write(event, revision, |u| {
                     u.text("point", c.point);
+                    if c.cut {
+                        u.raw("cut", |out| out.extend_from_slice(b"true"));
+                    }
                 });
             }
             Self::Dial(d) => {

@@ -302,6 +302,7 @@ mod tests {
             path: path.as_bytes(),
             status: 200,
             duration_us: 7,
+            cut: false,
             observed: None,
             verdict,
         }))

@@ -110,7 +110,14 @@ fn every_event_is_valid_ocsf() {
     let call = Call {
         caller: "mailer",
         caller_id: Some("spiffe://clinic.example/service/mailer"),
-        user: Some(User { name: "lab", domain: "api_key", credential: Some("mfrggzdfmztw") }),
+        user: Some(User {
+            name: "lab",
+            domain: "api_key",
+            credential: Some("mfrggzdfmztw"),
+            client: Some("portal"),
+            transaction: Some("0192-7"),
+            chain: "portal,appointments",
+        }),
         source: Some([127, 0, 0, 1].into()),
         callee: "patients",
         point: "sidecar-out",
@@ -118,6 +125,7 @@ fn every_event_is_valid_ocsf() {
         path: b"/patients/1",
         status: 403,
         duration_us: 120,
+        cut: false,
         observed: Some(Observed { policies: &["strong-login"], would_pass: false }),
         verdict: denied,
     };

@@ -1,7 +1,7 @@
 //! Messages between control and a proxy. They live here, because both sides hold snapshots and neither depends on the other.
 
 use ringfence_keys::Secret;
-use ringfence_token::{KeyPrefix, KeyRecord};
+use ringfence_token::{KeyPrefix, KeyRecord, Revocation};
 use serde::{Deserialize, Serialize};
 
 pub use crate::ask::{Ask, Mint, NoAnswer, NoAnswerCode, Shown, Told};
@@ -24,6 +24,8 @@ pub enum ToProxy {
     Keys(ProviderKeys),
     /// API keys. The whole set comes in parts when a proxy is introduced; a change comes at once, in between too.
     ApiKeys(ApiKeys),
+    /// What was revoked: the whole list in parts when a proxy is introduced, and what is new at once, in between too.
+    Revocations(Revocations),
     /// Answer to [`FromProxy::Ask`].
     Answer {
         /// The request's number.
@@ -68,6 +70,28 @@ pub enum ApiKeys {
     },
     /// This key is new, or is so from now on.
     Changed(KeyRecord),
+}
+
+/// Most revocations in one message.
+pub const MAX_REVOCATIONS: usize = 4096;
+/// Most revocations that are in force at a time.
+pub const MAX_REVOKED: usize = 65_536;
+
+/// What a proxy is told of revocations. SVIDs are among them, under the issuer [`ringfence_token::SVID`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Revocations {
+    /// A part of the whole list, at most [`MAX_REVOCATIONS`].
+    Part {
+        /// It begins the list.
+        first: bool,
+        /// It ends the list, which counts from now on in place of the one before.
+        last: bool,
+        /// Revocations.
+        entries: Vec<Revocation>,
+    },
+    /// These are new; they count at once.
+    Added(Vec<Revocation>),
 }
 
 /// A certificate chain, leaf first, without the root.

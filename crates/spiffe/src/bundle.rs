@@ -10,6 +10,7 @@ use crate::certificate::Certificate;
 use crate::der::DerError;
 use crate::id::TrustDomain;
 use crate::path::{Anchors, PathError};
+use crate::revoked::RevokedSvids;
 use crate::svid::{self, SvidError};
 
 /// Most authorities of either kind in one bundle.
@@ -187,13 +188,25 @@ fn check_authority(
 pub struct BundleSet {
     generation: u64,
     bundles: BTreeMap<TrustDomain, Arc<TrustBundle>>,
+    revoked: Arc<RevokedSvids>,
 }
 
 impl BundleSet {
     /// A set of bundles; of two for one trust domain the later wins.
     pub fn new(generation: u64, bundles: impl IntoIterator<Item = Arc<TrustBundle>>) -> Self {
         let bundles = bundles.into_iter().map(|bundle| (bundle.trust_domain.clone(), bundle)).collect();
-        Self { generation, bundles }
+        Self { generation, bundles, revoked: Arc::default() }
+    }
+
+    /// The same, and these SVIDs are not believed.
+    #[must_use]
+    pub fn with_revoked(self, revoked: Arc<RevokedSvids>) -> Self {
+        Self { revoked, ..self }
+    }
+
+    /// Which SVIDs are not believed.
+    pub fn revoked(&self) -> &Arc<RevokedSvids> {
+        &self.revoked
     }
 
     /// The bundle of a trust domain.

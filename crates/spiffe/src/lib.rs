@@ -19,6 +19,7 @@ mod name_constraints;
 pub mod path;
 mod profile;
 mod revocation;
+pub mod revoked;
 mod spki;
 pub mod svid;
 
@@ -27,5 +28,6 @@ pub use bundle::{BundleError, BundleSet, JwtAuthority, TrustBundle};
 pub use client::{ClientAuthority, ClientError, VerifiedClient};
 pub use id::{IdError, Kind, SpiffeId, TrustDomain};
 pub use key::{KeyAlgorithm, KeyError, LeafKey};
+pub use revoked::RevokedSvids;
 pub use rustls_pki_types::{CertificateDer, UnixTime};
 pub use svid::{Role, SvidError, VerifiedPeer, verify_svid};

@@ -94,6 +94,12 @@ pub enum SvidError {
     /// A signature does not verify.
     #[error("a signature in the chain is invalid: the SVID was altered or is forged")]
     Signature,
+    /// It was revoked.
+    #[error("the SVID was revoked: `ringfence revocations` says by whom and why")]
+    Revoked,
+    /// Nobody has said yet what was revoked.
+    #[error("it is not known yet which SVIDs were revoked: does control run?")]
+    RevocationsUnknown,
     /// Anything else that webpki refuses.
     #[error("no acceptable path leads from the SVID to its trust bundle: {0}")]
     Path(webpki::Error),
@@ -122,6 +128,8 @@ impl SvidError {
             Self::NotValidYet => "not_valid_yet",
             Self::Untrusted => "untrusted",
             Self::Signature => "bad_signature",
+            Self::Revoked => "svid.revoked",
+            Self::RevocationsUnknown => "revocations.unready",
             Self::Path(_) => "no_path_to_root",
         }
     }
@@ -135,6 +143,7 @@ pub struct VerifiedPeer(Arc<Verified>);
 #[derive(PartialEq, Eq)]
 struct Verified {
     id: SpiffeId,
+    not_before: u64,
     not_after: u64,
     serial: String,
     fingerprint: [u8; 32],
@@ -155,6 +164,11 @@ impl VerifiedPeer {
     /// [`VerifiedPeer::not_after`] in seconds since 1970.
     pub fn not_after_unix(&self) -> u64 {
         self.0.not_after
+    }
+
+    /// From when the leaf is valid, in seconds since 1970.
+    pub fn not_before_unix(&self) -> u64 {
+        self.0.not_before
     }
 
     /// The leaf's serial number in hexadecimal.
@@ -238,10 +252,13 @@ pub fn verify_svid(
         usage: role,
     };
     let not_after = path::find_path(chain, &options, check_signer).map_err(explain)?;
+    let (not_before, serial) = (u64::try_from(leaf.not_before).unwrap_or(0), leaf.serial_hex());
+    bundles.revoked().check(&id, &serial, not_before)?;
     Ok(VerifiedPeer(Arc::new(Verified {
         id,
+        not_before,
         not_after: u64::try_from(not_after).unwrap_or(0),
-        serial: leaf.serial_hex(),
+        serial,
         fingerprint: fingerprint(leaf_der),
         generation: bundles.generation(),
     })))

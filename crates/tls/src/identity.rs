@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ringfence_spiffe::certificate::Certificate;
 use ringfence_spiffe::svid::MAX_CHAIN;
-use ringfence_spiffe::{CertificateDer, LeafKey, SpiffeId};
+use ringfence_spiffe::{CertificateDer, LeafKey, RevokedSvids, SpiffeId};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::sign::CertifiedKey;
@@ -38,6 +38,8 @@ pub enum IdentityError {
 #[derive(Clone)]
 pub struct Identity {
     id: SpiffeId,
+    serial: Arc<str>,
+    not_before: u64,
     not_after: u64,
     certified: Arc<CertifiedKey>,
 }
@@ -60,10 +62,13 @@ impl Identity {
         if leaf.spki != key.public_key_spki_der() {
             return Err(IdentityError::OtherKey);
         }
+        let not_before = u64::try_from(leaf.not_before).unwrap_or(0);
         let not_after = u64::try_from(leaf.not_after).unwrap_or(0);
+        let serial = leaf.serial_hex().into();
         let der = PrivatePkcs8KeyDer::from(key.pkcs8_der().as_slice());
         let signing_key = any_supported_type(&der.into()).map_err(|_| IdentityError::Key)?;
-        Ok(Self { id, not_after, certified: Arc::new(CertifiedKey::new(chain, signing_key)) })
+        let certified = Arc::new(CertifiedKey::new(chain, signing_key));
+        Ok(Self { id, serial, not_before, not_after, certified })
     }
 
     /// Whose it is.
@@ -74,6 +79,11 @@ impl Identity {
     /// Seconds since 1970 until which the leaf is valid.
     pub fn not_after_unix(&self) -> u64 {
         self.not_after
+    }
+
+    /// Whether it was revoked, or nobody knows.
+    pub fn is_revoked(&self, revoked: &RevokedSvids) -> bool {
+        revoked.check(&self.id, &self.serial, self.not_before).is_err()
     }
 
     pub(crate) fn certified(&self) -> &Arc<CertifiedKey> {

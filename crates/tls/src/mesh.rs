@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, RwLock};
 
 use arc_swap::ArcSwap;
-use ringfence_spiffe::{BundleSet, Kind, Role, SpiffeId, SvidError, UnixTime, VerifiedPeer};
+use ringfence_spiffe::{BundleSet, Kind, RevokedSvids, Role, SpiffeId, SvidError, UnixTime, VerifiedPeer};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -115,8 +115,25 @@ impl Mesh {
     }
 
     /// Replaces the bundles. Later handshakes, and later calls of [`Mesh::caller_of`], are judged by the new ones.
+    ///
+    /// What was revoked stays so.
     pub fn set_bundles(&self, bundles: BundleSet) {
-        self.0.trust.store(Arc::new(Trust::new(bundles)));
+        self.0.trust.rcu(|before| {
+            let revoked = before.bundles.revoked().clone();
+            Arc::new(Trust::new(bundles.clone().with_revoked(revoked)))
+        });
+    }
+
+    /// Believes these SVIDs no more, in place of those before. What is open stays: whoever holds it asks [`RevokedSvids::check`].
+    pub fn set_revoked(&self, revoked: Arc<RevokedSvids>) {
+        self.0.trust.rcu(|before| {
+            Arc::new(Trust::new(BundleSet::clone(&before.bundles).with_revoked(revoked.clone())))
+        });
+    }
+
+    /// Whether an identity of our own was revoked, or nobody knows.
+    pub fn is_revoked(&self, identity: &Identity) -> bool {
+        identity.is_revoked(self.0.trust.load().bundles.revoked())
     }
 
     /// The bundles now in use.

@@ -45,7 +45,7 @@ pub use key::{JwkError, PublicKey};
 pub use origin::Origin;
 pub use possession::Possession;
 pub use profile::{Binding, Kind, MAX_SKEW, Profile, SKEW};
-pub use revocation::{Full, Revocation, Revocations, Revoked, What};
+pub use revocation::{CERTIFICATE, Full, Revocation, Revocations, Revoked, SVID, What};
 pub use session::{IDENTITY, MAX_LIFE as SESSION_MAX_LIFE, SessionSpec, TYPE as SESSION_TYPE};
 pub use source::{Fetched, KeySource, SourceConfig, Ticket};
 pub use svid::{Claims, Spec, VerifiedSvid, mint, verify_svid};

@@ -17,7 +17,7 @@ use crate::origin::{self, Origin};
 use crate::profile::Profile;
 use crate::verified::VerifiedToken;
 
-pub use record::{Revocation, What};
+pub use record::{CERTIFICATE, Revocation, SVID, What};
 
 /// Something about tokens that was revoked. Each belongs to an issuer, by the `iss` of its tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,6 +239,19 @@ impl Revocations {
             self.entries.get(&mark.id).is_some_and(|entry| mark.issued_at <= entry.issued_until)
         };
         marks.iter().find(hit).map_or(Ok(()), |mark| Err(TokenError::Revoked(Revoked::name(mark.tag))))
+    }
+
+    /// What of this was revoked, about a credential that is no token of `issuer`; `None` if nothing was.
+    #[must_use]
+    pub fn hits(&self, issuer: &str, about: &[Revoked<'_>], issued_at: u64) -> Option<&'static str> {
+        let hit = |what: &&Revoked<'_>| {
+            self.entries.get(&what.id(issuer)).is_some_and(|entry| issued_at <= entry.issued_until)
+        };
+        if self.entries.is_empty() {
+            None
+        } else {
+            about.iter().find(hit).map(|what| Revoked::name(what.tag()))
+        }
     }
 
     /// How many are in force.

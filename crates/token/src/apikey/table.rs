@@ -151,9 +151,23 @@ impl KeyTable {
     /// # Errors
     /// [`ApiKeyError`].
     pub fn authenticate(&self, key: &ApiKey, now: u64) -> Result<Known, ApiKeyError> {
-        let digest = key.digest();
+        let known = self.look_up(key.prefix(), &key.digest(), now)?;
+        if let Some(row) = self.row(key.prefix().number()) {
+            let coarse = small(now - now % COARSE);
+            if row.last_used.load(Ordering::Relaxed) != coarse {
+                row.last_used.store(coarse, Ordering::Relaxed);
+            }
+        }
+        Ok(known)
+    }
+
+    /// The same by what names a key and the digest of its secret, for one that was shown before; it is no use of it.
+    ///
+    /// # Errors
+    /// [`ApiKeyError`].
+    pub fn look_up(&self, prefix: KeyPrefix, digest: &SecretDigest, now: u64) -> Result<Known, ApiKeyError> {
         let is = |stored: &SecretDigest| ringfence_keys::constant_time_eq(&stored.0, &digest.0);
-        let row = self.row(key.prefix().number()).ok_or(ApiKeyError::Unknown)?;
+        let row = self.row(prefix.number()).ok_or(ApiKeyError::Unknown)?;
         let previous = if is(&row.secret) {
             false
         } else {
@@ -171,12 +185,8 @@ impl KeyTable {
         if row.expires_at != u32::MAX && now >= row.expires_at.into() {
             return Err(ApiKeyError::Expired);
         }
-        let coarse = small(now - now % COARSE);
-        if row.last_used.load(Ordering::Relaxed) != coarse {
-            row.last_used.store(coarse, Ordering::Relaxed);
-        }
         Ok(Known {
-            prefix: key.prefix(),
+            prefix,
             client: self.names.text(row.client),
             scopes: self.names.text(row.scopes),
             previous,

@@ -4,6 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Full, Revocations, Revoked};
 
+/// Issuer of revocations of SVIDs: [`What::Token`] with the serial number in lower-case hexadecimal, [`What::Subject`] with a SPIFFE ID,
+/// whose SVIDs are meant that are valid from [`Revocation::issued_until`] at the latest.
+pub const SVID: &str = "svid";
+/// Issuer of revocations of client certificates.
+pub const CERTIFICATE: &str = "certificate";
 /// Longest issuer or name in bytes.
 const MAX_NAME: usize = 1024;
 
