@@ -274,6 +274,11 @@ impl<'a> Checker<'a> {
                 let message = format!("{} listens on no port, so nobody can call it", quote(&callee.name));
                 self.error("no-listen", &call.position, message, Some(help));
             }
+            if call.on_behalf && callee.protocol == Protocol::Tcp {
+                let message =
+                    format!("{} speaks tcp, which carries no transaction token", quote(&callee.name));
+                self.error("conflict", &call.position, message, Some("leave `on_behalf` out".to_owned()));
+            }
             for allow in &call.allow {
                 match callee.protocol {
                     Protocol::Http => {}

@@ -324,6 +324,9 @@ fn whoever_is_accepted_can_come_in() {
     ] {
         assert_eq!(codes(&of(portal)), [code], "{portal}");
     }
+    let bytes = of("listen: 2\ncalls: [{ service: patients, on_behalf: required }]")
+        .replace("patients: { listen: 1 }", "patients: { listen: 1, protocol: tcp }");
+    assert_eq!(codes(&bytes), ["conflict"], "bytes carry no token");
     let help = parse(&of("listen: 2\naccept: [{ login: stafff }]")).unwrap_err().to_string();
     assert!(help.contains("did you mean `staff`?"), "{help}");
     let plain = of("listen: 2\nroutes: [{ path: /, accept: [{ certificate: a.pem }] }]")

@@ -1,19 +1,16 @@
 //! On whose behalf a transaction token is: what the keeper writes into its context, and what sidecars read there.
 
-use ringfence_token::{Kind, VerifiedToken};
+use ringfence_token::{IDENTITY, Kind, VerifiedToken};
 use serde_json::{Map, Value};
 
 use crate::identity::{Identity, IdentityError, IdentityKind};
-
-/// The member of `tctx` that holds the identity, spelt as in session tokens.
-pub const IDENTITY_CLAIM: &str = "idn";
 
 impl Identity {
     /// The context (`tctx`) of a transaction token for it. What else belongs there is added by whoever signs.
     #[must_use]
     pub fn to_context(&self) -> Map<String, Value> {
         let identity = serde_json::to_value(self).unwrap_or_default();
-        Map::from_iter([(IDENTITY_CLAIM.to_owned(), identity)])
+        Map::from_iter([(IDENTITY.to_owned(), identity)])
     }
 
     /// Whom a verified transaction token is for. A service acts for itself without one, so none is for a service.
@@ -22,7 +19,7 @@ impl Identity {
     /// [`IdentityError`].
     pub fn of_transaction(token: &VerifiedToken) -> Result<Self, IdentityError> {
         let said = token.context().filter(|_| token.kind() == Kind::TxnToken);
-        let said = said.and_then(|context| context.get(IDENTITY_CLAIM)).ok_or(IdentityError::Nameless)?;
+        let said = said.and_then(|context| context.get(IDENTITY)).ok_or(IdentityError::Nameless)?;
         let identity: Self = serde::Deserialize::deserialize(said).map_err(|_| IdentityError::Nameless)?;
         if identity.kind == IdentityKind::Service || identity.provider.is_empty() {
             return Err(IdentityError::Nameless);
@@ -86,18 +83,18 @@ mod tests {
         let context = |value: Value| value.as_object().unwrap().clone();
         for (bad, error) in [
             (json!({}), IdentityError::Nameless),
-            (json!({ IDENTITY_CLAIM: "ada" }), IdentityError::Nameless),
-            (json!({ IDENTITY_CLAIM: { "kind": "user", "id": "ada" } }), IdentityError::Nameless),
+            (json!({ IDENTITY: "ada" }), IdentityError::Nameless),
+            (json!({ IDENTITY: { "kind": "user", "id": "ada" } }), IdentityError::Nameless),
             (
-                json!({ IDENTITY_CLAIM: { "kind": "root", "provider": "s", "id": "a" } }),
+                json!({ IDENTITY: { "kind": "root", "provider": "s", "id": "a" } }),
                 IdentityError::Nameless,
             ),
             (
-                json!({ IDENTITY_CLAIM: { "kind": "user", "provider": "s", "id": "a\nb" } }),
+                json!({ IDENTITY: { "kind": "user", "provider": "s", "id": "a\nb" } }),
                 IdentityError::Nameless,
             ),
             (
-                json!({ IDENTITY_CLAIM: { "kind": "user", "provider": "s", "id": "a", "groups": ["x".repeat(257)] } }),
+                json!({ IDENTITY: { "kind": "user", "provider": "s", "id": "a", "groups": ["x".repeat(257)] } }),
                 IdentityError::TooMuch,
             ),
         ] {
