@@ -1,12 +1,15 @@
 //! Who stands behind a request, end to end: a provider made by others, the real processes, real clients.
 #![expect(clippy::unwrap_used, reason = "test")]
 
+mod clients;
 mod keys;
 mod policies;
 mod provider;
+mod rotation;
 #[path = "../clinic/running.rs"]
 #[expect(dead_code, reason = "shared with the clinic's stories, which use more of it")]
 mod running;
+mod trouble;
 
 use std::process::Command;
 use std::time::Duration;
@@ -39,7 +42,6 @@ providers:
   staff:
     issuer: {}
     audiences: [clinic]
-    claims: {{ user: client_id }}
     ca: id/ca.pem
     allow_private: true
 services:

@@ -1,8 +1,9 @@
-//! The npm package `oidc-provider` as a provider of the fence.
+//! The npm package `oidc-provider` as a provider of the fence, which follows orders while it runs.
 
-use std::io::{BufRead, BufReader};
+use std::cell::RefCell;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -12,49 +13,64 @@ use serde_json::{Value, json};
 
 use crate::running::text;
 
+/// Where clients of the clinic that are no browsers behind the gateway are sent back to; nothing listens there.
+const REDIRECT: &str = "https://app.clinic.example/callback";
+
 pub(crate) struct Provider {
     pub(crate) issuer: String,
     /// Its private authority.
     pub(crate) ca: PathBuf,
     folder: tempfile::TempDir,
     child: Child,
+    talk: RefCell<(ChildStdin, BufReader<ChildStdout>)>,
 }
 
 impl Provider {
     pub(crate) fn start() -> Self {
-        let modules = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("node/node_modules");
-        assert!(
-            modules.join("oidc-provider").exists(),
-            "{} lacks the npm package oidc-provider: run the tests by `cargo xtask test`, which installs it",
-            modules.display()
-        );
+        Self::start_with(json!({}))
+    }
+
+    /// One that does a few things otherwise.
+    pub(crate) fn start_with(mut setup: Value) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (root, certificate, key) = certificate();
         let ca = folder.path().join("ca.pem");
         std::fs::write(&ca, root).unwrap();
-        let client = |id: &str, scope: &str| {
-            json!({
-                "client_id": id, "client_secret": "secret", "grant_types": ["client_credentials"],
-                "redirect_uris": [], "response_types": [], "scope": scope, "id_token_signed_response_alg": "ES256",
-            })
-        };
-        let clients = [client("nightly", "read write"), client("reader", "read")];
-        let setup = json!({ "tls": { "cert": certificate, "key": key }, "clients": clients });
+        setup["tls"] = json!({ "cert": certificate, "key": key });
+        setup["groups"] = json!({ "ann": ["nurse"], "bob": ["clerk"] });
+        setup["clients"] = clients();
         let file = folder.path().join("setup.json");
         std::fs::write(&file, setup.to_string()).unwrap();
         let mut child = Command::new("node")
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/access/provider.mjs"))
-            .args([&modules, &file])
+            .arg(here("provider.mjs"))
+            .args([&modules(), &file])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
             .spawn()
             .expect("node can be started");
         let mut issuer = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut issuer).unwrap();
-        let provider = Self { issuer: issuer.trim().to_owned(), ca, folder, child };
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut issuer).unwrap();
+        let talk = RefCell::new((child.stdin.take().unwrap(), output));
+        let provider = Self { issuer: issuer.trim().to_owned(), ca, folder, child, talk };
         assert!(provider.issuer.starts_with("https://"), "the provider failed: {}", provider.log());
         provider
+    }
+
+    /// Has it do something: what it says then.
+    pub(crate) fn order(&self, order: &Value) -> Value {
+        let mut talk = self.talk.borrow_mut();
+        writeln!(talk.0, "{order}").unwrap();
+        let mut line = String::new();
+        talk.1.read_line(&mut line).unwrap();
+        let said: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}{}", self.log()));
+        said["done"].clone()
+    }
+
+    /// How it behaves from now on, of `moods` in `provider.mjs`.
+    pub(crate) fn mood(&self, mood: &str) {
+        self.order(&json!({ "do": "mood", "is": mood }));
     }
 
     /// An access token of a client, by its credentials (RFC 6749, section 4.4).
@@ -85,6 +101,39 @@ impl Drop for Provider {
             eprintln!("the provider said:\n{}", self.log());
         }
     }
+}
+
+fn clients() -> Value {
+    let machine = |id: &str, scope: &str| {
+        json!({
+            "client_id": id, "client_secret": "secret", "grant_types": ["client_credentials"],
+            "redirect_uris": [], "response_types": [], "scope": scope, "id_token_signed_response_alg": "ES256",
+        })
+    };
+    let app = json!({
+        "client_id": "app", "client_secret": "secret", "grant_types": ["authorization_code", "refresh_token"],
+        "redirect_uris": [REDIRECT], "response_types": ["code"], "scope": "openid offline_access read write",
+        "id_token_signed_response_alg": "ES256",
+    });
+    json!([machine("nightly", "read write"), machine("reader", "read"), app])
+}
+
+/// A file beside the tests.
+pub(crate) fn here(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/access").join(name)
+}
+
+/// Where the npm packages lie.
+pub(crate) fn modules() -> PathBuf {
+    let modules = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("node/node_modules");
+    for name in ["oidc-provider", "openid-client", "oauth4webapi"] {
+        assert!(
+            modules.join(name).exists(),
+            "{} lacks the npm package {name}: run the tests by `cargo xtask test`, which installs it",
+            modules.display()
+        );
+    }
+    modules
 }
 
 /// A CA and a certificate for `localhost`, with its key; PEM.
