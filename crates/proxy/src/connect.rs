@@ -1,6 +1,7 @@
 //! A new connection along an edge: dial, and for the mesh prove who calls and check who answers.
 
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use ringfence_model::HostPort;
@@ -10,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::deny::Deny;
 use crate::io::{Io, Socket};
+use crate::live::Ends;
 use crate::table::{Edge, Via};
 use crate::worker::{Worker, unix_now};
 
@@ -24,6 +26,8 @@ const MAX_ADDRESSES: usize = 4;
 pub(crate) struct Connected {
     pub(crate) io: Io,
     pub(crate) retire_at: u64,
+    /// Who is at both ends, over the mesh.
+    pub(crate) ends: Option<Rc<Ends>>,
 }
 
 /// Opens a connection to the callee of `edge`.
@@ -50,12 +54,13 @@ async fn open(worker: &Worker, edge: &Edge, alpn: Alpn) -> Result<Connected, Den
     let never = u64::MAX;
     match &edge.via {
         Via::Plain(address) => {
-            Ok(Connected { io: Io::Plain(dial(address).await.map_err(unreachable)?), retire_at: never })
+            let io = Io::Plain(dial(address).await.map_err(unreachable)?);
+            Ok(Connected { io, retire_at: never, ends: None })
         }
         Via::Shim { shim, port } => {
             let stream = shim.connect(*port).await.map_err(unreachable)?;
             let _ = stream.set_nodelay(true);
-            Ok(Connected { io: Io::Plain(stream), retire_at: never })
+            Ok(Connected { io: Io::Plain(stream), retire_at: never, ends: None })
         }
         Via::Mesh { address, id, own } => {
             let mesh = &worker.shared.mesh;
@@ -70,6 +75,11 @@ async fn open(worker: &Worker, edge: &Edge, alpn: Alpn) -> Result<Connected, Den
                     }
                     Err(e) => return Err(Deny::failure(503, "identity.callee", e.to_string())),
                 }
+            };
+            // What is shown in a moment is this SVID or a newer one.
+            let Some(own) = mesh.identity(own) else {
+                let reason = format!("{own} lost its SVID while it called {}", edge.callee);
+                return Err(Deny::failure(503, "identity.missing", reason));
             };
             let name =
                 mesh_server_name(id).map_err(|e| Deny::failure(503, "identity.callee", e.to_string()))?;
@@ -90,12 +100,11 @@ async fn open(worker: &Worker, edge: &Edge, alpn: Alpn) -> Result<Connected, Den
             // other side never closes it while a request is on its way.
             let peer =
                 mesh.callee_of(session).map_err(|e| Deny::failure(502, "mesh.callee", e.to_string()))?;
-            let own_ends = mesh.identity(own).map_or(0, |identity| identity.not_after_unix());
-            let ends = own_ends.min(peer.not_after_unix());
-            let life = ends.saturating_sub(unix_now());
+            let life = own.not_after_unix().min(peer.not_after_unix()).saturating_sub(unix_now());
             worker.touch();
             let retire_at = worker.now_ms().saturating_add(life.saturating_mul(600));
-            Ok(Connected { io: Io::Client(Box::new(stream)), retire_at })
+            let ends = Some(Rc::new(Ends { own, peer }));
+            Ok(Connected { io: Io::Client(Box::new(stream)), retire_at, ends })
         }
     }
 }

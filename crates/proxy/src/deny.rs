@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use ringfence_event::{EventId, Verdict};
 
+use crate::signin::Shown;
+
 /// A refusal, or a failure further on.
 #[derive(Clone, Debug)]
 pub(crate) struct Deny {
@@ -21,8 +23,12 @@ pub(crate) struct Deny {
     pub(crate) missing: Option<Box<str>>,
     /// `WWW-Authenticate` for the caller.
     pub(crate) challenge: Option<Box<str>>,
+    /// What a browser is shown in place of a problem document.
+    pub(crate) shown: Option<Box<Shown>>,
     /// Nobody forbade it: it went wrong.
     pub(crate) failed: bool,
+    /// It had been let pass before.
+    pub(crate) cut: bool,
 }
 
 impl Deny {
@@ -34,7 +40,7 @@ impl Deny {
     ) -> Self {
         let (rule, reason) = (rule.into(), reason.into().into());
         let (position, missing, challenge) = (None, None, None);
-        Self { status, stage, rule, reason, position, missing, challenge, failed: false }
+        Self { status, stage, rule, reason, position, missing, challenge, shown: None, failed: false, cut: false }
     }
 
     /// Something went wrong after the request was allowed.
@@ -52,6 +58,16 @@ impl Deny {
 
     pub(crate) fn challenge(self, challenge: String) -> Self {
         Self { challenge: Some(challenge.into()), ..self }
+    }
+
+    /// The same for something that had been let pass.
+    pub(crate) fn cut(self) -> Self {
+        Self { cut: true, ..self }
+    }
+
+    /// The same for a browser that wants a page.
+    pub(crate) fn shown(self, shown: Shown) -> Self {
+        Self { status: shown.status(), shown: Some(Box::new(shown)), ..self }
     }
 
     pub(crate) fn verdict(&self) -> Verdict<'_> {

@@ -1,5 +1,5 @@
-//! What outlives the process: the last good snapshot, the highest revision ever enforced, and the keys of providers, which may not
-//! answer when a node starts.
+//! What outlives the process: the last good snapshot, the highest revision ever enforced, what was revoked, and the keys of providers,
+//! which may not answer when a node starts.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ringfence_snapshot::SignedSnapshot;
 use ringfence_snapshot::node::ProviderKeys;
+use ringfence_token::Revocation;
 
 /// Largest file that is read back.
 const MAX_BYTES: u64 = 32 * 1024 * 1024;
@@ -61,6 +62,20 @@ impl Disk {
         self.write("keys.json", &serde_json::to_vec(&keys.collect::<Vec<_>>())?)
     }
 
+    /// What was revoked, as it was kept; none if nothing was ever kept.
+    ///
+    /// # Errors
+    /// A file that is there and cannot be read: what was revoked is not known then.
+    pub(crate) fn revocations(&self) -> io::Result<Option<Vec<Revocation>>> {
+        let text = self.read("revocations.json")?;
+        text.map(|text| serde_json::from_str(&text).map_err(io::Error::other)).transpose()
+    }
+
+    /// Keeps what was revoked.
+    pub(crate) fn keep_revocations<'r>(&self, all: impl Iterator<Item = &'r Revocation>) -> io::Result<()> {
+        self.write("revocations.json", &serde_json::to_vec(&all.collect::<Vec<_>>())?)
+    }
+
     fn read(&self, name: &str) -> io::Result<Option<String>> {
         let path = self.folder.join(name);
         match fs::metadata(&path) {
@@ -99,7 +114,12 @@ mod tests {
         let keys = ProviderKeys { provider: "a".into(), issuer: "b".into(), jwks: "{}".into(), until: 7 };
         disk.keep_keys([&keys].into_iter()).unwrap();
         assert_eq!(disk.keys().unwrap(), [keys]);
-        fs::write(dir.path().join("proxy/seen.json"), "[1").unwrap();
-        assert!(disk.seen().is_err());
+        assert_eq!(disk.revocations().unwrap(), None);
+        disk.keep_revocations([].into_iter()).unwrap();
+        assert_eq!(disk.revocations().unwrap(), Some(Vec::new()));
+        for damaged in ["seen.json", "revocations.json"] {
+            fs::write(dir.path().join("proxy").join(damaged), "[1").unwrap();
+        }
+        assert!(disk.seen().is_err() && disk.revocations().is_err());
     }
 }

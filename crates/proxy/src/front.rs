@@ -36,6 +36,8 @@ pub(crate) struct H1Front<'a> {
     /// Whether a HEAD request is answered: no body follows, whatever the head says.
     head_only: bool,
     begun: bool,
+    /// `Set-Cookie` of ours that the response carries too.
+    cookie: Option<String>,
 }
 
 /// One exchange with an HTTP/2 client.
@@ -45,6 +47,7 @@ pub(crate) struct H2Front {
     respond: SendResponse<Bytes>,
     send: Option<Send>,
     head_only: bool,
+    cookie: Option<String>,
 }
 
 /// Either.
@@ -60,6 +63,11 @@ fn keep_all() -> &'static DropList {
     &NONE
 }
 
+/// The fields that renew a session. No cache that serves others may keep an answer that carries one.
+fn renewal(cookie: Option<&str>) -> impl Iterator<Item = (&'static str, &str)> {
+    cookie.into_iter().flat_map(|set| [("set-cookie", set), ("cache-control", "private")])
+}
+
 impl<'a> Front<'a> {
     pub(crate) fn h1(
         client: &'a mut Client,
@@ -68,11 +76,11 @@ impl<'a> Front<'a> {
         keep: bool,
         takes_trailers: bool,
     ) -> Self {
-        Self::H1(H1Front { client, decoder, version, keep, takes_trailers, head_only: false, begun: false })
+        Self::H1(H1Front { client, decoder, version, keep, takes_trailers, head_only: false, begun: false, cookie: None })
     }
 
     pub(crate) fn h2(receive: h2::RecvStream, respond: SendResponse<Bytes>) -> Self {
-        Self::H2(H2Front { receive: Receive::new(receive), respond, send: None, head_only: false })
+        Self::H2(H2Front { receive: Receive::new(receive), respond, send: None, head_only: false, cookie: None })
     }
 
     /// The same for a request of this method.
@@ -82,6 +90,14 @@ impl<'a> Front<'a> {
             Self::H2(front) => front.head_only = method == "HEAD",
         }
         self
+    }
+
+    /// The response renews a session: it carries this `Set-Cookie` besides those of the service.
+    pub(crate) fn set_cookie(&mut self, set: &str) {
+        match self {
+            Self::H1(front) => front.cookie = Some(set.to_owned()),
+            Self::H2(front) => front.cookie = Some(set.to_owned()),
+        }
     }
 
     /// Whether the head of the final response was put.
@@ -162,13 +178,22 @@ impl<'a> Front<'a> {
                 };
                 let wire = &mut front.client.wire;
                 wire.begin(framing);
-                ResponseWriter::new(&mut wire.out, view, &Reply { framing, connection, drop: keep_all() })
-                    .finish();
+                let mut writer =
+                    ResponseWriter::new(&mut wire.out, view, &Reply { framing, connection, drop: keep_all() });
+                for (name, value) in renewal(front.cookie.as_deref()) {
+                    writer.field(name, value.as_bytes());
+                }
+                writer.finish();
                 front.begun = true;
                 Ok(())
             }
             Self::H2(front) => {
-                let response = respond_to_h2(view, framing, keep_all()).map_err(Broken::Refused)?;
+                let mut response = respond_to_h2(view, framing, keep_all()).map_err(Broken::Refused)?;
+                for (name, value) in renewal(front.cookie.as_deref()) {
+                    if let Ok(value) = HeaderValue::from_str(value) {
+                        response.headers_mut().append(HeaderName::from_static(name), value);
+                    }
+                }
                 let stream = front.respond.send_response(response, last).map_err(Broken::H2)?;
                 front.send = Some(Send::new(stream, last));
                 Ok(())
@@ -210,7 +235,7 @@ impl<'a> Front<'a> {
                     http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_GATEWAY);
                 for (name, value) in fields {
                     if let Ok(value) = HeaderValue::from_str(value) {
-                        response.headers_mut().insert(HeaderName::from_static(name), value);
+                        response.headers_mut().append(HeaderName::from_static(name), value);
                     }
                 }
                 let last = body.is_empty() || front.head_only;

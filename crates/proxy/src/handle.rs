@@ -1,17 +1,20 @@
 //! A request from its parsed head to the end of its response: the stages in their order.
 //!
-//! route, authorize ([`Peer::authorize`]) → limit → connect → forward → respond; each may end it with a [`Deny`].
+//! route, authorize ([`Peer::authorize`]) → authenticate or take the delegation → policies → delegate → limit → connect → forward →
+//! respond; each may end it with a [`Deny`].
 
 use std::rc::Rc;
 use std::task::Poll;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use ringfence_event::{Call, Event, EventId, Kind as EventKind, Observed, TraceContext, User, Verdict};
 use ringfence_model::Protocol;
 
-use crate::access::{Principal, authenticate};
+use crate::access::{Principal, authenticate, cookies, demand};
+use crate::again::{Granted, judge_again};
 use crate::back::Back;
 use crate::body::Send;
+use crate::delegate::{self, OnBehalf, Telling};
 use crate::deny::{Deny, PROBLEM_TYPE, problem};
 use crate::exchange::{Bounds, Exchange, Flow, Outcome};
 use crate::front::Front;
@@ -20,10 +23,11 @@ use crate::headers::{Forwarding, not_copied, spoofed, trace_of};
 use crate::internal;
 use crate::live::Live;
 use crate::peer::{Asked, Authorized, Peer, Way};
-use crate::policy::{self, Prepared, Question, TOLD, Watched, Who};
+use crate::policy::{self, Question, Watched, Who};
 use crate::pool::{self, Upstream};
+use crate::signin;
 use crate::stats::Ended;
-use crate::table::Via;
+use crate::table::{Edge, Via};
 use crate::view::HeadView;
 use crate::wire::Wire;
 use crate::worker::Worker;
@@ -39,44 +43,56 @@ pub(crate) struct Ctx<'a> {
 }
 
 /// What comes after a request.
-#[derive(Debug)]
-pub(crate) enum Next {
+pub(crate) enum Next<'a> {
     /// The next one, if the connection is kept.
     Request,
-    /// Bytes both ways with this connection.
-    Tunnel(Box<Upstream>),
+    /// Bytes both ways with this connection, as long as they may.
+    Tunnel(Box<Upstream>, Box<Granted<'a>>),
     /// Nothing: the connection is no longer in step.
     Close,
 }
 
 /// Handles one request. `wire` is where an HTTP/1 request is written.
-pub(crate) async fn handle(
-    ctx: &Ctx<'_>,
-    view: HeadView<'_>,
+pub(crate) async fn handle<'a>(
+    ctx: &'a Ctx<'a>,
+    view: HeadView<'a>,
     front: &mut Front<'_>,
     wire: &mut Wire,
-) -> Next {
+) -> Next<'a> {
     if ctx.peer.is_internal() {
         return internal::serve(ctx, view, front).await;
     }
-    let started = ctx.worker.touch();
+    if matches!(ctx.peer.way, Way::Gateway) && signin::is_ours(view.path()) {
+        return signin::serve(ctx, view, front).await;
+    }
+    let (started, since) = (ctx.worker.touch(), ctx.worker.live.judged());
     let trace = trace_of(view);
     ctx.live.set_busy(true);
     let asked = Asked { method: view.method(), host: view.host(), path: view.path() };
     let mut report =
-        Report { ctx, view, asked, started, trace, principal: None, prepared: None, watched: None };
+        Report { ctx, view, asked, started, trace, principal: None, on_behalf: None, watched: None };
     let next = match judge(&mut report).await {
         Err((callee, deny)) => report.refuse(front, &callee, deny).await,
         Ok(authorized) => {
             ctx.live.set_edge(authorized.edge.id);
-            match forward(&report, front, wire, &authorized).await {
+            if let Some(set) = report.principal.as_ref().and_then(Principal::renewal) {
+                front.set_cookie(set);
+            }
+            let forwarded = {
+                let work = std::pin::pin!(forward(&report, front, wire, &authorized));
+                let still = || judge_again(&report, &authorized);
+                ctx.live.while_allowed(&ctx.worker.live, since, still, work).await
+            };
+            match forwarded.unwrap_or_else(|deny| (Outcome::Failed(deny), None)) {
                 (Outcome::Done { status }, _) => {
                     report.served(&authorized, status);
                     Next::Request
                 }
                 (Outcome::Switched, upstream) => {
                     report.served(&authorized, 101);
-                    upstream.map_or(Next::Close, |upstream| Next::Tunnel(Box::new(upstream)))
+                    upstream.map_or(Next::Close, |upstream| {
+                        Next::Tunnel(Box::new(upstream), Box::new(Granted { report, authorized, since }))
+                    })
                 }
                 (Outcome::Failed(deny), _) => report.refuse(front, &authorized.edge.callee, deny).await,
                 (Outcome::Broken { status, reason, reset }, _) => {
@@ -97,7 +113,8 @@ pub(crate) async fn handle(
             }
         }
     };
-    if !matches!(next, Next::Tunnel(_)) {
+    if !matches!(next, Next::Tunnel(..)) {
+        ctx.live.set_onward(None);
         // Between requests a client of the gateway runs along no edge; whoever has a fixed callee always does.
         if matches!(ctx.peer.way, Way::Gateway) {
             ctx.live.clear_edge();
@@ -179,22 +196,33 @@ async fn open<'b>(
     let Report { ctx, view, trace, .. } = *report;
     let principal = report.principal.as_ref();
     let drop = principal.map_or_else(not_copied, Principal::not_copied);
+    // Our cookies are for nobody but the gateway, on whatever route they come.
+    let gateway = matches!(ctx.peer.way, Way::Gateway);
+    let rest = if gateway { ringfence_oidc::session::stripped(cookies(view)) } else { None };
+    let with_cookies = rest.is_some().then(|| drop.and("cookie"));
+    let drop = with_cookies.as_ref().unwrap_or(drop);
+    let rest = rest.filter(|rest| !rest.is_empty());
     let edge = &authorized.next;
-    // The callee's side judges whom the gateway verified.
-    let told = report.prepared.as_ref().filter(|_| policy::is_told(edge)).map(|prepared| &*prepared.told);
+    let telling = report.telling(edge);
     let mesh = matches!(edge.via, Via::Mesh { .. });
     // The mesh keeps the caller's version; a service gets the one that it speaks.
     let h2 = if mesh { view.version() == Version::Http2 } else { edge.protocol == Protocol::Grpc };
     let head_request = view.method() == "HEAD";
     if h2 {
         let hold = pool::open_h2(ctx.worker, edge).await?;
+        ctx.live.set_onward(hold.0.ends.clone());
         let malformed = |e: crate::h1::Refusal| Deny::new(400, "parse", "framing", e.to_string());
         let scheme = if mesh { "https" } else { "http" };
         let mut request = forward_to_h2(view, scheme, view.authority(), drop).map_err(malformed)?;
-        ctx.forwarding.insert(view, edge, &trace, principal, request.headers_mut());
-        if let Some(value) = told.and_then(|told| HeaderValue::from_str(told).ok()) {
-            request.headers_mut().insert(TOLD, value);
+        ctx.forwarding.insert(view, edge, &trace, request.headers_mut());
+        if let Some(rest) = rest.as_ref().and_then(|rest| HeaderValue::from_bytes(rest).ok()) {
+            request.headers_mut().insert(http::header::COOKIE, rest);
         }
+        telling.fields(|name, value| {
+            if let Ok(value) = HeaderValue::from_bytes(value) {
+                request.headers_mut().insert(HeaderName::from_static(name), value);
+            }
+        });
         let refused = |e: h2::Error| {
             Deny::failure(502, "connect.failed", format!("{} takes no stream: {e}", edge.callee))
         };
@@ -210,102 +238,126 @@ async fn open<'b>(
         Some(upstream) if !again => upstream,
         _ => pool::open(ctx.worker, edge).await?,
     };
+    ctx.live.set_onward(upstream.ends.clone());
     // At a second try the bytes of the first are still there: none has left.
     if wire.is_empty() {
         wire.begin(view.framing());
         let expect = view.expects_continue();
         let how = Outbound { framing: view.framing(), host: None, upgrade, expect, drop };
         let mut writer = RequestWriter::new(&mut wire.out, view, &how);
-        ctx.forwarding.write(view, edge, &trace, principal, &mut writer);
-        if let Some(told) = told {
-            writer.field(TOLD, told.as_bytes());
+        if let Some(rest) = &rest {
+            writer.field("cookie", rest);
         }
+        telling.fields(|name, value| writer.field(name, value));
+        ctx.forwarding.write(view, edge, &trace, &mut writer);
         writer.finish();
     }
     Ok(Back::h1(upstream, wire, AskedH1 { head: head_request, upgrade }, ctx.limits))
 }
 
 /// Tells what became of a request: an event, a count, and an answer if it was refused.
-struct Report<'a> {
-    ctx: &'a Ctx<'a>,
+pub(crate) struct Report<'a> {
+    pub(crate) ctx: &'a Ctx<'a>,
     view: HeadView<'a>,
-    asked: Asked<'a>,
+    pub(crate) asked: Asked<'a>,
     started: u64,
     trace: TraceContext,
     /// Who stands behind it, once that is known.
-    principal: Option<Principal>,
-    /// The same for policies, at the gateway.
-    prepared: Option<Rc<Prepared>>,
+    pub(crate) principal: Option<Principal>,
+    /// The transaction token that says so to services.
+    pub(crate) on_behalf: Option<OnBehalf>,
     /// What policies that only watch say of it.
     watched: Option<Watched>,
 }
 
-/// Route, authenticate, authorize: the edge that the request may take, or whom it wanted and why it may not.
+/// Route, authenticate, authorize, delegate: the edge that the request may take, or whom it wanted and why it may not.
 async fn judge(report: &mut Report<'_>) -> Result<Authorized, (std::sync::Arc<str>, Deny)> {
     let ctx = report.ctx;
-    let authorized = loop {
+    loop {
         let authorized = ctx
             .peer
             .authorize(ctx.worker, report.asked)
             .map_err(|deny| (ctx.peer.callee_name(ctx.worker), deny))?;
-        let Some(access) = &authorized.access else { break authorized };
-        ctx.live.set_edge(authorized.edge.id);
-        let callee = || authorized.edge.callee.clone();
         let table = authorized.edge.table();
-        let principal = authenticate(ctx, report.view, table, access).await;
-        // It may have waited for keys, and meanwhile another fence came into force: that one decides.
-        if ctx.worker.table().is_some_and(|now| !Rc::ptr_eq(&now, table)) {
-            continue;
+        let callee = |deny| (authorized.edge.callee.clone(), deny);
+        // Whoever waits may find another fence in force: that one decides.
+        let is_over = || ctx.worker.table().is_some_and(|now| !Rc::ptr_eq(&now, table));
+        let trace = report.trace.trace;
+        report.on_behalf = delegate::taken(ctx, report.view, &authorized.edge, trace).map_err(callee)?;
+        if let Some(access) = &authorized.access {
+            ctx.live.set_edge(authorized.edge.id);
+            let principal = authenticate(ctx, report.view, table, access).await;
+            if is_over() {
+                continue;
+            }
+            let principal = report.principal.insert(principal.map_err(callee)?);
+            demand(report.view, principal, access).map_err(callee)?;
         }
-        let principal = report.principal.insert(principal.map_err(|deny| (callee(), deny))?);
-        principal.meets(access).map_err(|deny| (callee(), deny))?;
-        break authorized;
-    };
-    permit(report, &authorized).map_err(|deny| (authorized.edge.callee.clone(), deny))?;
-    Ok(authorized)
+        permit(report, &authorized).map_err(callee)?;
+        if let (Way::Gateway, Some(principal), Some(access)) =
+            (&ctx.peer.way, &report.principal, &authorized.access)
+            && let Via::Mesh { own, address: None, .. } = &authorized.next.via
+        {
+            let exchanged = delegate::exchange(ctx, report.view, table, access, principal, own).await;
+            if is_over() {
+                continue;
+            }
+            report.on_behalf = Some(exchanged.map_err(callee)?);
+        }
+        if let Some(on) = &report.on_behalf {
+            delegate::deliver(ctx, on, trace);
+        }
+        return Ok(authorized);
+    }
+}
+
+/// Asks policies, and notes what they say besides.
+fn permit(report: &mut Report<'_>, authorized: &Authorized) -> Result<(), Deny> {
+    let (outcome, watched) = decide(report, report.principal.as_ref(), authorized);
+    report.watched = watched;
+    outcome
 }
 
 /// Asks policies, if there are any and it is for this side to ask them.
-fn permit(report: &mut Report<'_>, authorized: &Authorized) -> Result<(), Deny> {
+pub(crate) fn decide(
+    report: &Report<'_>,
+    principal: Option<&Principal>,
+    authorized: &Authorized,
+) -> (Result<(), Deny>, Option<Watched>) {
     let (ctx, asked) = (report.ctx, report.asked);
     let edge = &authorized.edge;
-    let Some(policies) = &edge.table().policy else { return Ok(()) };
+    let Some(policies) = &edge.table().policy else { return (Ok(()), None) };
     if !policy::is_asked(ctx.peer, authorized) {
-        return Ok(());
+        return (Ok(()), None);
     }
     let actors = &ctx.worker.actors;
-    let (who, source) = match ctx.peer.way {
-        Way::Gateway => {
-            if let Some(principal) = &report.principal {
-                report.prepared = Some(actors.shown(policies, principal.identity())?);
-            }
-            (report.prepared.clone().map_or(Who::Anyone, Who::Prepared), Some(ctx.peer.source.ip()))
+    let on_behalf = report.on_behalf.as_ref();
+    let (who, source) = match (&ctx.peer.way, principal, on_behalf) {
+        (Way::Gateway, principal, _) => {
+            let who = principal.map(|principal| actors.shown(policies, principal.identity()));
+            (who.map_or(Who::Anyone, Who::Prepared), Some(ctx.peer.source.ip()))
         }
-        Way::Inbound { .. } if ctx.forwarding.is_from_gateway() => {
-            let told = report.view.field(TOLD).map(|value| actors.told(policies, value)).transpose()?;
-            let source = report
-                .view
-                .field("x-forwarded-for")
-                .and_then(|address| std::str::from_utf8(address).ok()?.parse().ok());
-            (told.map_or(Who::Anyone, Who::Prepared), source)
+        (_, _, Some(on)) => (Who::Prepared(actors.behalf(policies, &on.behalf)), on.behalf.source()),
+        (Way::Inbound { .. }, ..) if ctx.forwarding.is_from_gateway() => {
+            let address = report.view.field("x-forwarded-for");
+            (Who::Anyone, address.and_then(|address| std::str::from_utf8(address).ok()?.parse().ok()))
         }
-        Way::Inbound { .. } | Way::Outbound { .. } => (Who::Service(&ctx.peer.caller), None),
+        (Way::Inbound { .. } | Way::Outbound { .. }, ..) => (Who::Service(&ctx.peer.caller), None),
     };
-    let question = Question { method: asked.method, path: asked.path, host: asked.host, source };
-    let (outcome, watched) = policies.judge(&who, edge, question);
-    report.watched = watched;
-    outcome
+    let chain = on_behalf.map(|on| &on.chain);
+    let question = Question { method: asked.method, path: asked.path, host: asked.host, source, chain };
+    policies.judge(&who, edge, question)
 }
 
 impl Report<'_> {
     fn served(&self, authorized: &Authorized, status: u16) {
         let duration_us = self.duration();
-        let spoofed = if self.ctx.peer.counts() { spoofed(self.view) } else { None };
-        let verdict = match &spoofed {
+        let dropped = self.dropped();
+        let verdict = match &dropped {
             None => Verdict::Allowed,
-            Some(reason) => Verdict::Corrected { rule: "header.spoofed", reason },
+            Some((rule, reason)) => Verdict::Corrected { rule, reason },
         };
-        self.emit(&authorized.edge.callee, status, duration_us, verdict, None);
+        self.emit(&authorized.edge.callee, status, duration_us, verdict);
         if self.ctx.peer.counts() {
             let ended =
                 if status >= 500 { Ended::Failed { duration_us } } else { Ended::Served { duration_us } };
@@ -313,17 +365,59 @@ impl Report<'_> {
         }
     }
 
+    /// What it brought and must not carry on: the rule, and what.
+    fn dropped(&self) -> Option<(&'static str, String)> {
+        let peer = self.ctx.peer;
+        if !peer.counts() {
+            return None;
+        }
+        let outbound = matches!(peer.way, Way::Outbound { .. });
+        let spoofed = spoofed(self.view, outbound);
+        if outbound && self.on_behalf.is_none() && delegate::brings(self.view) {
+            let unknown = delegate::unknown(&peer.caller);
+            return Some(("delegate.unknown", spoofed.map_or(unknown.clone(), |more| format!("{unknown}; {more}"))));
+        }
+        spoofed.map(|reason| ("header.spoofed", reason))
+    }
+
+    /// What the next hop is told of whom it is for.
+    fn telling(&self, next: &Edge) -> Telling<'_> {
+        match (&self.ctx.peer.way, &self.on_behalf, &self.principal) {
+            (Way::Inbound { .. }, Some(on), _) => Telling::Delivered(on),
+            (_, Some(on), _) if policy::is_told(next) => Telling::Passed(on),
+            (Way::Gateway, _, Some(principal)) => Telling::Named(principal.identity()),
+            _ => Telling::Nothing,
+        }
+    }
+
+    /// For whom it is, for the event.
+    fn user(&self) -> Option<User<'_>> {
+        let on = self.on_behalf.as_ref();
+        let identity = match (&self.principal, on) {
+            (Some(principal), _) => principal.identity(),
+            (None, on) => on?.behalf.identity(),
+        };
+        Some(User {
+            name: &identity.id,
+            domain: &identity.provider,
+            credential: self.principal.as_ref().and_then(Principal::credential),
+            client: identity.client.as_deref(),
+            transaction: on.and_then(|on| on.behalf.token().transaction()),
+            chain: on.map_or("", |on| on.chain.as_str()),
+        })
+    }
+
     fn failed(&self, authorized: &Authorized, status: u16, reason: &str) {
         let duration_us = self.duration();
-        self.emit(&authorized.edge.callee, status, duration_us, Verdict::Failed { reason }, None);
+        self.emit(&authorized.edge.callee, status, duration_us, Verdict::Failed { reason });
         if self.ctx.peer.counts() {
             self.ctx.worker.counters.count(authorized.edge.id, Ended::Failed { duration_us });
         }
     }
 
-    async fn refuse(&self, front: &mut Front<'_>, callee: &std::sync::Arc<str>, deny: Deny) -> Next {
+    async fn refuse(&self, front: &mut Front<'_>, callee: &std::sync::Arc<str>, deny: Deny) -> Next<'static> {
         let (id, duration_us) = (EventId::new(), self.duration());
-        self.emit(callee, deny.status, duration_us, deny.verdict(), Some(id));
+        self.tell(callee, deny.status, duration_us, deny.verdict(), (Some(id), deny.cut));
         let (peer, worker) = (self.ctx.peer, self.ctx.worker);
         count_refusal(worker, peer, callee, &deny, duration_us);
         if front.begun() {
@@ -341,9 +435,20 @@ impl Report<'_> {
         self.ctx.worker.touch().saturating_sub(self.started)
     }
 
-    fn emit(&self, callee: &str, status: u16, duration_us: u64, verdict: Verdict<'_>, id: Option<EventId>) {
+    fn emit(&self, callee: &str, status: u16, duration_us: u64, verdict: Verdict<'_>) {
+        self.tell(callee, status, duration_us, verdict, (None, false));
+    }
+
+    /// Tells under an id that is known already; `cut` for what had been let pass.
+    fn tell(
+        &self,
+        callee: &str,
+        status: u16,
+        duration_us: u64,
+        verdict: Verdict<'_>,
+        (id, cut): (Option<EventId>, bool),
+    ) {
         let peer = self.ctx.peer;
-        let principal = self.principal.as_ref();
         let watched = self.watched.as_ref();
         let policies: Vec<&str> =
             watched.iter().flat_map(|w| &w.policies).map(|policy| &*policy.id).collect();
@@ -351,11 +456,7 @@ impl Report<'_> {
         let call = Call {
             caller: &peer.caller,
             caller_id: peer.caller_id.as_ref().map(ringfence_spiffe::SpiffeId::as_str),
-            user: principal.map(|principal| User {
-                name: &principal.identity().id,
-                domain: &principal.identity().provider,
-                credential: principal.credential(),
-            }),
+            user: self.user(),
             source: matches!(peer.way, Way::Gateway).then(|| peer.source.ip()),
             callee,
             point: peer.point(),
@@ -363,6 +464,7 @@ impl Report<'_> {
             path: self.asked.path.as_bytes(),
             status,
             duration_us,
+            cut,
             observed,
             verdict,
         };
@@ -395,12 +497,14 @@ pub(crate) async fn answer(
     grpc: bool,
     deny: &Deny,
     id: EventId,
-) -> Next {
+) -> Next<'static> {
     if let Front::H1(h1) = front {
         // What is left of the request would be read as the next one.
         h1.keep &= h1.decoder.is_end();
     }
-    let put = if grpc {
+    let put = if let Some(shown) = &deny.shown {
+        shown.put(front, id)
+    } else if grpc {
         let message = format!("refused, event {id}");
         let fields = [
             ("content-type", "application/grpc"),

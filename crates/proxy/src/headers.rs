@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ringfence_event::TraceContext;
 use ringfence_spiffe::Kind as IdKind;
+use ringfence_token::TXN_HEADER;
 
-use crate::access::{API_KEY, Principal, name_field, scopes_field};
+use crate::access::API_KEY;
 use crate::h1::{DropList, Kind, RequestWriter, SPOOFABLE, classify};
 use crate::peer::{Peer, Way};
 use crate::table::{Edge, Via};
@@ -56,20 +57,21 @@ pub(crate) fn not_copied_with_key() -> &'static DropList {
     &LIST
 }
 
-/// Who stands behind a request: set by the gateway, passed on by the callee's side.
-const PRINCIPAL: [&str; 3] = ["ringfence-user", "ringfence-provider", "ringfence-scopes"];
-
 /// Names that an event lists at most.
 const MAX_TOLD: usize = 16;
 
-/// For the operator: which fields a client sent that only we may set. They are not copied.
-pub(crate) fn spoofed(view: HeadView<'_>) -> Option<String> {
+/// For the operator: which fields a client sent that only we may set. They are not copied. A service passes tokens on.
+pub(crate) fn spoofed(view: HeadView<'_>, service: bool) -> Option<String> {
     if view.present() & SPOOFABLE == 0 {
         return None;
     }
-    let ours = view.fields().filter(|(name, _)| SPOOFABLE & classify(name).bit() != 0);
+    let token = |name: &[u8]| service && name.eq_ignore_ascii_case(TXN_HEADER.as_bytes());
+    let ours = view.fields().filter(|(name, _)| SPOOFABLE & classify(name).bit() != 0 && !token(name));
     let names: Vec<String> =
         ours.map(|(name, _)| String::from_utf8_lossy(name).to_ascii_lowercase()).take(MAX_TOLD).collect();
+    if names.is_empty() {
+        return None;
+    }
     Some(format!("dropped, because only Ringfence sets it: {}", names.join(", ")))
 }
 
@@ -119,12 +121,8 @@ impl Forwarding {
         view: HeadView<'_>,
         edge: &Edge,
         trace: &TraceContext,
-        principal: Option<&Principal>,
         writer: &mut RequestWriter<'_>,
     ) {
-        for (name, value) in principal.iter().flat_map(|principal| fields_of(principal)) {
-            writer.field(name, value.as_bytes());
-        }
         if self.from_gateway {
             self.fields(view, edge, |name, value| writer.field(name, value));
         } else {
@@ -151,8 +149,7 @@ impl Forwarding {
     fn fields(&self, view: HeadView<'_>, edge: &Edge, mut put: impl FnMut(&'static str, &[u8])) {
         let authority = view.authority();
         if self.from_gateway {
-            let told = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"];
-            for name in told.into_iter().chain(PRINCIPAL) {
+            for name in ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"] {
                 if let Some(value) = view.field(name) {
                     put(name, value);
                 }
@@ -189,7 +186,6 @@ impl Forwarding {
         view: HeadView<'_>,
         edge: &Edge,
         trace: &TraceContext,
-        principal: Option<&Principal>,
         map: &mut HeaderMap,
     ) {
         let mut put = |name: &'static str, value: &[u8]| {
@@ -197,17 +193,9 @@ impl Forwarding {
                 map.insert(HeaderName::from_static(name), value);
             }
         };
-        for (name, value) in principal.iter().flat_map(|principal| fields_of(principal)) {
-            put(name, value.as_bytes());
-        }
         self.fields(view, edge, &mut put);
         put("traceparent", &trace.encode());
     }
-}
-
-fn fields_of(principal: &Principal) -> impl Iterator<Item = (&'static str, String)> {
-    let who = principal.identity();
-    PRINCIPAL.into_iter().zip([name_field(&who.id), name_field(&who.provider), scopes_field(who)])
 }
 
 fn is_mesh(edge: &Edge) -> bool {

@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt;
 use crate::deny::Deny;
 use crate::front::{Client, Front};
 use crate::h1::{Decoder, Framing, Limits, Parsed, Refusal, RequestHead, Scratch, Version, parse_request};
+use crate::again::Granted;
 use crate::handle::{Ctx, Next, answer, handle};
 use crate::headers::Forwarding;
 use crate::io::Io;
@@ -15,7 +16,7 @@ use crate::live::Live;
 use crate::peer::Peer;
 use crate::pipeline;
 use crate::pool::Upstream;
-use crate::tunnel::{self, End};
+use crate::tunnel::End;
 use crate::view::HeadView;
 use crate::wire::Wire;
 use crate::worker::Worker;
@@ -59,21 +60,25 @@ pub(crate) async fn serve(
         let deny = match read {
             Read::Closed => return None,
             Read::Http2 => return Some((client.read, client.io)),
-            Read::Head(head) => match request(&ctx, &mut client, &mut wire, &head).await {
-                Step::Next => {
-                    client.scratch.recycle_request(head);
-                    continue;
+            Read::Head(head) => {
+                let over = match request(&ctx, &mut client, &mut wire, &head).await {
+                    Step::Next => false,
+                    Step::Tunnel(upstream, granted) => {
+                        let (client, callee) = (
+                            End { io: client.io, read: client.read },
+                            End { io: upstream.io, read: upstream.read },
+                        );
+                        granted.tunnel(idle, client, callee).await;
+                        return None;
+                    }
+                    Step::Over => true,
+                };
+                if over {
+                    break;
                 }
-                Step::Tunnel(upstream) => {
-                    let (client, callee) = (
-                        End { io: client.io, read: client.read },
-                        End { io: upstream.io, read: upstream.read },
-                    );
-                    tunnel::run(worker, live, idle, client, callee).await;
-                    return None;
-                }
-                Step::Over => break,
-            },
+                client.scratch.recycle_request(head);
+                continue;
+            }
             Read::Refused(refusal) => Deny::new(refusal.status(), "parse", "framing", refusal.to_string()),
             Read::TimedOut => {
                 Deny::new(408, "parse", "limit.header-time", "the head took longer than the limit allows")
@@ -86,14 +91,19 @@ pub(crate) async fn serve(
     None
 }
 
-enum Step {
+enum Step<'a> {
     Next,
-    Tunnel(Box<Upstream>),
+    Tunnel(Box<Upstream>, Box<Granted<'a>>),
     Over,
 }
 
 /// Handles one request.
-async fn request(ctx: &Ctx<'_>, client: &mut Client, wire: &mut Wire, head: &RequestHead) -> Step {
+async fn request<'a>(
+    ctx: &'a Ctx<'a>,
+    client: &mut Client,
+    wire: &mut Wire,
+    head: &'a RequestHead,
+) -> Step<'a> {
     let decoder = Decoder::new(head.framing(), ctx.limits);
     let keep = head.keep_alive() && !ctx.live.draining() && !ctx.worker.is_draining();
     let front = Front::h1(client, decoder, head.version(), keep, head.takes_trailers());
@@ -101,7 +111,7 @@ async fn request(ctx: &Ctx<'_>, client: &mut Client, wire: &mut Wire, head: &Req
     match handle(ctx, HeadView::H1(head), &mut front, wire).await {
         Next::Request if front.keeps() => Step::Next,
         Next::Request | Next::Close => Step::Over,
-        Next::Tunnel(upstream) => Step::Tunnel(upstream),
+        Next::Tunnel(upstream, granted) => Step::Tunnel(upstream, granted),
     }
 }
 
@@ -157,7 +167,7 @@ async fn refuse_unread(ctx: &Ctx<'_>, client: &mut Client, deny: &Deny) {
     let id = pipeline::tell_refused(ctx.worker, ctx.peer, deny);
     let decoder = Decoder::new(Framing::None, ctx.limits);
     let mut front = Front::h1(client, decoder, Version::Http11, false, false);
-    let _: Next = answer(ctx, &mut front, false, deny, id).await;
+    let _: Next<'_> = answer(ctx, &mut front, false, deny, id).await;
 }
 
 /// Closes so that the client reads the answer before it learns that nobody listens any more.

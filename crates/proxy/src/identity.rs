@@ -109,6 +109,28 @@ impl Renewer {
         }
     }
 
+    /// Those SVIDs that `revoked` says are asked for again at once: whose they are.
+    pub(crate) fn renew_if(&mut self, revoked: impl Fn(&SpiffeId) -> bool) -> Vec<SpiffeId> {
+        let mut gone = Vec::new();
+        for entry in self.entries.values_mut() {
+            let Subject::Svid(id) = &entry.subject else { continue };
+            if let Ok(id) = SpiffeId::parse(id)
+                && revoked(&id)
+            {
+                (entry.pending, entry.next, entry.not_after) = (None, Instant::now(), 0);
+                gone.push(id);
+            }
+        }
+        gone
+    }
+
+    /// What came is of no use: it is asked for again in a moment.
+    pub(crate) fn again(&mut self, name: &str) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            (entry.next, entry.not_after) = (Instant::now() + BACKOFF.0, 0);
+        }
+    }
+
     /// Questions that were asked over a channel that is gone are asked again.
     pub(crate) fn reconnected(&mut self) {
         for entry in self.entries.values_mut() {

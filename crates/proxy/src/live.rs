@@ -10,6 +10,10 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use ringfence_spiffe::{RevokedSvids, VerifiedPeer};
+use ringfence_tls::Identity;
+
+use crate::deny::Deny;
 use crate::table::{EdgeId, Table};
 
 /// How often the ticker looks.
@@ -24,6 +28,8 @@ const DRAIN_IDLE: u64 = 3_000;
 pub(crate) enum Cut {
     /// The edge that it runs along is not declared any more.
     EdgeRemoved,
+    /// An SVID that it was opened with was revoked.
+    SvidRevoked,
     /// The drain's time is over, or the process stops.
     Stopped,
 }
@@ -37,16 +43,39 @@ pub(crate) struct Live {
     cut: Cell<Option<Cut>>,
     draining: Cell<bool>,
     busy: Cell<bool>,
-    /// Unix time in seconds at which the peer's identity ends.
-    identity_ends: Cell<u64>,
-    /// Generation of the bundle that the peer was verified with.
-    bundle: Cell<u64>,
+    /// Whether something runs that was let pass and may be judged again; whether it is to be.
+    watched: Cell<bool>,
+    to_judge: Cell<bool>,
+    /// Who the peer proved to be.
+    peer: RefCell<Option<VerifiedPeer>>,
+    /// Who is at both ends of the connection that it goes on with.
+    onward: RefCell<Option<Rc<Ends>>>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// Both ends of a connection over the mesh that was opened here.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    pub(crate) own: Identity,
+    pub(crate) peer: VerifiedPeer,
+}
+
+impl Ends {
+    /// Whether the SVID of either end was revoked.
+    pub(crate) fn are_revoked(&self, revoked: &RevokedSvids) -> bool {
+        self.own.is_revoked(revoked) || is_revoked(&self.peer, revoked)
+    }
+}
+
+fn is_revoked(peer: &VerifiedPeer, revoked: &RevokedSvids) -> bool {
+    revoked.check(peer.id(), peer.serial(), peer.not_before_unix()).is_err()
 }
 
 /// All open connections and streams of a thread.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
+    /// How often all were to be judged again.
+    judged: Cell<u64>,
     entries: RefCell<slab::Slab<Rc<Live>>>,
 }
 
@@ -67,8 +96,10 @@ impl Registry {
             cut: Cell::new(None),
             draining: Cell::new(false),
             busy: Cell::new(false),
-            identity_ends: Cell::new(NEVER),
-            bundle: Cell::new(NEVER),
+            watched: Cell::new(false),
+            to_judge: Cell::new(false),
+            peer: RefCell::new(None),
+            onward: RefCell::new(None),
             waker: RefCell::new(None),
         });
         let key = self.entries.borrow_mut().insert(live.clone());
@@ -82,7 +113,8 @@ impl Registry {
     /// Fires deadlines that are over; begins the drain of connections whose peer's identity has ended.
     pub(crate) fn tick(&self, now_ms: u64, unix: u64) {
         for (_, live) in &*self.entries.borrow() {
-            if live.identity_ends.get() <= unix && !live.draining.get() {
+            let ends = |peer: &VerifiedPeer| peer.not_after_unix() <= unix;
+            if !live.draining.get() && live.peer.borrow().as_ref().is_some_and(ends) {
                 live.drain(now_ms);
             }
             if live.deadline.get() <= now_ms && !live.timed_out.get() {
@@ -97,12 +129,35 @@ impl Registry {
         let bundle = table.snapshot.bundle.generation;
         for (_, live) in &*self.entries.borrow() {
             let edge = live.edge.get();
+            let other = |peer: &VerifiedPeer| peer.bundle_generation() != bundle;
             if edge != NO_EDGE && !table.declares(edge) {
                 live.cut(Cut::EdgeRemoved);
-            } else if live.bundle.get() != NEVER && live.bundle.get() != bundle && !live.draining.get() {
+            } else if !live.draining.get() && live.peer.borrow().as_ref().is_some_and(other) {
                 live.drain(now_ms);
             }
         }
+    }
+
+    /// Has everything that was let pass judged again, by its own task; cuts what was opened with an SVID that was revoked.
+    pub(crate) fn judge_again(&self, revoked: Option<&RevokedSvids>) {
+        self.judged.set(self.judged.get() + 1);
+        for (_, live) in &*self.entries.borrow() {
+            let gone = revoked.is_some_and(|revoked| {
+                live.peer.borrow().as_ref().is_some_and(|peer| is_revoked(peer, revoked))
+                    || live.onward.borrow().as_ref().is_some_and(|ends| ends.are_revoked(revoked))
+            });
+            if gone {
+                live.cut(Cut::SvidRevoked);
+            } else if live.watched.get() {
+                live.to_judge.set(true);
+                live.wake();
+            }
+        }
+    }
+
+    /// How often all were to be judged again: what began before the last time must ask.
+    pub(crate) fn judged(&self) -> u64 {
+        self.judged.get()
     }
 
     /// Lets everything end by itself.
@@ -138,10 +193,14 @@ impl Live {
         self.edge.set(NO_EDGE);
     }
 
-    /// Who the peer is ends then, and holds with this bundle.
-    pub(crate) fn set_identity(&self, ends_unix: u64, bundle: u64) {
-        self.identity_ends.set(ends_unix);
-        self.bundle.set(bundle);
+    /// Who the peer proved to be: its end, and that of its bundle, are those of the connection.
+    pub(crate) fn set_peer(&self, peer: VerifiedPeer) {
+        *self.peer.borrow_mut() = Some(peer);
+    }
+
+    /// The connection that it goes on with from now on, if that is over the mesh.
+    pub(crate) fn set_onward(&self, ends: Option<Rc<Ends>>) {
+        *self.onward.borrow_mut() = ends;
     }
 
     /// Sets the deadline, a time of the worker's clock.
@@ -195,6 +254,27 @@ impl Live {
         }
     }
 
+    /// Does `work`, and asks `still` again, in between, whenever what let it pass may have changed; `since` is [`Registry::judged`] of
+    /// the moment in which it was first judged.
+    pub(crate) async fn while_allowed<F: Future>(
+        &self,
+        registry: &Registry,
+        since: u64,
+        still: impl Fn() -> Result<(), Deny>,
+        mut work: Pin<&mut F>,
+    ) -> Result<F::Output, Deny> {
+        let _watched = Watched::new(self, registry.judged() != since);
+        std::future::poll_fn(|cx| {
+            if self.to_judge.take()
+                && let Err(deny) = still()
+            {
+                return Poll::Ready(Err(deny.cut()));
+            }
+            work.as_mut().poll(cx).map(Ok)
+        })
+        .await
+    }
+
     /// Waits for `future`, or until the deadline is over.
     pub(crate) async fn within<F: Future>(&self, future: F) -> Result<F::Output, TimedOut> {
         let mut future = pin!(future);
@@ -210,6 +290,23 @@ impl Live {
             return Poll::Ready(Ok(output));
         }
         if self.timed_out.get() { Poll::Ready(Err(TimedOut)) } else { Poll::Pending }
+    }
+}
+
+/// While it is there, what runs may be judged again.
+struct Watched<'a>(&'a Live);
+
+impl<'a> Watched<'a> {
+    fn new(live: &'a Live, to_judge: bool) -> Self {
+        live.watched.set(true);
+        live.to_judge.set(to_judge);
+        Self(live)
+    }
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.0.watched.set(false);
     }
 }
 

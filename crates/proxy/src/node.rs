@@ -13,20 +13,24 @@ use ringfence_channel::{Channel, ChannelError, Receiver, Sender};
 use ringfence_event::{Emitter, Entity, Event, Kind, Lifecycle, LifecycleActivity, Severity, Writer};
 use ringfence_keys::VerifyingKey;
 use ringfence_model::GatewayTls;
-use ringfence_snapshot::node::{ApiKeys, FromProxy, MAX_API_KEYS, ProviderKeys as Told, Stats, ToProxy};
+use ringfence_snapshot::node::{
+    ApiKeys, FromProxy, MAX_API_KEYS, ProviderKeys as Told, Revocations, Stats, ToProxy,
+};
 use ringfence_snapshot::{SignedSnapshot, SnapshotError, VerifiedSnapshot};
 use ringfence_spiffe::{BundleSet, TrustBundle, TrustDomain};
-use ringfence_tls::GatewayCertificate;
+use ringfence_tls::{GatewayCertificate, Identity};
 use ringfence_token::KeySet;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 
 use crate::access::{ProviderKeys, Uses};
 use crate::asks::{Asked, Open};
+use crate::delegate::TxnKeys;
 use crate::disk::Disk;
 use crate::identity::{Arrived, Renewer};
 use crate::policy::Policy;
 use crate::protocol::{FromNode, ListenerKind, ToNode};
+use crate::revoked::Known;
 use crate::shared::Shared;
 use crate::stats;
 use crate::table::Table;
@@ -58,6 +62,8 @@ pub(crate) struct Node {
     files: RefCell<Option<GatewayCertificate>>,
     /// Of each provider, as control told them last.
     keys: RefCell<BTreeMap<String, Told>>,
+    /// What was revoked.
+    revoked: RefCell<Known>,
     /// Questions that control has.
     open: RefCell<Open>,
 }
@@ -86,6 +92,7 @@ impl Node {
             serving: RefCell::default(),
             files: RefCell::default(),
             keys: RefCell::default(),
+            revoked: RefCell::default(),
             open: RefCell::default(),
         }))
     }
@@ -99,6 +106,7 @@ impl Node {
     ) -> Result<(), ChannelError> {
         spawn_local(self.clone().want_keys(wanted));
         spawn_local(self.clone().asks(asked));
+        self.last_revocations().await;
         self.last_good().await;
         self.last_keys().await;
         spawn_local(self.clone().renew());
@@ -241,7 +249,11 @@ impl Node {
                     true
                 }
                 ToProxy::ApiKeys(told) => {
-                    self.api_keys(told);
+                    self.api_keys(told).await;
+                    true
+                }
+                ToProxy::Revocations(told) => {
+                    self.revocations(told).await;
                     true
                 }
                 ToProxy::Answer { request, outcome } => {
@@ -321,9 +333,10 @@ impl Node {
     async fn apply(&self, snapshot: VerifiedSnapshot) -> Result<(), String> {
         let bundles = bundles(&snapshot)?;
         let policy = Policy::of(&snapshot, self.table.borrow().as_deref())?;
+        let txn = TxnKeys::of(&snapshot, self.table.borrow().as_deref())?;
         let compiled = self
             .shared
-            .with_interner(|interner| Table::compile(snapshot, policy, interner, &self.shared.shims));
+            .with_interner(|interner| Table::compile(snapshot, policy, txn, interner, &self.shared.shims));
         let table = Arc::new(compiled.map_err(|e| e.to_string())?);
         // Whom to believe first: nobody is let in by the new table whom the new bundle would refuse.
         if self.shared.mesh.bundles().generation() != bundles.generation() || self.table.borrow().is_none() {
@@ -341,6 +354,7 @@ impl Node {
         for id in self.renewer.borrow_mut().follow(&table.snapshot) {
             self.shared.mesh.remove_identity(&id);
         }
+        self.shared.delivered.follow(|service| table.callee(service).is_some());
         *self.table.borrow_mut() = Some(table);
         self.choose_certificate();
         self.ask();
@@ -407,14 +421,79 @@ impl Node {
     }
 
     /// Takes what is told of API keys; none of it goes to disk.
-    fn api_keys(&self, told: ApiKeys) {
-        match self.shared.api_keys.take(told) {
+    async fn api_keys(&self, told: ApiKeys) {
+        let changes = matches!(told, ApiKeys::Changed(_) | ApiKeys::Part { last: true, .. });
+        let taken = self.shared.api_keys.take(told);
+        if changes {
+            self.broadcast(|| Command::Judge).await;
+        }
+        match taken {
             Ok(None) => {}
             Ok(Some(count)) => {
                 self.entity("api_key", "all", 3, true, &format!("{count} API keys are known"));
             }
             Err(reason) => self.entity("api_key", "all", 3, false, &reason),
         }
+    }
+
+    /// Believes no more what the disk says was revoked, before anything else: control may not be there to say it again.
+    async fn last_revocations(&self) {
+        let kept = match self.disk.revocations() {
+            Ok(None) => return,
+            Ok(Some(kept)) => Known::kept(kept, unix_now()),
+            Err(e) => Err(e.to_string()),
+        };
+        match kept {
+            Ok(known) => {
+                *self.revoked.borrow_mut() = known;
+                self.revoke().await;
+            }
+            Err(reason) => {
+                let message = format!(
+                    "what was revoked is not known, so no credential and no SVID counts until control tells: {reason}"
+                );
+                self.entity("revocation", "kept", 2, false, &message);
+            }
+        }
+    }
+
+    /// Takes what control says was revoked: it counts first, and goes to disk then.
+    async fn revocations(&self, told: Revocations) {
+        let taken = self.revoked.borrow_mut().take(told);
+        match taken {
+            Ok(false) => {}
+            Ok(true) => {
+                self.revoke().await;
+                let kept = self.disk.keep_revocations(self.revoked.borrow().entries());
+                if let Err(e) = kept {
+                    let message = format!("what was revoked could not be kept: {e}");
+                    self.tell("proxy", LifecycleActivity::Update, &message, Severity::High);
+                }
+                let count = self.revoked.borrow().len();
+                self.entity("revocation", "all", 3, true, &format!("{count} revocations count"));
+            }
+            Err(reason) => {
+                let message = format!("control told revocations that make no sense: {reason}");
+                self.entity("revocation", "all", 3, false, &message);
+            }
+        }
+    }
+
+    /// What is known to be revoked counts on every thread, and for both ends of the mesh.
+    async fn revoke(&self) {
+        let Some(revoked) = self.revoked.borrow_mut().compiled(unix_now()) else { return };
+        let revoked = Arc::new(revoked);
+        self.shared.mesh.set_revoked(revoked.svids.clone());
+        // Nobody is shown one of ours that nobody believes; who wants to call waits for the next.
+        let gone = self.renewer.borrow_mut().renew_if(|id| {
+            let revoked = |identity: Identity| identity.is_revoked(&revoked.svids);
+            self.shared.mesh.identity(id).is_some_and(revoked)
+        });
+        for id in gone {
+            self.shared.mesh.remove_identity(&id);
+        }
+        self.ask();
+        self.broadcast(|| Command::Revoked(revoked.clone())).await;
     }
 
     /// Passes on which API keys were used.
@@ -459,6 +538,11 @@ impl Node {
     fn certificate(&self, request: u64, outcome: Result<ringfence_snapshot::node::Issued, String>) {
         let Some((name, arrived)) = self.renewer.borrow_mut().answered(request, outcome) else { return };
         match arrived {
+            // It was issued in the second of the revocation; the one after will not have been.
+            Ok(Arrived::Identity(identity)) if self.shared.mesh.is_revoked(&identity) => {
+                self.renewer.borrow_mut().again(&name);
+                self.entity("certificate", &name, 1, false, "it was revoked before it came");
+            }
             Ok(Arrived::Identity(identity)) => {
                 self.shared.mesh.put_identity(identity);
                 self.shared.identities.notify_waiters();

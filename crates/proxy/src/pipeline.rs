@@ -197,7 +197,7 @@ async fn mesh(
         }
     };
     let alpn = Alpn::negotiated(session);
-    live.set_identity(caller.not_after_unix(), caller.bundle_generation());
+    live.set_peer(caller.clone());
     let peer = who.get_or_init(|| {
         let way = Way::Inbound { callee: callee.into() };
         Rc::new(Peer { caller: name.into(), caller_id: Some(caller.id().clone()), source, tls: true, way })
@@ -247,6 +247,7 @@ pub(crate) fn tell_cut(worker: &Worker, peer: &Peer, live: &Live, cut: Cut) {
         .unwrap_or_else(|| peer.callee_name(worker));
     let (rule, reason) = match cut {
         Cut::EdgeRemoved => ("edge.removed", "the edge was removed from the fence"),
+        Cut::SvidRevoked => ("svid.revoked", "an SVID that it was opened with was revoked"),
         Cut::Stopped => ("node.stopped", "the node stopped, or its drain was over"),
     };
     let verdict = Verdict::Denied { stage: "authorize", rule, position: None, reason, missing: None };
@@ -281,6 +282,7 @@ pub(crate) fn tell_refused(worker: &Worker, peer: &Peer, deny: &Deny) -> EventId
         path: b"",
         status: deny.status,
         duration_us: 0,
+        cut: false,
         observed: None,
         verdict: deny.verdict(),
     };

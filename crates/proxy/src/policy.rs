@@ -1,8 +1,8 @@
 //! May they: policies judge what an edge allows, at the gateway and again where the callee is.
 //!
 //! The engine is built where the table is, on the control thread, and only when something in it changed. What a decision needs to
-//! know of whoever asks is prepared once per credential and thread. The gateway tells the callee's side whom it verified in a
-//! header of our own, since groups and the like must be the same at both; nobody else is believed, and no service sees it.
+//! know of whoever asks is prepared once per credential and thread. The callee's side judges whom the transaction token names, so
+//! groups and the like are the same at all sides.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -17,14 +17,12 @@ use ringfence_authz::{
 use ringfence_snapshot::{Identity, Snapshot};
 
 use crate::access::subject;
+use crate::delegate::Behalf;
+use crate::delegate::chain::{Chain, MAX_CHAIN};
 use crate::deny::Deny;
 use crate::peer::{Authorized, Peer, Way};
 use crate::table::{Edge, OUTSIDE, Table, Via};
 
-/// The header in which the gateway tells the callee's side whom it verified.
-pub(crate) const TOLD: &str = "ringfence-principal";
-/// Its longest value.
-const MAX_TOLD: usize = 8 * 1024;
 /// Credentials that a thread keeps prepared.
 const MAX_PREPARED: usize = 4096;
 
@@ -38,19 +36,12 @@ pub(crate) struct Policy {
     services: HashMap<String, Actor>,
 }
 
-/// Somebody whom requests come from, prepared.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    actor: Actor,
-    /// The value of [`TOLD`].
-    pub(crate) told: String,
-}
-
 /// Whom a thread has prepared, for the table in force.
 #[derive(Debug, Default)]
 pub(crate) struct Actors {
-    shown: RefCell<HashMap<Arc<Identity>, Rc<Prepared>>>,
-    told: RefCell<HashMap<Box<[u8]>, Rc<Prepared>>>,
+    shown: RefCell<HashMap<Arc<Identity>, Rc<Actor>>>,
+    /// By the digest of the transaction token.
+    behalves: RefCell<HashMap<[u8; 32], Rc<Actor>>>,
 }
 
 /// Who asks.
@@ -60,7 +51,7 @@ pub(crate) enum Who<'a> {
     /// A service that acts for itself.
     Service(&'a str),
     /// Whoever was verified, here or at the gateway.
-    Prepared(Rc<Prepared>),
+    Prepared(Rc<Actor>),
 }
 
 /// What is asked.
@@ -71,6 +62,8 @@ pub(crate) struct Question<'a> {
     pub(crate) path: &'a str,
     pub(crate) host: &'a str,
     pub(crate) source: Option<std::net::IpAddr>,
+    /// The services on the way of a request on somebody's behalf; otherwise it is the caller alone.
+    pub(crate) chain: Option<&'a Chain>,
 }
 
 /// What policies that only watch would have said.
@@ -137,7 +130,7 @@ impl Policy {
     ) -> (Result<(), Deny>, Option<Watched>) {
         let actor = match who {
             Who::Anyone => &self.anonymous,
-            Who::Prepared(prepared) => &prepared.actor,
+            Who::Prepared(actor) => actor,
             Who::Service(name) => match self.services.get(*name) {
                 Some(actor) => actor,
                 None => {
@@ -149,12 +142,15 @@ impl Policy {
             host if host.bytes().any(|b| b.is_ascii_uppercase()) => Cow::Owned(host.to_ascii_lowercase()),
             host => Cow::Borrowed(host),
         };
-        let chain = [&*edge.caller];
+        let mut passed = [""; MAX_CHAIN];
+        let direct = Some(&*edge.caller).filter(|caller| question.chain.is_none() && *caller != OUTSIDE);
+        let names = question.chain.into_iter().flat_map(Chain::names).chain(direct);
+        let count = passed.iter_mut().zip(names).map(|(place, name)| *place = name).count();
         let decision = self.engine.decide(
             actor,
             &Request {
                 caller: &edge.caller,
-                chain: if &*edge.caller == OUTSIDE { &[] } else { &chain },
+                chain: &passed[..count],
                 service: &edge.callee,
                 method: question.method,
                 path: question.path,
@@ -217,97 +213,34 @@ impl Actors {
     /// Forgets all: there is another table.
     pub(crate) fn clear(&self) {
         self.shown.borrow_mut().clear();
-        self.told.borrow_mut().clear();
+        self.behalves.borrow_mut().clear();
     }
 
     /// Whoever was verified here.
-    pub(crate) fn shown(&self, policy: &Policy, shown: &Arc<Identity>) -> Result<Rc<Prepared>, Deny> {
-        if let Some(prepared) = self.shown.borrow().get(shown) {
-            return Ok(prepared.clone());
+    pub(crate) fn shown(&self, policy: &Policy, shown: &Arc<Identity>) -> Rc<Actor> {
+        if let Some(actor) = self.shown.borrow().get(shown) {
+            return actor.clone();
         }
-        let principal = subject(shown);
-        let told = encode(&principal);
-        if told.len() > MAX_TOLD {
-            let reason = format!("the groups and scopes of {} are more than {MAX_TOLD} bytes", principal.id);
-            return Err(Deny::new(403, "authorize", "policy.principal", reason));
-        }
-        let actor = policy.engine.actor(&principal);
-        let prepared = Rc::new(Prepared { actor, told });
-        keep(&mut self.shown.borrow_mut(), shown.clone(), &prepared);
-        Ok(prepared)
+        let actor = Rc::new(policy.engine.actor(&subject(shown)));
+        keep(&mut self.shown.borrow_mut(), shown.clone(), &actor);
+        actor
     }
 
-    /// Whoever was verified at the gateway.
-    pub(crate) fn told(&self, policy: &Policy, value: &[u8]) -> Result<Rc<Prepared>, Deny> {
-        if let Some(prepared) = self.told.borrow().get(value) {
-            return Ok(prepared.clone());
+    /// Whoever a transaction token names.
+    pub(crate) fn behalf(&self, policy: &Policy, behalf: &Behalf) -> Rc<Actor> {
+        let digest = behalf.token().digest();
+        if let Some(actor) = self.behalves.borrow().get(digest) {
+            return actor.clone();
         }
-        let Some(principal) = decode(value) else {
-            let reason = "the gateway says in no known words whom it verified: does it run another version?";
-            return Err(Deny::new(403, "authorize", "policy.principal", reason));
-        };
-        let actor = policy.engine.actor(&principal);
-        let prepared = Rc::new(Prepared { actor, told: String::new() });
-        keep(&mut self.told.borrow_mut(), value.into(), &prepared);
-        Ok(prepared)
+        let actor = Rc::new(policy.engine.actor(&subject(behalf.identity())));
+        keep(&mut self.behalves.borrow_mut(), *digest, &actor);
+        actor
     }
 }
 
-fn keep<K: std::hash::Hash + Eq>(all: &mut HashMap<K, Rc<Prepared>>, key: K, prepared: &Rc<Prepared>) {
+fn keep<K: std::hash::Hash + Eq>(all: &mut HashMap<K, Rc<Actor>>, key: K, actor: &Rc<Actor>) {
     if all.len() >= MAX_PREPARED {
         all.clear();
     }
-    all.insert(key, prepared.clone());
-}
-
-/// JSON in which whatever a header cannot carry is percent-encoded (RFC 3986, section 2.1).
-fn encode(principal: &Principal) -> String {
-    let json = serde_json::to_string(principal).unwrap_or_default();
-    let mut value = String::with_capacity(json.len());
-    for byte in json.bytes() {
-        match byte {
-            b'!'..=b'$' | b'&'..=b'~' => value.push(char::from(byte)),
-            _ => value.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    value
-}
-
-fn decode(value: &[u8]) -> Option<Principal> {
-    if value.len() > MAX_TOLD {
-        return None;
-    }
-    let mut json = Vec::with_capacity(value.len());
-    let mut rest = value.iter();
-    while let Some(byte) = rest.next() {
-        let mut digit = || char::from(*rest.next()?).to_digit(16);
-        json.push(if *byte == b'%' { u8::try_from(digit()? * 16 + digit()?).ok()? } else { *byte });
-    }
-    serde_json::from_slice(&json).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn whom_the_gateway_tells_arrives_as_it_was(id in any::<String>(), groups in prop::collection::vec(".{0,20}", 0..5)) {
-            let principal = Principal { groups, ..Principal::user("staff", &id) };
-            let value = encode(&principal);
-            prop_assert!(value.bytes().all(|b| b.is_ascii_graphic()));
-            if value.len() <= MAX_TOLD {
-                prop_assert_eq!(decode(value.as_bytes()), Some(principal));
-            }
-        }
-
-        #[test]
-        fn arbitrary_bytes_are_somebody_or_nobody(value in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Some(principal) = decode(&value) {
-                prop_assert_eq!(decode(encode(&principal).as_bytes()), Some(principal));
-            }
-        }
-    }
+    all.insert(key, actor.clone());
 }

@@ -9,12 +9,14 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
+use ringfence_spiffe::RevokedSvids;
 use ringfence_tls::Alpn;
 
 use crate::connect::connect;
 use crate::deny::Deny;
 use crate::h1::Scratch;
 use crate::io::{Gather, Io};
+use crate::live::Ends;
 use crate::table::{Edge, Table};
 use crate::worker::Worker;
 
@@ -31,6 +33,7 @@ pub(crate) struct Upstream {
     pub(crate) io: Io,
     pub(crate) read: BytesMut,
     pub(crate) scratch: Scratch,
+    pub(crate) ends: Option<Rc<Ends>>,
     stamp: u64,
     retire_at: u64,
     idle_since: u64,
@@ -40,6 +43,7 @@ pub(crate) struct Upstream {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) send: SendRequest<Bytes>,
+    pub(crate) ends: Option<Rc<Ends>>,
     streams: Cell<usize>,
     closed: Rc<Cell<bool>>,
     stamp: u64,
@@ -114,6 +118,21 @@ impl Pool {
         }
     }
 
+    /// Drops what was opened with an SVID that was revoked. What streams on it belong to is cut by itself.
+    pub(crate) fn recheck_svids(&self, revoked: &RevokedSvids) {
+        let good = |ends: &Option<Rc<Ends>>| ends.as_ref().is_none_or(|ends| !ends.are_revoked(revoked));
+        for slot in &mut *self.slots.borrow_mut() {
+            slot.idle.retain(|upstream| good(&upstream.ends));
+            slot.shared.retain(|shared| {
+                let good = good(&shared.ends);
+                if !good {
+                    shared.retire();
+                }
+                good
+            });
+        }
+    }
+
     /// Drops what has been idle for too long.
     pub(crate) fn sweep(&self, now_ms: u64) {
         for slot in &mut *self.slots.borrow_mut() {
@@ -149,6 +168,7 @@ pub(crate) async fn open(worker: &Worker, edge: &Edge) -> Result<Upstream, Deny>
         io: connected.io,
         read: BytesMut::new(),
         scratch: Scratch::default(),
+        ends: connected.ends,
         stamp: edge.stamp,
         retire_at: connected.retire_at,
         idle_since: 0,
@@ -188,6 +208,7 @@ pub(crate) async fn open_h2(worker: &Worker, edge: &Edge) -> Result<Hold, Deny> 
     });
     let shared = Rc::new(Shared {
         send,
+        ends: connected.ends,
         streams: Cell::new(0),
         closed,
         stamp: edge.stamp,

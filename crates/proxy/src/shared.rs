@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use ringfence_event::Emitter;
 use ringfence_keys::{EnvelopeKeys, Secret};
-use ringfence_spiffe::BundleSet;
+use ringfence_spiffe::{BundleSet, RevokedSvids};
 use ringfence_tls::{
     Alpn, GatewayCertificates, GatewayError, HandshakeMetrics, Mesh, ServerConfig, gateway_server_config,
 };
@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::access::ApiKeys;
 use crate::asks::Asks;
+use crate::delegate::Record;
 use crate::shims::Shims;
 use crate::stats::Shard;
 use crate::table::{EdgeId, Interner};
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) api_keys: ApiKeys,
     /// What cookies are sealed under; none until control has told.
     cookies: RwLock<Option<Arc<EnvelopeKeys>>>,
+    /// Which transaction tokens services were given.
+    pub(crate) delivered: Record,
     /// Where threads ask control.
     pub(crate) asks: Asks,
     /// Where threads ask for keys of a provider.
@@ -52,7 +55,8 @@ impl Shared {
         asks: Asks,
         wanted: mpsc::Sender<Arc<str>>,
     ) -> Result<Self, GatewayError> {
-        let mesh = Mesh::new(BundleSet::default());
+        // Nobody is believed before it is known who is not to be.
+        let mesh = Mesh::new(BundleSet::default().with_revoked(RevokedSvids::unknown().into()));
         let certificates = GatewayCertificates::default();
         Ok(Self {
             mesh_config: mesh.server_config(&[Alpn::H2, Alpn::Http1, Alpn::Tcp]),
@@ -64,6 +68,7 @@ impl Shared {
             shims: Shims::default(),
             api_keys: ApiKeys::default(),
             cookies: RwLock::default(),
+            delivered: Record::default(),
             asks,
             wanted,
             identities: Notify::new(),

@@ -15,6 +15,7 @@ use ringfence_snapshot::{Target, VerifiedSnapshot};
 use ringfence_spiffe::{SpiffeId, TrustDomain};
 
 use crate::access::{RouteAccess, TableProvider};
+use crate::delegate::TxnKeys;
 use crate::h1;
 use crate::policy::Policy;
 use crate::shims::{Shim, Shims};
@@ -66,6 +67,8 @@ pub(crate) struct Table {
     providers: Vec<TableProvider>,
     /// What decides on top of the edges.
     pub(crate) policy: Option<Arc<Policy>>,
+    /// What transaction tokens are verified by.
+    pub(crate) txn: TxnKeys,
     declared: Vec<bool>,
 }
 
@@ -98,6 +101,8 @@ pub(crate) struct Edge {
     pub(crate) callee: Arc<str>,
     pub(crate) protocol: Protocol,
     pub(crate) rules: Rules,
+    /// Where the fence says that only requests on somebody's behalf pass.
+    pub(crate) on_behalf: Option<Arc<str>>,
     pub(crate) via: Via,
     /// Changes when endpoint, identities or trust bundle change: connections of another stamp are not used again.
     pub(crate) stamp: u64,
@@ -231,6 +236,7 @@ impl Table {
     pub(crate) fn compile(
         snapshot: VerifiedSnapshot,
         policy: Option<Arc<Policy>>,
+        txn: TxnKeys,
         interner: &mut Interner,
         shims: &Shims,
     ) -> Result<Self, TableError> {
@@ -271,6 +277,9 @@ impl Table {
                 let protocol = snapshot.services[callee].protocol;
                 let rules = Rules::Allow(call.allow.clone());
                 let edge = all.add(&names[at], &names[callee], protocol, rules, via(callee, &own)?);
+                if call.on_behalf {
+                    all.list[edge].on_behalf = Some(call.position.to_string().into());
+                }
                 inbound[callee].insert(names[at].clone(), edge);
                 edges.insert(callee, edge);
             }
@@ -343,6 +352,7 @@ impl Table {
             gateway,
             providers: snapshot.providers.iter().map(TableProvider::new).collect(),
             policy,
+            txn,
             declared,
             snapshot,
         })
@@ -363,6 +373,12 @@ impl Table {
         let of = |routes: &'_ [RouteEntry]| routes.iter().position(|r| r.route.covers(path));
         let named = self.gateway.hosts.get(host).and_then(|routes| Some(&routes[of(routes)?]));
         named.or_else(|| Some(&self.gateway.any[of(&self.gateway.any)?]))
+    }
+
+    /// Whether any route is for this host.
+    pub(crate) fn serves(&self, host: &str) -> bool {
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        !self.gateway.any.is_empty() || self.gateway.hosts.contains_key(&host)
     }
 
     /// Whose tokens are believed.
@@ -462,6 +478,7 @@ impl Edges<'_> {
             callee: callee.clone(),
             protocol,
             rules,
+            on_behalf: None,
             via,
             stamp,
         });

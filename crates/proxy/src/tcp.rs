@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::connect::connect;
+use crate::delegate;
 use crate::deny::Deny;
 use crate::handle::count_refusal;
 use crate::io::{Io, READ};
@@ -19,7 +20,7 @@ use crate::peer::{Authorized, Peer, Way, in_force};
 use crate::pipeline::tell_connection;
 use crate::policy::{self, Question, Who};
 use crate::stats::Ended;
-use crate::table::{Egress, OUTSIDE as ANYBODY, Via};
+use crate::table::{self, EdgeRef, Egress, OUTSIDE as ANYBODY, Via};
 use crate::tunnel::{self, End};
 use crate::worker::Worker;
 
@@ -57,32 +58,51 @@ pub(crate) async fn serve_edge(worker: &Worker, live: &Live, peer: &Peer, io: Io
             &Deny::failure(503, "service.not-ready", format!("{} is not ready", edge.callee)),
         );
     }
-    if let Some(policies) = edge.table().policy.as_ref().filter(|_| policy::is_asked(peer, &authorized)) {
-        // Bytes show no credential: through the gateway comes whoever may come without one.
-        let who = if &*edge.caller == ANYBODY { Who::Anyone } else { Who::Service(&edge.caller) };
-        let source = matches!(peer.way, Way::Gateway).then(|| peer.source.ip());
-        let question = Question { method: "", path: "/", host: &edge.callee, source };
-        if let (Err(deny), _) = policies.judge(&who, edge, question) {
-            return refuse(worker, peer, &deny);
-        }
+    // Bytes carry no token, so the fence does not say this; a snapshot might.
+    if let Err(deny) = delegate::required(edge, false) {
+        return refuse(worker, peer, &deny);
+    }
+    let since = worker.live.judged();
+    if let Err(deny) = permitted(peer, &authorized, edge) {
+        return refuse(worker, peer, &deny);
     }
     let callee = match connect(worker, &authorized.next, Alpn::Tcp).await {
-        Ok(connected) => connected.io,
+        Ok(connected) => {
+            live.set_onward(connected.ends);
+            connected.io
+        }
         Err(deny) => return refuse(worker, peer, &deny),
     };
     tell_connection(worker, peer, &edge.callee, false, Verdict::Allowed);
     let idle = edge.table().limits.idle.as_millis() as u64;
-    tunnel::run(
-        worker,
-        live,
-        idle,
-        End { io, read: BytesMut::new() },
-        End { io: callee, read: BytesMut::new() },
-    )
-    .await;
+    let (client, callee) = (End { io, read: BytesMut::new() }, End { io: callee, read: BytesMut::new() });
+    let ended = {
+        let work = std::pin::pin!(tunnel::run(worker, live, idle, client, callee));
+        let still = || {
+            // An edge that is there no more was cut already.
+            let now = worker.table().and_then(|table| table::inbound(&table, &edge.caller, &edge.callee));
+            now.map_or(Ok(()), |edge| permitted(peer, &authorized, &edge))
+        };
+        live.while_allowed(&worker.live, since, still, work).await
+    };
+    if let Err(deny) = ended {
+        tell_connection(worker, peer, &edge.callee, true, deny.verdict());
+    }
     if peer.counts() {
         worker.counters.count(edge.id, Ended::Served { duration_us: worker.touch().saturating_sub(started) });
     }
+}
+
+/// Asks policies, if there are any and it is for this side to ask them.
+fn permitted(peer: &Peer, authorized: &Authorized, edge: &EdgeRef) -> Result<(), Deny> {
+    let policies = edge.table().policy.as_ref().filter(|_| policy::is_asked(peer, authorized));
+    let Some(policies) = policies else { return Ok(()) };
+    // Bytes show no credential: through the gateway comes whoever may come without one.
+    let who = if &*edge.caller == ANYBODY { Who::Anyone } else { Who::Service(&edge.caller) };
+    let source = matches!(peer.way, Way::Gateway).then(|| peer.source.ip());
+    let question = Question { method: "", path: "/", host: &edge.callee, source, chain: None };
+    delegate::required(edge, false)?;
+    policies.judge(&who, edge, question).0
 }
 
 /// A connection to a host outside.

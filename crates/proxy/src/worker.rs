@@ -13,12 +13,14 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::access::{ProviderKeys, Tokens};
+use crate::access::{ProviderKeys, Sessions, Tokens};
+use crate::delegate::{Behalves, Exchange};
 use crate::live::{Registry, TICK};
 use crate::pipeline;
 use crate::policy::Actors;
 use crate::pool::Pool;
 use crate::protocol::ListenerKind;
+use crate::revoked::Revoked;
 use crate::shared::Shared;
 use crate::stats::Counters;
 use crate::table::{Table, TableRef};
@@ -30,6 +32,10 @@ pub(crate) enum Command {
     Table(Arc<Table>, oneshot::Sender<()>),
     /// Believe these keys from now on.
     Keys(ProviderKeys),
+    /// This was revoked.
+    Revoked(Arc<Revoked>),
+    /// What lets requests pass has changed elsewhere: judge again what is open.
+    Judge,
     /// Accept here, and of this kind nowhere else.
     Listen(ListenerKind, Vec<std::net::TcpListener>, oneshot::Sender<()>),
     /// Accept no more here.
@@ -48,10 +54,16 @@ pub(crate) struct Worker {
     pub(crate) counters: Counters,
     pub(crate) events: Emitter,
     pub(crate) tokens: Tokens,
+    pub(crate) sessions: Rc<Sessions>,
+    /// The transaction tokens that were verified here, and those that were got here.
+    pub(crate) behalves: Behalves,
+    pub(crate) exchange: Rc<Exchange>,
     /// Whom policies judge.
     pub(crate) actors: Actors,
     table: RefCell<Option<TableRef>>,
     stale: Cell<bool>,
+    /// What is open is to be judged again at the next tick, however often that is said until then.
+    to_judge: Cell<bool>,
     draining: Cell<bool>,
     begun: Instant,
     now_ms: Cell<u64>,
@@ -71,9 +83,13 @@ impl Worker {
             counters,
             events: shared.events.clone(),
             tokens: Tokens::new(),
+            sessions: Rc::default(),
+            behalves: Behalves::new(),
+            exchange: Exchange::new(),
             actors: Actors::default(),
             table: RefCell::new(None),
             stale: Cell::new(true),
+            to_judge: Cell::new(false),
             draining: Cell::new(false),
             begun: Instant::now(),
             now_ms: Cell::new(0),
@@ -135,8 +151,10 @@ impl Worker {
         self.live.recheck(&table, self.now_ms());
         self.pool.recheck(&table);
         self.tokens.follow(&table);
+        self.sessions.follow();
         self.actors.clear();
         *self.table.borrow_mut() = Some(Rc::new(table));
+        self.to_judge.set(true);
         self.tick();
     }
 
@@ -145,6 +163,14 @@ impl Worker {
         let unix = unix_now();
         self.stale.set(self.table.borrow().as_ref().is_none_or(|t| unix >= t.fresh_until));
         self.live.tick(self.now_ms(), unix);
+        if self.to_judge.take() {
+            let revoked = self.tokens.revoked();
+            let svids = revoked.as_ref().map(|revoked| &*revoked.svids);
+            self.live.judge_again(svids);
+            if let Some(svids) = svids {
+                self.pool.recheck_svids(svids);
+            }
+        }
         let (open, callers) = (self.open.borrow(), self.callers.borrow());
         self.counters.connections(open.values().chain(callers.values()).map(|open| open.get()).sum());
     }
@@ -188,6 +214,11 @@ async fn serve(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
                 let _ = done.send(());
             }
             Some(Command::Keys(keys)) => worker.tokens.set_keys(keys),
+            Some(Command::Revoked(revoked)) => {
+                worker.tokens.set_revoked(revoked);
+                worker.to_judge.set(true);
+            }
+            Some(Command::Judge) => worker.to_judge.set(true),
             Some(Command::Listen(kind, sockets, done)) => {
                 let opened: std::io::Result<Vec<TcpListener>> = sockets
                     .into_iter()

@@ -8,7 +8,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ringfence_snapshot::Identity;
 use ringfence_snapshot::node::{ApiKeys as Told, MAX_API_KEYS};
-use ringfence_token::{ApiKey, ApiKeyError, KeyPrefix, KeyRecord, KeyTable, Known, TableError};
+use ringfence_token::{ApiKey, ApiKeyError, KeyPrefix, KeyRecord, KeyTable, Known, SecretDigest, TableError};
 
 use super::RouteAccess;
 use crate::deny::Deny;
@@ -28,12 +28,22 @@ pub(crate) struct ApiKeys {
 pub(crate) struct KnownKey {
     known: Known,
     prefix: String,
+    /// Of the secret that was shown.
+    digest: SecretDigest,
 }
+
+/// Provider of whoever shows an API key.
+pub(super) const API_KEYS: &str = "api_key";
 
 impl KnownKey {
     pub(super) fn identity(&self) -> Identity {
         let scopes = self.known.scopes().map(ToOwned::to_owned).collect();
-        Identity::client("api_key", self.known.client(), scopes)
+        Identity::client(API_KEYS, self.known.client(), scopes)
+    }
+
+    /// Whose it is.
+    pub(super) fn client(&self) -> &str {
+        self.known.client()
     }
 
     /// Its public part.
@@ -107,12 +117,26 @@ impl ApiKeys {
         };
         let prefix = key.prefix().to_string();
         match read(&self.table).as_ref().map(|table| table.authenticate(&key, unix_now())) {
-            Some(Ok(known)) => Ok(KnownKey { known, prefix }),
+            Some(Ok(known)) => Ok(KnownKey { known, prefix, digest: key.digest() }),
             Some(Err(error)) => Err(refuse(rule_of(error), format!("key {prefix}: {error}"))),
             None => {
                 let reason = "control has not told the API keys yet";
                 let deny = Deny::new(503, "authenticate", "api_key.unready", reason);
                 Err(deny.position(access.position()))
+            }
+        }
+    }
+
+    /// A key that was believed, as it is now. That it has ended meanwhile is no reason: it had not when it was shown.
+    pub(super) fn again(&self, known: &KnownKey) -> Result<KnownKey, Deny> {
+        let table = read(&self.table);
+        let Some(table) = table.as_ref() else { return Ok(known.clone()) };
+        match table.look_up(known.known.prefix(), &known.digest, unix_now()) {
+            Ok(now) => Ok(KnownKey { known: now, ..known.clone() }),
+            Err(ApiKeyError::Expired) => Ok(known.clone()),
+            Err(error) => {
+                let reason = format!("key {}: {error}", known.prefix);
+                Err(Deny::new(401, "authenticate", rule_of(error), reason))
             }
         }
     }

@@ -8,9 +8,10 @@ use ringfence_token::VerifiedToken;
 
 use super::RouteAccess;
 use super::keys::KnownKey;
+use super::session::ShownSession;
 use crate::deny::Deny;
 use crate::h1::DropList;
-use crate::headers::{not_copied_with_key, not_copied_with_token};
+use crate::headers::{not_copied, not_copied_with_key, not_copied_with_token};
 use crate::table::TableRef;
 
 /// Somebody who was let in.
@@ -28,6 +29,8 @@ pub(crate) enum Evidence {
     Token(Arc<VerifiedToken>),
     /// An API key.
     Key(Box<KnownKey>),
+    /// The session of somebody who signed in by a browser.
+    Session(Box<ShownSession>),
 }
 
 impl Principal {
@@ -41,6 +44,15 @@ impl Principal {
         match &self.evidence {
             Evidence::Token(_) => None,
             Evidence::Key(known) => Some(known.prefix()),
+            Evidence::Session(shown) => Some(shown.name()),
+        }
+    }
+
+    /// What the answer sets, so that its session goes on.
+    pub(crate) fn renewal(&self) -> Option<&str> {
+        match &self.evidence {
+            Evidence::Session(shown) => shown.renewal(),
+            Evidence::Token(_) | Evidence::Key(_) => None,
         }
     }
 
@@ -49,6 +61,7 @@ impl Principal {
         match &self.evidence {
             Evidence::Token(_) => "token",
             Evidence::Key(_) => "API key",
+            Evidence::Session(_) => "session",
         }
     }
 
@@ -57,6 +70,8 @@ impl Principal {
         match self.evidence {
             Evidence::Token(_) => not_copied_with_token(),
             Evidence::Key(_) => not_copied_with_key(),
+            // Our cookies never go on, whoever shows them.
+            Evidence::Session(_) => not_copied(),
         }
     }
 

@@ -6,12 +6,15 @@ use ringfence_snapshot::IdentityError;
 use ringfence_token::TokenError;
 
 use super::RouteAccess;
+use super::again::unknown;
 use crate::deny::Deny;
 
 pub(super) enum Refused {
     Token(TokenError),
     /// A provider has given no keys, or none that are still believed.
     NoKeys(Arc<str>),
+    /// It is not known what was revoked.
+    RevocationsUnknown,
     /// The token does not say who it is about in a way that can be passed on.
     Identity(IdentityError),
 }
@@ -24,6 +27,7 @@ impl Refused {
         };
         let deny = match self {
             Self::Token(error) => invalid(error.to_string(), rule_of(&error)),
+            Self::RevocationsUnknown => unknown().position(access.position()),
             Self::Identity(error) => invalid(format!("the token names nobody: {error}"), "token.user"),
             Self::NoKeys(provider) => {
                 let reason =

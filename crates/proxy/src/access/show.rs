@@ -18,6 +18,9 @@ pub(crate) fn to_show(
     access: &RouteAccess,
     principal: &Principal,
 ) -> Result<ToKeeper, Deny> {
+    if let Evidence::Session(shown) = &principal.evidence {
+        return Ok(ToKeeper::Session(shown.text().clone()));
+    }
     Ok(match shown(view, table, access)? {
         Shown::Token(token) => ToKeeper::Token {
             provider: principal.identity().provider.clone(),
@@ -32,6 +35,7 @@ impl Principal {
     pub(crate) fn digest(&self) -> [u8; 32] {
         match &self.evidence {
             Evidence::Token(token) => *token.digest(),
+            Evidence::Session(shown) => *shown.token.digest(),
             // Not a text that could be a token.
             Evidence::Key(known) => sha256(format!("api key {}", known.prefix()).as_bytes()),
         }

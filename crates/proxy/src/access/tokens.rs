@@ -1,17 +1,18 @@
 //! What a thread knows of providers and their tokens: keys, what was verified, what was revoked.
 
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ringfence_model::Provider;
 use ringfence_snapshot::{Identity, IdentityError, profile_of};
-use ringfence_token::{Check, KeySet, Possession, Profile, Revocations, TokenError, VerifiedToken, Verifier};
+use ringfence_token::{Check, KeySet, Possession, Profile, TokenError, VerifiedToken, Verifier};
 use tokio::sync::Notify;
 
 use super::RouteAccess;
 use super::refused::Refused;
+use crate::revoked::Revoked;
 use crate::table::Table;
 use crate::worker::unix_now;
 
@@ -46,7 +47,8 @@ pub(crate) struct ProviderKeys {
 pub(crate) struct Tokens {
     verifier: RefCell<Verifier>,
     keys: RefCell<HashMap<Arc<str>, ProviderKeys>>,
-    revocations: Revocations,
+    /// None until it is known.
+    revoked: RefCell<Option<Arc<Revoked>>>,
     /// Who the tokens are of that were verified, by their digest; for the providers in force.
     identities: RefCell<HashMap<[u8; 32], Arc<Identity>>>,
     pub(super) arrived: Notify,
@@ -61,6 +63,17 @@ impl TableProvider {
         let profile = profile_of(provider);
         Self { name: provider.name.as_str().into(), profile, declared: provider.clone() }
     }
+
+    /// What the fence says of it.
+    pub(crate) fn declared(&self) -> &Provider {
+        &self.declared
+    }
+
+    /// Whether a token that was believed, as one of this provider, is for us as it is declared.
+    pub(super) fn takes(&self, token: &VerifiedToken) -> bool {
+        let ours = |audience: &str| self.declared.audiences.iter().any(|a| a == audience);
+        self.profile.issuer() == token.issuer() && token.audiences().any(ours)
+    }
 }
 
 impl Tokens {
@@ -68,7 +81,7 @@ impl Tokens {
         Self {
             verifier: RefCell::new(Verifier::new(REMEMBERED)),
             keys: RefCell::default(),
-            revocations: Revocations::new(REMEMBERED),
+            revoked: RefCell::default(),
             arrived: Notify::new(),
             identities: RefCell::default(),
             asked: RefCell::default(),
@@ -80,6 +93,33 @@ impl Tokens {
     pub(crate) fn set_keys(&self, keys: ProviderKeys) {
         self.keys.borrow_mut().insert(keys.provider.clone(), keys);
         self.arrived.notify_waiters();
+    }
+
+    /// Takes what was revoked in place of what was before.
+    pub(crate) fn set_revoked(&self, revoked: Arc<Revoked>) {
+        *self.revoked.borrow_mut() = Some(revoked);
+    }
+
+    /// What was revoked; none while that is not known, and then nobody is to be let in by anything.
+    pub(crate) fn revoked(&self) -> Ref<'_, Option<Arc<Revoked>>> {
+        self.revoked.borrow()
+    }
+
+    /// Whether a session token that the keeper signed holds; none while it is not known what was revoked.
+    pub(super) fn session(
+        &self,
+        token: &str,
+        table: &Table,
+    ) -> Option<Result<Arc<VerifiedToken>, TokenError>> {
+        let revoked = self.revoked();
+        let check = Check {
+            profile: &table.txn.session,
+            keys: &table.txn.keys,
+            revocations: &revoked.as_ref()?.tokens,
+            possession: Possession::NONE,
+            now: unix_now(),
+        };
+        Some(self.verifier.borrow_mut().verify(token, &check))
     }
 
     /// Forgets the keys of providers that are not declared any more: one that comes again begins anew.
@@ -136,7 +176,7 @@ impl Tokens {
     }
 
     /// Who a verified token is of.
-    fn identity(
+    pub(super) fn identity(
         &self,
         provider: &TableProvider,
         token: &VerifiedToken,
@@ -161,6 +201,8 @@ pub(super) fn judge(
     token: &str,
 ) -> Result<(Arc<Identity>, Arc<VerifiedToken>), Refused> {
     let now = unix_now();
+    let revoked = tokens.revoked();
+    let Some(revoked) = &*revoked else { return Err(Refused::RevocationsUnknown) };
     let mut without = None;
     let keys: Vec<(usize, Arc<KeySet>)> = access
         .providers
@@ -179,7 +221,7 @@ pub(super) fn judge(
         .map(|(at, keys)| Check {
             profile: &table.providers()[*at].profile,
             keys,
-            revocations: &tokens.revocations,
+            revocations: &revoked.tokens,
             possession: Possession::NONE,
             now,
         })

@@ -23,7 +23,9 @@ const REMEMBERED: usize = 8_192;
 #[derive(Debug)]
 pub(crate) struct TxnKeys {
     profile: Profile,
-    keys: Arc<KeySet>,
+    /// What session tokens must be, which the same keys sign.
+    pub(crate) session: Profile,
+    pub(crate) keys: Arc<KeySet>,
 }
 
 /// What a thread remembers of transaction tokens.
@@ -65,7 +67,7 @@ impl TxnKeys {
         let keys = KeySet::from_keys(keys);
         let same = before.map(|table| &table.txn.keys).filter(|known| ***known == keys);
         let keys = same.map_or_else(|| Arc::new(keys.clone()), Arc::clone);
-        Ok(Self { profile: Profile::txn_token(&domain), keys })
+        Ok(Self { profile: Profile::txn_token(&domain), session: Profile::session(&domain), keys })
     }
 }
 

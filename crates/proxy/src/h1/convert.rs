@@ -3,6 +3,7 @@
 //! Which fields pass is decided in one place, [`KeptFields`], for HTTP/1.1 and HTTP/2 alike.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use ringfence_oidc::session::is_ours;
 
 use super::field::Field;
 use super::framing::Framing;
@@ -72,7 +73,8 @@ impl<'a> Iterator for KeptFields<'a> {
                     (classify(name), name, value)
                 }
             };
-            if self.not_copied & kind.bit() == 0 && !self.drop.has(name) {
+            let ours = kind == Kind::SetCookie && is_ours(value);
+            if self.not_copied & kind.bit() == 0 && !ours && !self.drop.has(name) {
                 return Some((kind, name, value));
             }
         }

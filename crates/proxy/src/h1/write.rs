@@ -5,6 +5,8 @@
 
 use bytes::{BufMut, BytesMut};
 
+use ringfence_oidc::session::is_ours;
+
 use super::convert::KeptFields;
 use super::field::Fields;
 use super::framing::Framing;
@@ -37,6 +39,15 @@ impl DropList {
                 }
             }
         }
+        list
+    }
+
+    /// The same and one more.
+    pub(crate) fn and(&self, name: &str) -> Self {
+        let (mut list, more) = (self.clone(), Self::new([name]));
+        list.names.extend(more.names);
+        list.prefixes.extend(more.prefixes);
+        list.lengths |= more.lengths;
         list
     }
 
@@ -295,6 +306,7 @@ fn copy_runs(out: &mut BytesMut, fields: Fields<'_>, not_copied: u64, drop: &Dro
     for field in list {
         let goes_on = not_copied & field.kind().bit() == 0
             && !field.nominated
+            && !(field.kind() == Kind::SetCookie && is_ours(field.value(head)))
             && (nothing_more || !drop.has(field.name(head)));
         match field.canonical_line() {
             _ if !goes_on => {}

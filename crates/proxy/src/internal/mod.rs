@@ -74,7 +74,7 @@ fn refused(status: u16, rule: &'static str, reason: impl Into<String>) -> Deny {
 }
 
 /// Answers a request to the sidecar itself.
-pub(crate) async fn serve(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'_>) -> Next {
+pub(crate) async fn serve(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'_>) -> Next<'static> {
     let started = ctx.worker.touch();
     ctx.live.set_busy(true);
     let id = EventId::new();
@@ -139,7 +139,7 @@ async fn answer(
     Ok(reply)
 }
 
-async fn send(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'_>, reply: &Reply) -> Next {
+async fn send(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'_>, reply: &Reply) -> Next<'static> {
     if let Front::H1(h1) = front {
         // What is left of the request would be read as the next one.
         h1.keep &= h1.decoder.is_end();
@@ -169,7 +169,7 @@ fn tell(ctx: &Ctx<'_>, view: HeadView<'_>, reply: &Reply, duration_us: u64, id: 
     let call = Call {
         caller: &peer.caller,
         caller_id: peer.caller_id.as_ref().map(ringfence_spiffe::SpiffeId::as_str),
-        user: user.map(|(name, domain)| User { name, domain, credential: None }),
+        user: user.map(|(name, domain)| User { name, domain, ..User::default() }),
         source: None,
         callee: OWN_HOST,
         point: peer.point(),
@@ -177,6 +177,7 @@ fn tell(ctx: &Ctx<'_>, view: HeadView<'_>, reply: &Reply, duration_us: u64, id: 
         path: view.path().as_bytes(),
         status: reply.status,
         duration_us,
+        cut: false,
         observed: None,
         verdict,
     };
