@@ -68,9 +68,11 @@ pub fn without_ours(header: &[u8]) -> Option<Vec<u8>> {
 
 /// What goes on in place of the `Cookie` headers of a request, if they hold any of ours; empty if nothing is left.
 #[must_use]
-pub fn stripped<'a>(headers: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Vec<u8>> {
-    let ours = headers.clone().flat_map(|header| header.split(|b| *b == b';')).any(is_ours);
-    ours.then(|| headers.filter_map(without_ours).collect::<Vec<_>>().join(&b"; "[..]))
+pub fn stripped<'a>(headers: impl Iterator<Item = &'a [u8]>) -> Option<Vec<u8>> {
+    let headers: Vec<&[u8]> = headers.collect();
+    let ours = headers.iter().flat_map(|header| header.split(|b| *b == b';')).any(is_ours);
+    let rest = || headers.iter().filter_map(|header| without_ours(header)).collect::<Vec<_>>();
+    ours.then(|| rest().join(&b"; "[..]))
 }
 
 fn pairs(header: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
