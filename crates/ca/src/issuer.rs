@@ -1,5 +1,6 @@
 //! Issuing and rotation, on top of the keeper and the store.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -45,6 +46,9 @@ pub enum CaError {
     /// The keeper is gone or refused.
     #[error(transparent)]
     Keeper(#[from] ClientError),
+    /// Whose it would be was revoked as a whole.
+    #[error("{0} was revoked as a whole: `ringfence revocations remove ID` takes that back")]
+    Revoked(String),
     /// A key.
     #[error(transparent)]
     Key(#[from] ringfence_keys::KeyError),
@@ -82,6 +86,8 @@ struct Inner {
     bundle: watch::Sender<Arc<Bundle>>,
     renewals: watch::Sender<u64>,
     trust_domain: String,
+    /// By SPIFFE ID: what was issued up to then is revoked; at the end of time, nothing is issued.
+    revoked: ArcSwap<HashMap<String, u64>>,
 }
 
 type Waiting = (X509Request, oneshot::Sender<Result<IssuedSvid, CaError>>);
@@ -102,6 +108,7 @@ impl Ca {
             bundle: watch::Sender::new(Arc::new(bundle)),
             renewals: watch::Sender::new(0),
             trust_domain: status.trust_domain,
+            revoked: ArcSwap::default(),
         }));
         tokio::spawn(batches(Arc::downgrade(&ca.0), queue));
         Ok(ca)
@@ -110,6 +117,29 @@ impl Ca {
     /// Works with another keeper from now on: the one before died and was replaced.
     pub fn set_keeper(&self, keeper: Client) {
         self.0.keeper.store(Arc::new(keeper));
+    }
+
+    /// Takes which identities were revoked, by SPIFFE ID: up to when what they were issued counts no more, Unix seconds; [`u64::MAX`] for
+    /// those that get nothing at all. If that is news, everybody who holds an SVID of the Workload API gets another.
+    pub fn set_revoked(&self, revoked: impl IntoIterator<Item = (String, u64)>) {
+        let revoked: HashMap<String, u64> = revoked.into_iter().collect();
+        if **self.0.revoked.load() != revoked {
+            self.0.revoked.store(Arc::new(revoked));
+            self.0.renewals.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Whether what this identity was issued at `issued_at` was revoked with all else of it.
+    #[must_use]
+    pub fn is_revoked(&self, id: &str, issued_at: u64) -> bool {
+        self.0.revoked.load().get(id).is_some_and(|until| issued_at <= *until)
+    }
+
+    fn may_issue(&self, id: &str) -> Result<(), CaError> {
+        match self.0.revoked.load().get(id) {
+            Some(&u64::MAX) => Err(CaError::Revoked(id.to_owned())),
+            _ => Ok(()),
+        }
     }
 
     /// The trust domain.
@@ -141,6 +171,7 @@ impl Ca {
     /// # Errors
     /// [`CaError`].
     pub async fn issue(&self, request: X509Request) -> Result<IssuedSvid, CaError> {
+        self.may_issue(&request.id)?;
         let (reply, outcome) = oneshot::channel();
         self.0.requests.send((request, reply)).await.map_err(|_| CaError::Closed)?;
         outcome.await.map_err(|_| CaError::Closed)?
@@ -170,6 +201,7 @@ impl Ca {
     /// # Errors
     /// [`CaError`].
     pub async fn sign_jwt(&self, id: &str, audiences: Vec<String>) -> Result<(String, u64), CaError> {
+        self.may_issue(id)?;
         let request = JwtRequest { id: id.to_owned(), audiences, ttl: self.0.options.jwt_life };
         let (token, expires_at) = self.keeper().sign_jwt(request).await?;
         let record = Issued {
@@ -273,7 +305,9 @@ impl Ca {
         if self.0.bundle.borrow().generation != before { Ok(true) } else { issuing.map(|()| false) }
     }
 
-    fn keeper(&self) -> Arc<Client> {
+    /// The keeper that it works with now, for whoever asks it for something else than certificates.
+    #[must_use]
+    pub fn keeper(&self) -> Arc<Client> {
         self.0.keeper.load_full()
     }
 

@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::core::asks::AskSessions;
 use crate::keys::{AskKeys, CreateKey, RotateKey};
+use crate::revocations::{AskRevocations, Revoke};
 
 /// Longest that an answer may take; a root rotation waits for enforcement points.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,6 +35,8 @@ pub(crate) enum Ask {
     Rotate(Rotate),
     Mint(Mint),
     Keys(AskKeys),
+    Revocations(AskRevocations),
+    Sessions(AskSessions),
     Restart(String),
     Down,
 }
@@ -99,6 +103,29 @@ pub(crate) async fn serve(listener: UnixListener, questions: mpsc::Sender<Questi
             }),
         )
         .route("/v1/keys/{id}/revoke", post(|s: State<Api>, Path(id)| ask(s, Ask::Keys(AskKeys::Revoke(id)))))
+        .route(
+            "/v1/sessions",
+            get(|s: State<Api>, Query(Page { after }): Query<Page>| {
+                ask(s, Ask::Sessions(AskSessions::List { after }))
+            }),
+        )
+        .route(
+            "/v1/sessions/{id}/end",
+            post(|s: State<Api>, Path(id)| ask(s, Ask::Sessions(AskSessions::End(id)))),
+        )
+        .route(
+            "/v1/revocations",
+            get(|s: State<Api>, Query(Page { after }): Query<Page>| {
+                ask(s, Ask::Revocations(AskRevocations::List { after }))
+            })
+            .post(|s: State<Api>, Json(body): Json<Revoke>| {
+                ask(s, Ask::Revocations(AskRevocations::Revoke(body)))
+            }),
+        )
+        .route(
+            "/v1/revocations/{id}/remove",
+            post(|s: State<Api>, Path(id)| ask(s, Ask::Revocations(AskRevocations::Remove(id)))),
+        )
         .route(
             "/v1/restart",
             post(|s: State<Api>, Json(body): Json<Restart>| ask(s, Ask::Restart(body.service))),

@@ -45,8 +45,9 @@ pub(crate) fn understood(fence: &Fence, beside: Result<Beside, String>) -> Resul
     let mut understood = Understood::default();
     for file in fence.client_authorities() {
         let pem = beside.authorities.iter().find(|(name, _)| name == file).map(|(_, pem)| pem.as_str());
-        let roots = certificates(pem.unwrap_or_default())
-            .ok_or_else(|| format!("{file}: no certificates of an authority, PEM, at most {MAX_AUTHORITIES}"))?;
+        let roots = certificates(pem.unwrap_or_default()).ok_or_else(|| {
+            format!("{file}: no certificates of an authority, PEM, at most {MAX_AUTHORITIES}")
+        })?;
         understood.authorities.push(ClientAuthority { file: file.to_owned(), roots });
     }
     if understood.authorities.len() > MAX_AUTHORITIES {
@@ -61,7 +62,9 @@ pub(crate) fn understood(fence: &Fence, beside: Result<Beside, String>) -> Resul
                 let at = |why: &str| format!("{}: {why}", client.position);
                 match (&client.proof, proof) {
                     (None, _) => Some(Credential::Public),
-                    (Some(_), None) => return Err(at("what proves who we are was not read: save the fence anew")),
+                    (Some(_), None) => {
+                        return Err(at("what proves who we are was not read: save the fence anew"));
+                    }
                     (Some(_), Some(proof)) => Some(of_proof(proof).map_err(at)?),
                 }
             }
@@ -74,7 +77,8 @@ pub(crate) fn understood(fence: &Fence, beside: Result<Beside, String>) -> Resul
 
 fn certificates(pem: &str) -> Option<Vec<Der>> {
     let blocks = blocks("CERTIFICATE", pem)?;
-    let ders: Vec<CertificateDer<'_>> = blocks.iter().map(|b| CertificateDer::from(b.expose().as_slice())).collect();
+    let ders: Vec<CertificateDer<'_>> =
+        blocks.iter().map(|b| CertificateDer::from(b.expose().as_slice())).collect();
     let (_, unusable) = Anchors::for_servers(&ders);
     let fits = (1..=MAX_AUTHORITIES).contains(&ders.len()) && unusable.is_empty();
     fits.then(|| ders.iter().map(|der| Der(der.to_vec())).collect())
@@ -119,7 +123,7 @@ mod tests {
 
     fn of(client: &str, proof: Option<Proof>) -> Result<Option<Credential>, String> {
         let files = ProviderFiles { name: "a".into(), ca: None, proof };
-        let beside = Beside { providers: vec![files], authorities: Vec::new() };
+        let beside = Beside { providers: vec![files], ..Beside::default() };
         understood(&fence(client), Ok(beside)).map(|mut all| all.providers.remove("a").unwrap().credential)
     }
 
@@ -128,7 +132,9 @@ mod tests {
         assert!(matches!(of("", None), Ok(Some(Credential::Public))));
         let by_secret = ", secret: { file: s }";
         let secret = |text: &str| Some(Proof::Secret(Secret::new(text.to_owned())));
-        let Ok(Some(Credential::Secret(read))) = of(by_secret, secret("hunter2\n")) else { panic!("a secret") };
+        let Ok(Some(Credential::Secret(read))) = of(by_secret, secret("hunter2\n")) else {
+            panic!("a secret")
+        };
         assert_eq!(read.expose(), "hunter2");
         for bad in ["", "\n", "two\nlines", "\u{e9}"] {
             let refused = of(by_secret, secret(bad)).unwrap_err();
@@ -140,9 +146,13 @@ mod tests {
         let key = SigningKey::generate(Algorithm::P256).unwrap();
         let text = pem("PRIVATE KEY", key.to_pkcs8().unwrap().expose());
         let proof = |text: String| Some(Proof::Key(Secret::new(text)));
-        let Ok(Some(Credential::Key { algorithm, key_id, .. })) = of(by_key, proof(text.clone())) else { panic!("a key") };
+        let Ok(Some(Credential::Key { algorithm, key_id, .. })) = of(by_key, proof(text.clone())) else {
+            panic!("a key")
+        };
         assert_eq!((algorithm, key_id.len()), (Algorithm::P256, 43));
-        for bad in [String::new(), text.repeat(2), pem("PRIVATE KEY", b"x"), text.replace("PRIVATE", "PUBLIC")] {
+        for bad in
+            [String::new(), text.repeat(2), pem("PRIVATE KEY", b"x"), text.replace("PRIVATE", "PUBLIC")]
+        {
             assert!(of(by_key, proof(bad)).is_err());
         }
     }
@@ -152,7 +162,7 @@ mod tests {
         let text = "fence: t\ntrust_domain: t.example\nservices: { a: { listen: 1, accept: [{ certificate: ca/x.pem }] } }\n";
         let fence = Fence::parse(vec![("ringfence.yaml", text)]).unwrap();
         for bad in [String::new(), pem("CERTIFICATE", b"x")] {
-            let beside = Beside { providers: Vec::new(), authorities: vec![("ca/x.pem".into(), bad)] };
+            let beside = Beside { authorities: vec![("ca/x.pem".into(), bad)], ..Beside::default() };
             assert!(understood(&fence, Ok(beside)).unwrap_err().contains("ca/x.pem"));
         }
         assert!(understood(&fence, Ok(Beside::default())).is_err());

@@ -1,10 +1,13 @@
 //! Control's one loop: every change of state passes through here, one at a time.
 
+pub(crate) mod asks;
+mod data;
 mod enforce;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
@@ -15,21 +18,26 @@ use ringfence_event::{Emitter, Entity, Event, Kind};
 use ringfence_keeper::Client;
 use ringfence_keeper::protocol::{Stage, Step, X509Request};
 use ringfence_keys::{Algorithm, SigningKey, possession};
-use ringfence_model::Fence;
-use ringfence_oidc::protocol::FromFederation;
+use ringfence_model::{Fence, Provider};
+use ringfence_oidc::protocol::{EntitiesConfig, FromFederation};
 use ringfence_snapshot::node::{FromProxy, Issued, ProviderKeys, Subject, ToProxy};
 use ringfence_snapshot::{ClientAuthority, Der, Policies, SignedSnapshot, Snapshot};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-use self::enforce::{Offer, applied};
+pub(crate) use self::enforce::Offer;
+use self::enforce::applied;
 use crate::ControlError;
 use crate::api::{Answer, Ask, Mint, Question, Rotate, RotateWhat};
 use crate::attest::Asking;
 use crate::calendar::Calendar;
+use crate::entities::Entities;
 use crate::federation::{Federation, keys_for};
 use crate::keys::{AskKeys, Done, Keys, Refusal};
+use crate::revocations::{AskRevocations, Revocations, SVID_BACKDATE, Target};
 use crate::nodes::{NodeNews, Nodes, cut, may_hold, nonsense};
+use crate::sessions::Sessions;
+use crate::signin::SignIns;
 use crate::state::State;
 use crate::supervisor::{Command, FromControl, Report, ToControl};
 
@@ -52,6 +60,7 @@ pub(crate) struct Core {
     news: mpsc::Sender<WorkloadEvent>,
     nodes: Nodes,
     keys: Keys,
+    pub(crate) revocations: Revocations,
     federation: Federation,
     supervisor: Sender<FromControl>,
     pub(crate) asking: Asking,
@@ -59,7 +68,13 @@ pub(crate) struct Core {
     lives: Options,
     fence: Option<Fence>,
     policies: Option<Policies>,
+    /// The server of entity data of the fence in force, and what is known of it.
+    server: Option<EntitiesConfig>,
+    entities: Entities,
     authorities: Vec<ClientAuthority>,
+    /// Those of the fence in force, for whoever answers questions about them.
+    providers: Arc<Vec<Provider>>,
+    signins: SignIns,
     current: Option<(Snapshot, SignedSnapshot)>,
     report: Report,
     pub(crate) calendar: Calendar,
@@ -86,17 +101,25 @@ impl Core {
         proxies: mpsc::Sender<NodeNews>,
         federation: Federation,
     ) -> Self {
+        let sessions = Sessions::new(state.store().clone());
+        let revocations = Revocations::new(state.store().clone(), emitter.clone());
+        let signins = SignIns::new(federation.asker(), sessions, revocations.clone(), emitter.clone());
         Self {
             ca: None,
             news,
             nodes: Nodes::new(proxies),
             keys: Keys::new(state.store().clone()),
+            revocations,
             federation,
             emitter,
             lives,
             fence: None,
             policies: None,
+            server: None,
+            entities: Entities::default(),
             authorities: Vec::new(),
+            providers: Arc::default(),
+            signins,
             current: None,
             report: Report::default(),
             calendar: Calendar::default(),
@@ -127,6 +150,7 @@ impl Core {
             (ToControl::Proxy { node, introduction }, Some(fd)) => {
                 self.nodes.connect(&node, introduction, fd.into())?;
                 if let Some(sender) = self.nodes.sender(&node) {
+                    self.nodes.along(&node, self.revocations.tell(sender.clone()));
                     self.nodes.along(&node, self.keys.tell(sender));
                 }
             }
@@ -165,14 +189,16 @@ impl Core {
     /// A keeper was introduced: the first, or another in place of one that ended.
     async fn keeper(&mut self, socket: UnixStream) -> Result<(), ControlError> {
         let client = Client::new(socket)?;
+        tokio::spawn(self.revocations.tell_keeper(client.clone()));
         if let Some(authority) = &self.ca {
             authority.ca.set_keeper(client);
             self.refresh().await;
+            self.acquaint_keeper().await;
             return Ok(());
         }
         let ca = Ca::start(client, self.state.store().clone(), self.lives).await?;
         let (workload, mut events) = WorkloadApi::new(ca.clone(), ringfence_ca::workload::Limits::default());
-        let workload = workload.attested_by(std::sync::Arc::new(self.asking.clone()));
+        let workload = workload.attested_by(Arc::new(self.asking.clone()));
         let news = self.news.clone();
         tokio::spawn(async move {
             while let Some(event) = events.recv().await {
@@ -182,9 +208,11 @@ impl Core {
             }
         });
         self.ca = Some(Authority { ca, workload });
+        self.tell_ca().await?;
         for (service, netns, fd) in std::mem::take(&mut self.waiting) {
             self.workload(service, netns, fd);
         }
+        self.acquaint_keeper().await;
         if let Some(offer) = self.offered.take() {
             self.fence(offer).await?;
         }
@@ -207,6 +235,7 @@ impl Core {
             Some(FromProxy::Sign { request, subject, spki, proof }) => {
                 self.sign(&node, request, subject, spki, proof);
             }
+            Some(FromProxy::Ask { request, ask }) => self.ask(&node, request, ask),
             Some(FromProxy::Used(used)) => self.keys.used(used),
             Some(FromProxy::WantKeys { provider }) => {
                 let declared = self.fence.as_ref().is_some_and(|f| f.provider(&provider).is_some());
@@ -220,13 +249,15 @@ impl Core {
     }
 
     /// Something is known of a provider.
-    pub(crate) fn federated(&mut self, found: FromFederation) {
+    pub(crate) async fn federated(&mut self, found: FromFederation) -> Result<(), ControlError> {
         match found {
+            FromFederation::Entities { url, news } => return self.asked_for_data(url, news).await,
             FromFederation::Keys { provider, issuer, jwks, until, .. } => {
                 let keys = ProviderKeys { provider, issuer, jwks, until };
                 if let Some(keys) = self.fence.as_ref().and_then(|fence| keys_for(fence, keys)) {
                     self.entity("provider", &keys.provider, 3, true, "its keys are believed");
-                    self.nodes.publish_keys(keys);
+                    self.nodes.publish_keys(keys.clone());
+                    self.tell_keeper(keys);
                 }
             }
             FromFederation::Trouble { provider, reason } => {
@@ -236,11 +267,9 @@ impl Core {
             FromFederation::Notice { provider, text } => {
                 self.entity("provider", &cut(&provider), 2, true, &cut(&text));
             }
-            FromFederation::Ready
-            | FromFederation::Metadata { .. }
-            | FromFederation::Entities { .. }
-            | FromFederation::Answer { .. } => {}
+            FromFederation::Ready | FromFederation::Metadata { .. } | FromFederation::Answer { .. } => {}
         }
+        Ok(())
     }
 
     /// A proxy's channel ended: the supervisor, which can start processes and introduce them, mends it.
@@ -326,9 +355,11 @@ impl Core {
 
     /// A question over the control socket. What takes long is answered later.
     pub(crate) async fn question(&mut self, (ask, answer): Question) {
-        if let Ask::Mint(mint) = ask {
-            return self.mint(mint, answer);
-        }
+        let ask = match ask {
+            Ask::Mint(mint) => return self.mint(mint, answer),
+            Ask::Sessions(ask) => return self.ask_sessions(ask, answer),
+            ask => ask,
+        };
         let _ = answer.send(self.answer(ask).await);
     }
 
@@ -356,9 +387,10 @@ impl Core {
                 self.command(Command::Restart { service }).await
             }
             Ask::Keys(ask) => self.keys(ask).await,
+            Ask::Revocations(ask) => self.revoke(ask).await,
             Ask::Down => self.command(Command::Down).await,
             // Taken out before.
-            Ask::Mint(_) => Err((StatusCode::INTERNAL_SERVER_ERROR, "not here".into())),
+            Ask::Mint(_) | Ask::Sessions(_) => Err((StatusCode::INTERNAL_SERVER_ERROR, "not here".into())),
         }
     }
 
@@ -368,8 +400,41 @@ impl Core {
             self.keys.answer(ask, now()).await.map_err(|Refusal(status, why)| (status, why))?;
         if let Some(Done { prefix, activity, message }) = done {
             self.entity("api_key", &prefix, activity, true, &message);
+            if activity == 4 {
+                // What was made of it goes with it.
+                let revoked = self.revocations.revoke(Target::api_key(&prefix), "operator", "key revoke", now());
+                revoked.await.map_err(|Refusal(status, why)| (status, why))?;
+            }
         }
         Ok(value)
+    }
+
+    /// Revokes, lists, and takes back.
+    async fn revoke(&self, ask: AskRevocations) -> Answer {
+        let refused = |Refusal(status, why)| (status, why);
+        let value = match ask {
+            AskRevocations::Revoke(revoke) => {
+                let (Some(fence), Some((snapshot, _))) = (&self.fence, &self.current) else {
+                    return Err((StatusCode::SERVICE_UNAVAILABLE, "no fence is in force yet".into()));
+                };
+                let target = revoke.target(fence, &snapshot.trust_domain, self.state.store(), now()).await;
+                let target = target.map_err(refused)?;
+                self.revocations.revoke(target, "operator", &revoke.why, now()).await.map_err(refused)?
+            }
+            ask => self.revocations.answer(ask).await.map_err(refused)?,
+        };
+        self.tell_ca().await.map_err(internal)?;
+        Ok(value)
+    }
+
+    /// Tells the CA which identities were revoked.
+    async fn tell_ca(&self) -> Result<(), ringfence_store::StoreError> {
+        if let Ok(ca) = self.ca() {
+            // Revocations are by the beginning of certificates, which is before they are issued.
+            let issued = |(id, begun): (String, u64)| (id, begun.saturating_add(SVID_BACKDATE));
+            ca.set_revoked(self.revocations.svids().await?.into_iter().map(issued));
+        }
+        Ok(())
     }
 
     async fn command(&self, command: Command) -> Answer {
@@ -482,7 +547,14 @@ impl Core {
                 "edges": s.services.iter().map(|s| s.calls.len()).sum::<usize>(),
             })
         });
-        json!({ "report": self.report, "snapshot": snapshot, "nodes": self.nodes.status() })
+        let server = self.fence.as_ref().and_then(data::server);
+        let entities = server.map(|server| self.entities.status(server));
+        json!({
+            "report": self.report,
+            "snapshot": snapshot,
+            "nodes": self.nodes.status(),
+            "entities": entities,
+        })
     }
 
     pub(crate) fn entity(&self, entity: &str, name: &str, activity: u8, granted: bool, message: &str) {

@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringfence_channel::{Channel, ChannelError, Sender};
 use ringfence_model::{Fence, Provider, TokenAlgorithm};
-use ringfence_oidc::protocol::{ClientConfig, FromFederation, ProviderConfig, ToFederation};
+use ringfence_oidc::protocol::{
+    ClientConfig, EntitiesConfig, EntitiesNews, FromFederation, ProviderConfig, ToFederation,
+};
 use ringfence_snapshot::node::ProviderKeys;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::asker::Asker;
 use crate::beside::Provider as Beside;
 use crate::core::now;
 
@@ -27,7 +31,10 @@ pub(crate) struct Federation {
     news: mpsc::Sender<FromFederation>,
     /// The providers that there are, for whoever tells that process.
     providers: watch::Sender<Arc<Vec<ProviderConfig>>>,
+    /// The server of entity data, for the same.
+    entities: watch::Sender<Option<EntitiesConfig>>,
     link: Option<Link>,
+    asker: Asker,
 }
 
 /// The channel to one life of that process.
@@ -41,23 +48,37 @@ struct Link {
 
 impl Federation {
     pub(crate) fn new(news: mpsc::Sender<FromFederation>) -> Self {
-        Self { news, providers: watch::Sender::default(), link: None }
+        Self {
+            news,
+            providers: watch::Sender::default(),
+            entities: watch::Sender::default(),
+            link: None,
+            asker: Asker::default(),
+        }
     }
 
     /// The process was started, for the first time or again.
     pub(crate) fn connect(&mut self, socket: UnixStream) -> Result<(), ChannelError> {
         let (sender, mut receiver) = Channel::<ToFederation, FromFederation>::new(socket)?.split();
-        let (news, mut tasks) = (self.news.clone(), JoinSet::new());
+        let (news, asker, mut tasks) = (self.news.clone(), self.asker.clone(), JoinSet::new());
         tasks.spawn(async move {
             // Nonsense ends the channel as well, and with it the process: it is started again.
             while let Ok((message, _)) = receiver.recv().await {
-                if news.send(message).await.is_err() {
+                if let FromFederation::Answer { request, outcome } = message {
+                    asker.answered(request, outcome);
+                } else if news.send(message).await.is_err() {
                     return;
                 }
             }
         });
         let (wanted, missing) = mpsc::channel(MAX_WANTED);
-        tasks.spawn(tell(sender, self.providers.subscribe(), missing));
+        tasks.spawn(tell(
+            sender,
+            self.providers.subscribe(),
+            self.entities.subscribe(),
+            missing,
+            self.asker.connect(),
+        ));
         self.link = Some(Link { wanted, _tasks: tasks });
         Ok(())
     }
@@ -66,6 +87,30 @@ impl Federation {
     pub(crate) fn follow(&self, fence: &Fence, beside: &BTreeMap<String, Beside>) {
         let config = |provider: &Provider| config(provider, beside.get(&provider.name));
         self.providers.send_replace(Arc::new(fence.providers.iter().map(config).collect()));
+    }
+
+    /// For whoever asks on behalf of a request.
+    pub(crate) fn asker(&self) -> Asker {
+        self.asker.clone()
+    }
+
+    /// Has a server asked for entity data, or none.
+    pub(crate) fn ask_for_entities(&self, server: Option<EntitiesConfig>) {
+        self.entities.send_if_modified(|known| {
+            let other = *known != server;
+            *known = server;
+            other
+        });
+    }
+
+    /// Says after a while that a server did not answer, whatever became of the process that asks.
+    pub(crate) fn remind_of_entities(&self, url: String, after: Duration) {
+        let news = self.news.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            let reason = format!("its server did not answer within {} s", after.as_secs());
+            let _ = news.send(FromFederation::Entities { url, news: EntitiesNews::Trouble(reason) }).await;
+        });
     }
 
     /// A token names a key that is not known.
@@ -87,10 +132,11 @@ fn config(provider: &Provider, beside: Option<&Beside>) -> ProviderConfig {
         name: provider.name.clone(),
         issuer: provider.issuer.clone(),
         audiences: provider.audiences.clone(),
-        client: provider.client.as_ref().zip(credential).map(|(client, credential)| ClientConfig {
-            id: client.id.clone(),
-            credential,
-        }),
+        client: provider
+            .client
+            .as_ref()
+            .zip(credential)
+            .map(|(client, credential)| ClientConfig { id: client.id.clone(), credential }),
         scopes: provider.login.as_ref().map_or_else(Vec::new, |login| login.scopes.clone()),
         ca: beside.and_then(|beside| beside.ca.clone()),
         allow_private: provider.allow_private,
@@ -104,16 +150,27 @@ fn config(provider: &Provider, beside: Option<&Beside>) -> ProviderConfig {
 async fn tell(
     sender: Sender<ToFederation>,
     mut providers: watch::Receiver<Arc<Vec<ProviderConfig>>>,
+    mut entities: watch::Receiver<Option<EntitiesConfig>>,
     mut wanted: mpsc::Receiver<String>,
+    mut questions: mpsc::Receiver<ToFederation>,
 ) {
     let mut next = ToFederation::Start { roots: None };
     providers.mark_changed();
+    entities.mark_changed();
     while sender.send(&next, &[]).await.is_ok() {
+        let asked = async {
+            tokio::select! {
+                Some(provider) = wanted.recv() => Some(ToFederation::UnknownKey { provider, kid: String::new() }),
+                question = questions.recv() => question,
+            }
+        };
+        // Whom a question is about is told before it.
         next = tokio::select! {
+            biased;
             Ok(()) = providers.changed() => {
                 ToFederation::Providers(Vec::clone(&providers.borrow_and_update()))
             }
-            Some(provider) = wanted.recv() => ToFederation::UnknownKey { provider, kid: String::new() },
+            Some(question) = asked => question,
             else => return,
         };
     }
@@ -130,8 +187,6 @@ pub(crate) fn keys_for(fence: &Fence, keys: ProviderKeys) -> Option<ProviderKeys
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn fence(issuer: &str) -> Fence {

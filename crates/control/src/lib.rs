@@ -6,15 +6,20 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod asker;
 mod attest;
 mod beside;
 mod calendar;
 mod core;
+mod entities;
 mod federation;
 mod keys;
 mod nodes;
 mod pem;
 mod policies;
+mod revocations;
+mod sessions;
+mod signin;
 mod state;
 pub mod supervisor;
 
@@ -22,6 +27,7 @@ pub use crate::pem::pem;
 pub use api::{Mint, Rotate, RotateWhat};
 pub use attest::look;
 pub use keys::{CreateKey, RotateKey};
+pub use revocations::{Revoke, RevokeWhat};
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -128,9 +134,12 @@ async fn work(
             Some(news) = inboxes.proxies.recv() => core.proxy(news).await?,
             Some(question) = inboxes.questions.recv() => core.question(question).await,
             Some(event) = inboxes.workloads.recv() => core.workload_event(&event),
-            Some(found) = inboxes.federation.recv() => core.federated(found),
+            Some(found) = inboxes.federation.recv() => core.federated(found).await?,
             _ = refresh.tick() => core.refresh().await,
-            _ = maintain.tick() => core.maintain().await,
+            _ = maintain.tick() => {
+                core.maintain().await;
+                core.maintain_sessions().await;
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ringfence_channel::{Channel, ChannelError, Sender};
 use ringfence_keeper::gateway_id;
+use ringfence_keys::Secret;
 use ringfence_model::ExternalTls;
 use ringfence_snapshot::node::{FromProxy, ProviderKeys, Stats, Subject, ToProxy};
 use ringfence_snapshot::{Der, SignedSnapshot, Snapshot, Target};
@@ -15,6 +16,9 @@ use tokio::task::JoinSet;
 
 /// Certificates that one node may have asked for and not been answered: as many as a fence has identities, and room.
 const MAX_SIGNING: usize = 4096;
+/// Questions of one node that are worked on at once, and those that may wait for an answer, be it that too much is under way.
+const MAX_ASKING: usize = 256;
+const MAX_ANSWERING: usize = 4 * MAX_ASKING;
 /// Longest public key or proof of possession in a request.
 const MAX_PART: usize = 4096;
 /// Longest list of names in a request.
@@ -46,6 +50,8 @@ struct Newest {
     renewals: u64,
     /// By provider, with a number that changes with them.
     keys: BTreeMap<String, (u64, Arc<ToProxy>)>,
+    /// The number of the key that seals cookies, and the message that carries it.
+    cookies: Option<(u32, Arc<ToProxy>)>,
 }
 
 #[derive(Debug)]
@@ -57,6 +63,8 @@ struct Node {
     refused: Option<String>,
     version: String,
     signing: Arc<Semaphore>,
+    asking: Arc<Semaphore>,
+    answering: Arc<Semaphore>,
     /// Hearing and telling; they end with the node.
     tasks: JoinSet<()>,
 }
@@ -94,6 +102,8 @@ impl Nodes {
             refused: None,
             version: String::new(),
             signing: Arc::new(Semaphore::new(MAX_SIGNING)),
+            asking: Arc::new(Semaphore::new(MAX_ASKING)),
+            answering: Arc::new(Semaphore::new(MAX_ANSWERING)),
             tasks,
         };
         self.nodes.insert(name.to_owned(), node);
@@ -116,7 +126,7 @@ impl Nodes {
         }
     }
 
-    /// Notes what needs no answer; a request for a certificate or for keys, and uses of API keys, are handed back.
+    /// Notes what needs no answer; a question, a request for a certificate or for keys, and uses of API keys are handed back.
     pub(crate) fn note(&mut self, name: &str, message: FromProxy) -> Option<FromProxy> {
         let node = self.nodes.get_mut(name)?;
         match message {
@@ -154,6 +164,13 @@ impl Nodes {
         self.nodes.get(name)?.signing.clone().try_acquire_owned().ok()
     }
 
+    /// A place for one question. `None` when so many are under way that no honest node asks them.
+    pub(crate) fn place(&self, name: &str) -> Option<Place> {
+        let node = self.nodes.get(name)?;
+        let answering = node.answering.clone().try_acquire_owned().ok()?;
+        Some(Place { _answering: answering, asking: node.asking.clone().try_acquire_owned().ok() })
+    }
+
     pub(crate) fn sender(&self, name: &str) -> Option<Sender<ToProxy>> {
         self.nodes.get(name).map(|n| n.sender.clone())
     }
@@ -171,6 +188,30 @@ impl Nodes {
         self.newest.send_modify(|newest| {
             let number = newest.keys.values().map(|(number, _)| number + 1).max().unwrap_or(1);
             newest.keys.insert(keys.provider.clone(), (number, Arc::new(ToProxy::Keys(keys))));
+        });
+    }
+
+    /// The keys of providers as they were published last.
+    pub(crate) fn keys(&self) -> Vec<ProviderKeys> {
+        let newest = self.newest.borrow();
+        let keys = newest.keys.values().filter_map(|(_, message)| match &**message {
+            ToProxy::Keys(keys) => Some(keys.clone()),
+            _ => None,
+        });
+        keys.collect()
+    }
+
+    /// The number of the key that seals cookies now.
+    pub(crate) fn cookie_day(&self) -> Option<u32> {
+        self.newest.borrow().cookies.as_ref().map(|(number, _)| *number)
+    }
+
+    /// Sends the keys for cookies to every proxy, those to come included; the first seals.
+    pub(crate) fn publish_cookie_keys(&self, keys: Vec<(u32, Secret<[u8; 32]>)>) {
+        let Some((number, _)) = keys.first() else { return };
+        let number = *number;
+        self.newest.send_modify(|newest| {
+            newest.cookies = Some((number, Arc::new(ToProxy::CookieKeys(keys))));
         });
     }
 
@@ -209,6 +250,20 @@ impl Nodes {
     }
 }
 
+/// A question's place among those of its node.
+#[derive(Debug)]
+pub(crate) struct Place {
+    _answering: OwnedSemaphorePermit,
+    asking: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    /// Whether it is worked on; it is told that too much is under way otherwise.
+    pub(crate) const fn is_free(&self) -> bool {
+        self.asking.is_some()
+    }
+}
+
 /// What a channel's end says of the process behind it: `None` if it may just have ended, in the middle of a frame perhaps.
 pub(crate) fn nonsense(end: ChannelError) -> Option<String> {
     match end {
@@ -222,6 +277,7 @@ async fn tell(sender: Sender<ToProxy>, mut newest: watch::Receiver<Newest>) {
     // One that was just introduced asks for its certificates anyway.
     let (mut snapshots, mut renewals) = (0, newest.borrow().renewals);
     let mut told: BTreeMap<String, u64> = BTreeMap::new();
+    let mut cookies: Option<u32> = None;
     loop {
         let now = newest.borrow_and_update().clone();
         if let Some(snapshot) = now.snapshot.filter(|_| now.snapshots > snapshots)
@@ -235,6 +291,12 @@ async fn tell(sender: Sender<ToProxy>, mut newest: watch::Receiver<Newest>) {
             {
                 return;
             }
+        }
+        if let Some((number, keys)) = &now.cookies
+            && cookies.replace(*number) != Some(*number)
+            && sender.send(&**keys, &[]).await.is_err()
+        {
+            return;
         }
         if now.renewals > renewals && sender.send(&ToProxy::Renew, &[]).await.is_err() {
             return;

@@ -38,10 +38,18 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_among_other_things() {
-        let text = format!("a note\n{}{}{}", pem("CERTIFICATE", &[7; 100]), pem("X", &[1]), pem("CERTIFICATE", &[8]));
+        let text = format!(
+            "a note\n{}{}{}",
+            pem("CERTIFICATE", &[7; 100]),
+            pem("X", &[1]),
+            pem("CERTIFICATE", &[8])
+        );
         let found = blocks("CERTIFICATE", &text).unwrap();
         assert_eq!(found.iter().map(|b| b.expose().len()).collect::<Vec<_>>(), [100, 1]);
         assert_eq!(blocks("PRIVATE KEY", &text).unwrap().len(), 0);
-        assert!(blocks("X", "-----BEGIN X-----\nAQ==").is_none() && blocks("X", "-----BEGIN X-----\n!\n-----END X-----").is_none());
+        assert!(
+            blocks("X", "-----BEGIN X-----\nAQ==").is_none()
+                && blocks("X", "-----BEGIN X-----\n!\n-----END X-----").is_none()
+        );
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use ringfence_control::supervisor::{Beside, Proof, ProviderFiles};
 use ringfence_keys::Secret;
-use ringfence_model::{Client, ClientProof, Fence, Position};
+use ringfence_model::{Client, ClientProof, Entities, Fence, Position};
 
 use crate::env::Env;
 
@@ -37,6 +37,11 @@ fn read_all(fence: &Fence, env: &Env, warnings: &mut Vec<String>) -> Result<Besi
         let position = place(fence, file);
         let pem = text(fence, Path::new(file), MAX_AUTHORITY, &position)?;
         beside.authorities.push((file.to_owned(), pem.expose().clone()));
+    }
+    if let Some(Entities::Url(server)) = &fence.entities
+        && let Some(file) = &server.ca
+    {
+        beside.entities = Some(text(fence, file, MAX_AUTHORITY, &server.position)?.expose().clone());
     }
     Ok(beside)
 }
@@ -119,7 +124,7 @@ mod tests {
         assert!(missing.unwrap_err().starts_with("ringfence.yaml:3:"));
         std::fs::write(&path, "hunter2").unwrap();
         for (mode, warned) in [(0o600, 0), (0o640, 1), (0o604, 1)] {
-            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             let (beside, warnings) = read(&fence, &Env::default());
             let beside = beside.unwrap();
             assert_eq!(warnings.len(), warned, "{warnings:?}");

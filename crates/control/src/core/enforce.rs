@@ -1,6 +1,7 @@
 //! From a fence as it was read to a signed snapshot that is in force.
 
 use ringfence_model::Fence;
+use ringfence_oidc::protocol::EntitiesConfig;
 use ringfence_snapshot::{Addresses, Bundle, Header, Policies, Snapshot, compile};
 
 use super::{Core, LEASE, SNAPSHOT_LIFE, now};
@@ -22,12 +23,27 @@ pub(crate) struct Offer {
 impl Core {
     /// Takes a fence if it is valid; otherwise the one before stays.
     pub(super) async fn fence(&mut self, offer: Offer) -> Result<(), ControlError> {
-        let outcome = self.take(offer).await;
-        if let Err(reason) = &outcome {
-            self.entity("fence", "refused", 3, false, reason);
+        match self.with_data(offer).await? {
+            Some((offer, server)) => self.answer_offer(offer, server).await.map(drop),
+            None => Ok(()),
         }
+    }
+
+    /// Takes a fence that has all it needs; whether it was taken. `server` has its entity data.
+    pub(super) async fn answer_offer(
+        &mut self,
+        offer: Offer,
+        server: Option<EntitiesConfig>,
+    ) -> Result<bool, ControlError> {
+        let outcome = self.take(offer).await;
+        let taken = outcome.is_ok();
+        match &outcome {
+            Ok(_) => self.server = server,
+            Err(reason) => self.entity("fence", "refused", 3, false, reason),
+        }
+        self.federation.ask_for_entities(self.server.clone());
         self.supervisor.send(&FromControl::Fence(outcome), &[]).await?;
-        Ok(())
+        Ok(taken)
     }
 
     async fn take(&mut self, Offer { files, policies, beside }: Offer) -> Result<Applied, String> {
@@ -44,12 +60,13 @@ impl Core {
         };
         self.nodes.keep_keys(|provider| fence.provider(provider).is_some());
         self.federation.follow(&fence, &beside.providers);
+        self.providers = fence.providers.clone().into();
         (self.fence, self.policies) = (Some(fence), policies);
         Ok(applied)
     }
 
     /// Compiles, has it signed, stores it, and only then publishes it.
-    async fn put_in_force(
+    pub(super) async fn put_in_force(
         &mut self,
         fence: &Fence,
         policies: Option<&Policies>,
