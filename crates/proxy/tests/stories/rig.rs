@@ -16,16 +16,19 @@ use rcgen::{
 };
 use ringfence_channel::BlockingChannel;
 use ringfence_event::{Filter, Record, read_dir};
-use ringfence_keys::{Algorithm, SigningKey, VerifyingKey, possession};
+use ringfence_keys::{Algorithm, Secret, SigningKey, VerifyingKey, possession};
 use ringfence_model::Fence;
 use ringfence_proxy::protocol::shim::{FromShim, ToShim};
 use ringfence_proxy::protocol::{FromNode, ListenerKind, Start, ToNode};
 use ringfence_snapshot::node::{
-    ApiKeys, FromProxy, Issued, NoAnswer, NoAnswerCode, ProviderKeys, Stats, Subject, ToProxy,
+    ApiKeys, Ask, FromProxy, Issued, NoAnswer, NoAnswerCode, ProviderKeys, Revocations, Stats, Subject, ToProxy,
+    Told,
 };
-use ringfence_snapshot::{Addresses, Bundle, Header, Policies, SignedSnapshot, compile};
+use ringfence_snapshot::{Addresses, Bundle, Header, JwtKey, Policies, SignedSnapshot, compile};
 use ringfence_tls::pki_types::CertificateDer;
+use ringfence_token::Revocation;
 
+use crate::keeper::Keeper;
 use crate::net::Net;
 
 /// Data-plane threads of nodes started from now on.
@@ -83,8 +86,18 @@ impl Authority {
     }
 }
 
+/// What control, the keeper behind it and a provider say to what a node asks.
+pub type Answers = Arc<dyn Fn(Ask) -> Result<Told, NoAnswer> + Send + Sync>;
+
 /// What the played control holds.
 pub struct Control {
+    /// Signs sessions and transaction tokens, as `t1`.
+    pub token_key: SigningKey,
+    pub answers_to: Mutex<Option<Answers>>,
+    /// Who is asked for transaction tokens.
+    pub keeper: Keeper,
+    /// The fence that was signed last.
+    pub fence: Mutex<Option<Fence>>,
     key: SigningKey,
     pub authority: Mutex<Arc<Authority>>,
     addresses: Mutex<Addresses>,
@@ -101,6 +114,8 @@ pub struct Control {
     pub wanted: Mutex<Vec<String>>,
     /// What decides on top of the edges.
     pub policies: Mutex<Option<Policies>>,
+    /// What a node is told was revoked, when it comes.
+    pub revoked: Mutex<Vec<Revocation>>,
 }
 
 /// A running node.
@@ -147,6 +162,10 @@ impl Rig {
     pub fn bare(dir: tempfile::TempDir) -> Self {
         let control = Arc::new(Control {
             key: SigningKey::generate(Algorithm::Ed25519).unwrap(),
+            token_key: SigningKey::generate(Algorithm::Ed25519).unwrap(),
+            answers_to: Mutex::default(),
+            keeper: Keeper::new(),
+            fence: Mutex::default(),
             authority: Mutex::new(Arc::new(Authority::new(TRUST_DOMAIN))),
             addresses: Mutex::default(),
             revision: AtomicU64::new(0),
@@ -159,6 +178,7 @@ impl Rig {
             issued: AtomicU64::new(0),
             wanted: Mutex::default(),
             policies: Mutex::default(),
+            revoked: Mutex::default(),
         });
         Self::with_control(dir, control)
     }
@@ -223,10 +243,28 @@ impl Rig {
         self.to_node.send(&ToNode::Control, &[theirs.as_fd()]).unwrap();
         let channel = BlockingChannel::<ToProxy, FromProxy>::new(ours);
         *self.to_proxy.lock().unwrap() = channel.try_clone().unwrap();
+        let revoked = self.control.revoked.lock().unwrap().clone();
+        self.revoke(Revocations::Part { first: true, last: true, entries: revoked });
         let control = self.control.clone();
         std::thread::spawn(move || {
             while let Ok((message, _)) = channel.recv() {
-                if let Some(answer) = control.take(message) {
+                if let FromProxy::Ask { request, ask } = message {
+                    // Each in its own time: one that a provider takes long for holds up no other.
+                    let (control, channel) = (control.clone(), channel.try_clone().unwrap());
+                    std::thread::spawn(move || {
+                        if let Ask::Mint(mint) = &ask {
+                            let fence = control.fence.lock().unwrap().clone().unwrap();
+                            if let Some(outcome) = control.keeper.answer(mint, &fence) {
+                                let _ = channel.send(&ToProxy::Answer { request, outcome }, &[]);
+                            }
+                            return;
+                        }
+                        let answers = control.answers_to.lock().unwrap().clone();
+                        let nobody = || NoAnswer::new(NoAnswerCode::Unavailable, "there is no keeper");
+                        let outcome = answers.map_or_else(|| Err(nobody()), |answers| answers(ask));
+                        let _ = channel.send(&ToProxy::Answer { request, outcome }, &[]);
+                    });
+                } else if let Some(answer) = control.take(message) {
                     let _ = channel.send(&answer, &[]);
                 }
             }
@@ -247,8 +285,24 @@ impl Rig {
         self.to_proxy.lock().unwrap().send(&ToProxy::Keys(keys), &[]).unwrap();
     }
 
+    /// Tells the node what was revoked, as control does.
+    pub fn revoke(&self, told: Revocations) {
+        self.to_proxy.lock().unwrap().send(&ToProxy::Revocations(told), &[]).unwrap();
+    }
+
+    /// Has control answer what a node asks.
+    pub fn answer(&self, answers: impl Fn(Ask) -> Result<Told, NoAnswer> + Send + Sync + 'static) {
+        *self.control.answers_to.lock().unwrap() = Some(Arc::new(answers));
+    }
+
+    /// Tells the node what cookies are sealed under, as control does.
+    pub fn tell_cookie_keys(&self, keys: Vec<(u32, Secret<[u8; 32]>)>) {
+        self.to_proxy.lock().unwrap().send(&ToProxy::CookieKeys(keys), &[]).unwrap();
+    }
+
     /// Tells the node API keys, as control does.
     pub fn tell_keys(&self, keys: ApiKeys) {
+        self.control.keeper.know(&keys);
         self.to_proxy.lock().unwrap().send(&ToProxy::ApiKeys(keys), &[]).unwrap();
     }
 
@@ -369,6 +423,7 @@ impl Control {
 
     pub fn sign(&self, fence: &str, revision: u64, issued_at: u64) -> SignedSnapshot {
         let fence = Fence::parse(vec![("ringfence.yaml", fence)]).unwrap_or_else(|e| panic!("{e}"));
+        *self.fence.lock().unwrap() = Some(fence.clone());
         let mut x509 = vec![self.authority.lock().unwrap().root.to_vec().into()];
         x509.extend(self.extra_roots.lock().unwrap().iter().map(|root| root.to_vec().into()));
         let header = Header {
@@ -377,7 +432,15 @@ impl Control {
             issued_at,
             expires_at: issued_at + 86_400,
             lease: self.lease.load(Ordering::Relaxed),
-            bundle: Bundle { generation: self.generation.load(Ordering::Relaxed), x509, ..Bundle::default() },
+            bundle: Bundle {
+                generation: self.generation.load(Ordering::Relaxed),
+                x509,
+                jwt: vec![
+                    JwtKey { kid: "t1".into(), spki: self.token_key.verifying_key().to_spki().into() },
+                    self.keeper.public(),
+                ],
+                ..Bundle::default()
+            },
         };
         let mut snapshot = compile(&fence, &mut self.addresses.lock().unwrap(), header).unwrap();
         snapshot.policies.clone_from(&self.policies.lock().unwrap());
@@ -395,11 +458,7 @@ impl Control {
                 self.answers.lock().unwrap().push((revision, Some(reason)))
             }
             FromProxy::Stats(stats) => *self.stats.lock().unwrap() = Some(stats),
-            FromProxy::Hello { .. } | FromProxy::Used(_) => {}
-            FromProxy::Ask { request, .. } => {
-                let outcome = Err(NoAnswer::new(NoAnswerCode::Unavailable, "there is no keeper"));
-                self.to_proxy.lock().unwrap().send(&ToProxy::Answer { request, outcome }, &[]).unwrap();
-            }
+            FromProxy::Hello { .. } | FromProxy::Used(_) | FromProxy::Ask { .. } => {}
             FromProxy::WantKeys { provider } => self.wanted.lock().unwrap().push(provider),
             FromProxy::Sign { request, subject, spki, proof } => {
                 let (names, proved) = match subject {
