@@ -170,6 +170,7 @@ async fn tell(
             Ok(()) = providers.changed() => {
                 ToFederation::Providers(Vec::clone(&providers.borrow_and_update()))
             }
+            Ok(()) = entities.changed() => ToFederation::Entities(entities.borrow_and_update().clone()),
             Some(question) = asked => question,
             else => return,
         };

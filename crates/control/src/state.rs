@@ -7,9 +7,12 @@ use ringfence_store::{Batch, Durability, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::entities::Kept;
+
 const KIND: &str = "control";
 const ADDRESSES: &str = "addresses";
 const SNAPSHOT: &str = "snapshot";
+const ENTITIES: &str = "entities";
 
 /// Control's part of the store.
 #[derive(Clone, Debug)]
@@ -50,6 +53,19 @@ impl State {
         };
         let (epoch, revision) = stored.max(signed);
         Ok((epoch.max(1), revision + 1))
+    }
+
+    /// The last good entity data of a server.
+    pub(crate) async fn entities(&self) -> Result<Option<Kept>, StoreError> {
+        self.store.get(KIND, ENTITIES).await?.map(|document| document.decode()).transpose()
+    }
+
+    /// Stores entity data that is in force.
+    pub(crate) async fn store_entities(&self, kept: &Kept) -> Result<(), StoreError> {
+        let batch = Batch::new("control", "entities")
+            .detail(json!({ "url": kept.url, "bytes": kept.text.len() }))
+            .put(KIND, ENTITIES, kept)?;
+        self.store.apply(batch).await.map(drop)
     }
 
     /// Stores a signed snapshot before anybody gets it.

@@ -69,6 +69,8 @@ pub struct Beside {
     pub providers: Vec<ProviderFiles>,
     /// Authorities of client certificates: the file as the fence names it, and PEM.
     pub authorities: Vec<(String, String)>,
+    /// The private authority of the server of entity data, PEM.
+    pub entities: Option<String>,
 }
 
 /// What lies beside a fence of one provider.

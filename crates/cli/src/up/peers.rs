@@ -14,7 +14,7 @@ use ringfence_channel::{Sender, cloexec_pair};
 use ringfence_control::supervisor::{ProcessReport, ToControl};
 use ringfence_keeper::protocol::{FromSupervisor, Start as KeeperStart};
 use ringfence_keys::MasterSource;
-use ringfence_model::{Fence, GatewayTls};
+use ringfence_model::{Entities, Fence, GatewayTls};
 use ringfence_proxy::protocol::{ListenerKind, SecretText, Start as NodeStart, ToNode};
 use ringfence_snapshot::Der;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -52,7 +52,7 @@ pub(crate) struct Peers {
     mesh: (SocketAddr, Vec<OwnedFd>),
     gateway: HashMap<SocketAddr, Vec<OwnedFd>>,
     certificate: Option<(String, String)>,
-    /// Whether there is any provider to speak with.
+    /// Whether there is anybody outside to ask.
     federated: bool,
 }
 
@@ -87,7 +87,7 @@ impl Peers {
             mesh: (address, sockets),
             gateway: HashMap::new(),
             certificate: None,
-            federated: !fence.providers.is_empty(),
+            federated: asks_outside(fence),
         };
         // The port is taken before anything starts, so that a busy one is known at once.
         peers.bind_gateway(fence)?;
@@ -198,9 +198,9 @@ impl Peers {
         Ok(())
     }
 
-    /// Follows the providers of a fence: whether there is any to speak with.
+    /// Follows a fence: whether there is anybody outside to ask.
     pub(crate) fn federate(&mut self, fence: &Fence) {
-        self.federated = !fence.providers.is_empty();
+        self.federated = asks_outside(fence);
     }
 
     /// Reads the gateway's certificate files again if they changed.
@@ -388,6 +388,11 @@ impl Peers {
 /// A message to a process that ended meanwhile is no failure: its exit is handled elsewhere.
 async fn tell<T: serde::Serialize>(sender: &Sender<T>, message: &T, fds: &[BorrowedFd<'_>]) {
     let _ = sender.send(message, fds).await;
+}
+
+/// Whether a fence needs the process that asks servers outside.
+fn asks_outside(fence: &Fence) -> bool {
+    !fence.providers.is_empty() || matches!(fence.entities, Some(Entities::Url(_)))
 }
 
 fn pair() -> Result<(std::os::unix::net::UnixStream, std::os::unix::net::UnixStream), UpError> {

@@ -29,6 +29,7 @@ pub(super) struct Status {
     report: Report,
     pub(super) snapshot: Option<Snapshot>,
     nodes: Vec<Node>,
+    entities: Option<Entities>,
 }
 
 /// What the supervisor reports.
@@ -52,6 +53,15 @@ pub(super) struct Snapshot {
     pub(super) revision: u64,
     trust_domain: String,
     edges: u64,
+}
+
+/// Data that a server has and policies are judged with.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Entities {
+    url: String,
+    confirmed_at: Option<u64>,
+    trouble: Option<String>,
 }
 
 /// A proxy, as control sees it.
@@ -117,7 +127,7 @@ fn dropped(nodes: &[NodeStats]) -> u64 {
 }
 
 fn text(status: &Status, dropped: u64, now: u64, colour: bool) -> String {
-    let Status { report, snapshot, nodes } = status;
+    let Status { report, snapshot, nodes, entities } = status;
     let warn = |text: &str| Paint::Warn.on(text, colour);
     let mut lines = Vec::new();
     let mut first = vec![Paint::Bold.on(&clean(&report.fence), colour)];
@@ -135,6 +145,10 @@ fn text(status: &Status, dropped: u64, now: u64, colour: bool) -> String {
     lines.extend(report.warnings.iter().map(|warning| warn(&format!("warning: {}", clean(warning)))));
     if dropped > 0 {
         lines.push(warn(&format!("warning: {dropped} events were dropped: the disk is full or too slow")));
+    }
+    if let Some(Entities { url, confirmed_at, trouble: Some(trouble) }) = entities {
+        let age = confirmed_at.map_or_else(String::new, |at| format!(" is {} old", duration(now.saturating_sub(at))));
+        lines.push(warn(&format!("warning: entity data of {}{age}: {}", clean(url), clean(trouble))));
     }
     for Node { node, refused, .. } in nodes {
         if let Some(why) = refused {
