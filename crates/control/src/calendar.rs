@@ -28,6 +28,9 @@ impl Calendar {
 impl Core {
     /// Does what is due.
     pub(crate) async fn maintain(&mut self) {
+        if let Err(e) = self.revocations.forget(crate::core::now()).await {
+            self.entity("revocation", "forget", 4, false, &e.to_string());
+        }
         let Ok(ca) = self.ca() else { return };
         let outcome = match ca.maintain().await {
             // The bundle changed; whether all is done that was due, the next look tells.

@@ -34,6 +34,7 @@ use crate::calendar::Calendar;
 use crate::entities::Entities;
 use crate::federation::{Federation, keys_for};
 use crate::keys::{AskKeys, Done, Keys, Refusal};
+use crate::mint::Minter;
 use crate::revocations::{AskRevocations, Revocations, SVID_BACKDATE, Target};
 use crate::nodes::{NodeNews, Nodes, cut, may_hold, nonsense};
 use crate::sessions::Sessions;
@@ -75,6 +76,7 @@ pub(crate) struct Core {
     /// Those of the fence in force, for whoever answers questions about them.
     providers: Arc<Vec<Provider>>,
     signins: SignIns,
+    minter: Minter,
     current: Option<(Snapshot, SignedSnapshot)>,
     report: Report,
     pub(crate) calendar: Calendar,
@@ -102,6 +104,7 @@ impl Core {
         federation: Federation,
     ) -> Self {
         let sessions = Sessions::new(state.store().clone());
+        let minter = Minter::new(state.store().clone());
         let revocations = Revocations::new(state.store().clone(), emitter.clone());
         let signins = SignIns::new(federation.asker(), sessions, revocations.clone(), emitter.clone());
         Self {
@@ -120,6 +123,7 @@ impl Core {
             authorities: Vec::new(),
             providers: Arc::default(),
             signins,
+            minter,
             current: None,
             report: Report::default(),
             calendar: Calendar::default(),

@@ -14,6 +14,7 @@ mod core;
 mod entities;
 mod federation;
 mod keys;
+mod mint;
 mod nodes;
 mod pem;
 mod policies;

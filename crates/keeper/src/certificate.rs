@@ -8,7 +8,7 @@ use ringfence_keys::{Algorithm, KeyError, SigningKey, VerifyingKey, digest};
 use time::OffsetDateTime;
 
 /// Certificates begin this much before they are made, for clocks that lag.
-pub(crate) const BACKDATE: u64 = 60;
+pub(crate) const BACKDATE: u64 = crate::protocol::SVID_BACKDATE;
 
 /// A certificate could not be made.
 #[derive(Debug, thiserror::Error)]

@@ -21,6 +21,8 @@ pub use tokens::{
 pub const MAX_BATCH: usize = 512;
 /// Longest life of an X.509-SVID in seconds.
 pub const MAX_SVID_LIFE: u64 = 24 * 3600;
+/// X.509-SVIDs and certificates of the gateway begin this many seconds before they are issued, for clocks that differ.
+pub const SVID_BACKDATE: u64 = 60;
 /// Longest life of a JWT-SVID in seconds.
 pub const MAX_JWT_LIFE: u64 = 3600;
 /// Longest life of a certificate of the gateway in seconds.

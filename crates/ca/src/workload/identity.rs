@@ -155,7 +155,7 @@ impl Keep {
         let denied = matches!(
             e,
             CaError::Keeper(ClientError::Refused(refusal)) if refusal.code == RefusalCode::NotAllowed
-        );
+        ) || matches!(e, CaError::Revoked(_));
         self.state.send_if_modified(|state| {
             if denied {
                 *state = State::Denied;

@@ -199,6 +199,10 @@ impl generated::spiffe_workload_a_p_i_server::SpiffeWorkloadAPI for Api {
         let domain = self.identity.id().trust_domain();
         let token = ringfence_token::verify_svid(&request.svid, domain, &keys, &request.audience, now())
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let issued_at = token.all_claims().get("iat").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        if self.ca.is_revoked(token.subject().as_str(), issued_at) {
+            return Err(Status::invalid_argument("the token was revoked with all that its subject was issued"));
+        }
         let claims = token.all_claims().iter().map(|(name, value)| (name.clone(), to_proto(value)));
         Ok(Response::new(ValidateJwtSvidResponse {
             spiffe_id: token.subject().as_str().to_owned(),
@@ -274,6 +278,7 @@ fn key_set(bundle: &Bundle) -> KeySet {
 
 fn explain(e: &CaError) -> Status {
     match e {
+        CaError::Revoked(_) => Status::permission_denied("no identity issued"),
         CaError::Keeper(ClientError::Refused(refusal)) if refusal.code == RefusalCode::NotAllowed => {
             Status::permission_denied("no identity issued")
         }
