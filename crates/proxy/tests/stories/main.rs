@@ -7,9 +7,11 @@
     reason = "tests: a step that fails fails the test"
 )]
 
+mod delegate;
 mod gateway;
 mod grpc;
 mod internal;
+mod keeper;
 mod keys;
 mod mesh;
 mod net;
