@@ -234,6 +234,12 @@ impl Keys {
     }
 }
 
+/// The record of one key, for the keeper to hold what was shown against.
+pub(crate) async fn record(store: &Store, prefix: KeyPrefix) -> Result<Option<KeyRecord>, StoreError> {
+    let document = store.get(KIND, &prefix.to_string()).await?;
+    document.map(|document| document.decode::<Stored>().map(|stored| stored.record)).transpose()
+}
+
 /// Why a question was refused.
 #[derive(Debug)]
 pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) String);

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::{Core, internal, now, unavailable};
 use crate::api::Answer;
+use crate::mint::may_mint;
 use crate::signin::Ground;
 
 /// Most sessions that one answer lists.
@@ -30,12 +31,29 @@ impl Core {
             let reason = "the node asks for more than any honest one does: a question was dropped";
             return self.entity("session", node, 2, false, reason);
         };
-        let (ground, signins) = (self.ground(), self.signins.clone());
+        let (ground, signins, minter) = (self.ground(), self.signins.clone(), self.minter.clone());
+        let mintable = match (&ask, &self.current) {
+            (Ask::Mint(mint), Some((snapshot, _))) => may_mint(node, snapshot, mint),
+            (Ask::Mint(_), None) => Err(NoAnswer::new(NoAnswerCode::Unavailable, "no fence is in force yet")),
+            _ => Ok(()),
+        };
         tokio::spawn(async move {
-            let outcome = match ground {
+            let outcome = match (ground, ask, mintable) {
                 _ if !place.is_free() => Err(NoAnswer::new(NoAnswerCode::Busy, "too much is under way")),
-                None => Err(NoAnswer::new(NoAnswerCode::Unavailable, "the keeper is not there yet")),
-                Some(ground) => signins.answer(&ground, ask).await,
+                (None, ..) => Err(NoAnswer::new(NoAnswerCode::Unavailable, "the keeper is not there yet")),
+                (_, _, Err(refusal)) => Err(refusal),
+                (Some(ground), Ask::Mint(mint), _) => minter.mint(ground.ca.keeper(), *mint).await,
+                (Some(ground), ask, _) => {
+                    let opaque = match &ask {
+                        Ask::Introspect { provider, token } => Some((provider.clone(), token.clone())),
+                        _ => None,
+                    };
+                    let outcome = signins.answer(&ground, ask).await;
+                    if let (Some((provider, token)), Ok(told)) = (opaque, &outcome) {
+                        minter.introspected().note(&provider, token.expose(), told, now());
+                    }
+                    outcome
+                }
             };
             let _ = sender.send(&ToProxy::Answer { request, outcome }, &[]).await;
             drop(place);
