@@ -57,6 +57,7 @@ mod tests {
     use ringfence_keeper::protocol::{
         Answer, AuthorityStatus, Call, Counts, Refusal, RefusalCode, Reply, Request, Stage, Status,
     };
+    use ringfence_keys::Secret;
     use ringfence_snapshot::Bundle;
     use tokio::sync::mpsc;
 
@@ -98,6 +99,8 @@ mod tests {
                     }),
                     Request::Status | Request::RotateIssuing => Ok(Reply::Status(status.clone())),
                     Request::Bundle => Ok(Reply::Bundle(Bundle::default())),
+                    Request::Revocations(_) => Ok(Reply::Done),
+                    Request::DataKey(_) => Ok(Reply::DataKey { key: Secret::new([7; 32]) }),
                     other => panic!("not expected: {other:?}"),
                 };
                 channel.send(&Answer { id, result }, &[]).unwrap();

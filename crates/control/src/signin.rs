@@ -63,12 +63,7 @@ struct Inner {
 type Turn = Arc<tokio::sync::Mutex<Option<(u64, Told)>>>;
 
 impl SignIns {
-    pub(crate) fn new(
-        asker: Asker,
-        sessions: Sessions,
-        revocations: Revocations,
-        emitter: Emitter,
-    ) -> Self {
+    pub(crate) fn new(asker: Asker, sessions: Sessions, revocations: Revocations, emitter: Emitter) -> Self {
         let (key, turns) = (OnceCell::new(), Mutex::default());
         Self(Arc::new(Inner { asker, sessions, revocations, emitter, key, turns }))
     }
@@ -441,3 +436,6 @@ fn unsigned(e: ClientError) -> NoAnswer {
     };
     NoAnswer::new(code, e.to_string())
 }
+
+#[cfg(test)]
+mod tests;
