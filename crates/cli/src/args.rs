@@ -11,7 +11,7 @@ use ringfence_sandbox::spec::Isolation;
 use crate::data::DataDir;
 use crate::env::Env;
 use crate::up::{self, MasterChoice};
-use crate::{ca, down, drill, fence, key, run, view};
+use crate::{ca, down, drill, fence, key, revoke, run, view};
 
 /// One declaration fences your services in: who may call whom, what each may reach.
 ///
@@ -54,6 +54,10 @@ enum Command {
     Ca(At<ca::CaArgs>),
     /// API keys of clients outside: create, list, rotate, revoke
     Key(At<key::KeyArgs>),
+    /// Revoke a session, user, client, token, key, provider or SVID: everywhere within a second, open streams too
+    Revoke(At<revoke::RevokeArgs>),
+    /// What is revoked, by whom, why and until when; take one back
+    Revocations(At<revoke::RevocationsArgs>),
     /// Get an X.509-SVID for a declared external service that speaks SPIFFE itself
     Svid(At<ca::SvidArgs>),
     /// Stop what `up` runs, and wait until it is gone
@@ -172,6 +176,8 @@ impl Args {
             Command::Drill(at) => at.with(|args, data| drill::run(args, &at.fence, data, env.colour)),
             Command::Ca(at) => at.with(|args, data| ca::run(args, &at.fence, data, &env)),
             Command::Key(at) => at.with(|args, data| key::run(args, data, env.colour)),
+            Command::Revoke(at) => at.with(revoke::run),
+            Command::Revocations(at) => at.with(|args, data| revoke::list(args, data, env.colour)),
             Command::Svid(at) => at.with(ca::svid),
             Command::Down(at) => at.with(down::run),
             Command::Restart(at) => at.with(|args, data| {

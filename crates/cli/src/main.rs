@@ -11,6 +11,7 @@ mod env;
 mod fence;
 mod key;
 mod prompt;
+mod revoke;
 mod roles;
 mod run;
 mod up;
