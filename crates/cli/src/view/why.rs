@@ -93,6 +93,9 @@ fn one(record: &Record, fence: &Path, in_force: Option<u64>, colour: bool) -> St
     if let Some(identity) = text(&json["src_endpoint"]["uid"]) {
         say("identity", &identity);
     }
+    if let Some(whom) = on_behalf(record) {
+        say("for", &whom);
+    }
     if let (Some(method), Some(path)) =
         (text(&json["http_request"]["http_method"]), text(&json["http_request"]["url"]["path"]))
     {
@@ -121,6 +124,9 @@ fn one(record: &Record, fence: &Path, in_force: Option<u64>, colour: bool) -> St
     if !record.message().is_empty() {
         say("reason", &clean(record.message()));
     }
+    if let Some(help) = rule.as_deref().and_then(next_step) {
+        say("so", help);
+    }
     if let Some(position) = text(&more["position"]) {
         say("fence", &position);
         for line in picture(fence, &position) {
@@ -142,6 +148,44 @@ fn one(record: &Record, fence: &Path, in_force: Option<u64>, colour: bool) -> St
     say("event", &id(record).map(clean).unwrap_or_default());
     say("told by", &clean(&record.producer));
     out
+}
+
+/// On whose behalf a call is: the user or client, which way it came, and what the transaction is called. Never the token.
+fn on_behalf(record: &Record) -> Option<String> {
+    let (owner, more) = (&record.json["src_endpoint"]["owner"], &record.json["unmapped"]);
+    let text = |value: &Value| value.as_str().map(clean);
+    let mut whom = text(&owner["name"])?;
+    whom.extend(text(&owner["domain"]).map(|provider| format!(" of {provider}")));
+    whom.extend(text(&more["client"]).map(|client| format!(" through {client}")));
+    if let Some(chain) = more["chain"].as_array() {
+        let names: Vec<String> = chain.iter().filter_map(text).collect();
+        whom.push_str(&format!(", by way of {}", names.join(" → ")));
+    }
+    whom.extend(text(&more["txn"]).map(|transaction| format!(", transaction {transaction}")));
+    Some(whom)
+}
+
+/// What to look at when something is wrong with the delegation of a request.
+fn next_step(rule: &str) -> Option<&'static str> {
+    Some(match rule {
+        "delegate.required" => {
+            "the service has to send the header `Txn-Token` of the request that it serves with the calls that it makes for it, and `traceparent`"
+        }
+        "delegate.unknown" => {
+            "only a token that came to this service with a request counts, until its end; after a restart of the node none does"
+        }
+        "delegate.expired" => {
+            "a token lives two minutes, or until the credential ends: what takes longer the service does for itself"
+        }
+        "delegate.chain" => "look at the hops of the trace: the services call each other in circles, or sidecars are of different versions",
+        "delegate.several" => "a client library adds the header to one that is there already: set it instead",
+        "delegate.unavailable" => "look at the events of control and of the keeper: `ringfence status` says whether they run",
+        "delegate.denied" => "the keeper looks at the credential itself: it may have been revoked, or its provider's keys are not there yet",
+        "delegate.invalid" | "delegate.workload" => {
+            "no sidecar of ours passes such a token on: the node of the caller may have been broken into, or runs with another trust bundle"
+        }
+        _ => return None,
+    })
 }
 
 /// The line of the fence as it stands now, with a caret under the column.
@@ -176,6 +220,9 @@ fn trace_lines(hops: &[Record], colour: bool) -> String {
     for hop in hops {
         let point = hop.json["unmapped"]["point"].as_str().unwrap_or("");
         let _ = writeln!(text, "  {:<12} {}", clean(point), line(hop, colour));
+        if let Some(whom) = on_behalf(hop) {
+            let _ = writeln!(text, "  {:<12} {}", "", Paint::Dim.on(&format!("for {whom}"), colour));
+        }
     }
     text
 }
@@ -222,6 +269,25 @@ mod tests {
         }
         assert!(trace_lines(&[denied()], false).contains("sidecar-out  1970-01-01T00:00:00.000Z deny "));
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_hop_says_for_whom_it_is_and_which_way_it_came_and_what_to_do() {
+        let mut record = denied();
+        record.json["src_endpoint"]["owner"] = json!({"name": "ada\u{1b}[31m", "domain": "staff"});
+        record.json["firewall_rule"]["uid"] = "delegate.required".into();
+        for (name, value) in
+            [("client", json!("app")), ("txn", json!("0192-7")), ("chain", json!(["portal", "appointments"]))]
+        {
+            record.json["unmapped"][name] = value;
+        }
+        let whom = on_behalf(&record).unwrap();
+        assert!(whom.contains(" of staff through app, by way of portal → appointments, transaction 0192-7"), "{whom}");
+        assert!(!whom.contains('\u{1b}'), "{whom:?}");
+        let text = one(&record, Path::new("/nowhere"), None, false);
+        assert!(text.contains(&format!("for       {whom}\n")) && text.contains("so        the service has to send"), "{text}");
+        assert!(trace_lines(&[record], false).contains(&format!("for {whom}\n")));
+        assert_eq!(on_behalf(&denied()), None);
     }
 
     #[test]

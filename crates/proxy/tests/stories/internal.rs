@@ -98,12 +98,12 @@ fn a_service_asks_its_sidecar_who_may_and_the_operator_reads_that_it_did() {
 
     let event = |user: &str, denied: bool| {
         rig.event("the question", |r| {
-            field(r, "/dst_endpoint/name") == "ringfence.internal"
+            field(r, "/dst_endpoint/svc_name") == "ringfence.internal"
                 && field(r, "/src_endpoint/owner/name") == user
                 && r.denied() == denied
         })
     };
-    assert_eq!(field(&event("7", false), "/src_endpoint/name"), "patients");
+    assert_eq!(field(&event("7", false), "/src_endpoint/svc_name"), "patients");
     let default = event("7", true);
     assert_eq!(field(&default, "/firewall_rule/uid"), "policy.default");
     assert_eq!(field(&default, "/unmapped/stage"), "evaluate");
@@ -244,7 +244,8 @@ fn where_to_ask_is_said_and_a_fence_without_policies_has_nothing_to_ask() {
     assert_eq!(status, "200");
     assert_eq!(said["policy_decision_point"], "http://ringfence.internal");
     assert_eq!(said["access_evaluations_endpoint"], "http://ringfence.internal/access/v1/evaluations");
-    assert_eq!(get(&with, "/jwks.json"), ("200".into(), json!({ "keys": [] })), "this rig has none");
+    let (status, said) = get(&with, "/jwks.json");
+    assert_eq!((&*status, &said["keys"][1]["kid"]), ("200", &json!(crate::keeper::KEY_ID)), "{said}");
     drop(with);
     let without = rig(None);
     let (status, said) = get(&without, "/.well-known/authzen-configuration");
