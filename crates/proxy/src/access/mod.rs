@@ -92,7 +92,8 @@ impl RouteAccess {
         let key = self.api_key.then(|| format!("ApiKey realm=\"{realm}\""));
         // No scheme is registered for cookies. A script of the service's own page learns from it where to send its user.
         let login = self.logins.first();
-        let login = login.map(|l| format!("Login realm=\"{realm}\", at=\"/.ringfence/login/{}\"", l.name));
+        let more = if error.contains("insufficient_") { error } else { "" };
+        let login = login.map(|l| format!("Login realm=\"{realm}\", at=\"/.ringfence/login/{}\"{more}", l.name));
         bearer.into_iter().chain(key).chain(login).collect::<Vec<_>>().join(", ")
     }
 }
