@@ -4,12 +4,17 @@
 //! bound to. So a proxy that was taken over can have tokens signed for those whose credentials pass through it, and for nobody else.
 
 use std::sync::PoisonError;
+use std::time::Duration;
 
+use ringfence_keys::digest::sha256;
+use ringfence_keys::to_hex;
 use ringfence_model::{Binding, Credential};
-use ringfence_snapshot::Identity;
 use ringfence_snapshot::node::Shown;
+use ringfence_snapshot::{Der, Identity};
+use ringfence_spiffe::{CertificateDer, UnixTime};
 use ringfence_token::{
-    ApiKey, Check, KeyRecord, KeySet, KeyTable, Origin, Possession, Profile, TokenError, VerifiedToken,
+    ApiKey, CERTIFICATE, Check, KeyRecord, KeySet, KeyTable, Origin, Possession, Profile, TokenError,
+    VerifiedToken,
 };
 use serde_json::{Map, Value};
 
@@ -76,6 +81,10 @@ impl Judge<'_> {
             (Shown::ApiKey(key), Some(Evidence::ApiKey(record))) => {
                 accepts(Credential::ApiKey)?;
                 self.api_key(key.expose(), record)
+            }
+            (Shown::Certificate(chain), None) => {
+                let files = accepted.iter().filter_map(Credential::authority);
+                self.certificate(files, chain)
             }
             _ => Err(malformed("the evidence does not fit what was shown")),
         }
@@ -152,6 +161,33 @@ impl Judge<'_> {
         let previous = record.previous.filter(|_| known.is_previous()).map(|(_, until)| until);
         let ends_at = record.expires_at.into_iter().chain(previous).min().unwrap_or(u64::MAX);
         Ok(Verified { identity, origin, ends_at })
+    }
+
+    /// The chain of a client certificate, of one of the authorities in `files`. The handshake proved that its holder has the key.
+    fn certificate<'f>(
+        &self,
+        files: impl Iterator<Item = &'f str>,
+        chain: &[Der],
+    ) -> Result<Verified, Refusal> {
+        let certificates: Vec<CertificateDer<'_>> =
+            chain.iter().map(|der| CertificateDer::from(der.0.as_slice())).collect();
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(self.now));
+        let mut why = Refusal::new(RefusalCode::NotAllowed, "no certificates of clients are accepted there");
+        for authority in files.filter_map(|file| self.current.authority(file)) {
+            match authority.verify(&certificates, now) {
+                Ok(client) => {
+                    let identity = Identity::client(CERTIFICATE, client.name(), Vec::new());
+                    identity.check().map_err(denied)?;
+                    let leaf = to_hex(&sha256(chain.first().map_or(&[], |der| &der.0)));
+                    let origin = Origin::named(CERTIFICATE, &leaf, client.name());
+                    self.unrevoked(&origin)?;
+                    // The last second in which it is valid, and the end is the first in which it is not.
+                    return Ok(Verified { identity, origin, ends_at: client.not_after_unix() + 1 });
+                }
+                Err(e) => why = denied(e),
+            }
+        }
+        Err(why)
     }
 
     pub(crate) fn keys_of(&self, provider: &KnownProvider) -> Result<std::sync::Arc<KeySet>, Refusal> {

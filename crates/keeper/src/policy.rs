@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use ringfence_model::{Access, Credential, GatewayTls, Provider};
-use ringfence_snapshot::{Bundle, Snapshot, login_profile_of, profile_of};
-use ringfence_spiffe::{IdError, Kind, SpiffeId, TrustDomain};
+use ringfence_snapshot::{Bundle, Der, Snapshot, login_profile_of, profile_of};
+use ringfence_spiffe::{CertificateDer, ClientAuthority, IdError, Kind, SpiffeId, TrustDomain};
 use ringfence_token::Profile;
 
 use crate::protocol::{MAX_SNAPSHOT_LIFE, Refusal, RefusalCode};
@@ -31,6 +31,8 @@ pub(crate) struct Allowed {
     providers: BTreeMap<String, KnownProvider>,
     /// Who may have transaction tokens made, by SPIFFE ID, and of which credentials: those that it accepts.
     minters: BTreeMap<String, HashSet<Credential>>,
+    /// Who issues certificates of clients, by the file that the fence names.
+    authorities: BTreeMap<String, ClientAuthority>,
     /// What sessions of this trust domain must be.
     pub(crate) session: Profile,
     pub(crate) revision: (u64, u64),
@@ -81,6 +83,7 @@ impl Allowed {
             services: snapshot.services.iter().map(|s| s.name.clone()).collect(),
             providers: snapshot.providers.iter().map(|p| (p.name.clone(), KnownProvider::of(p))).collect(),
             minters: minters(snapshot, trust_domain),
+            authorities: snapshot.authorities.iter().map(|a| (a.file.clone(), authority(&a.roots))).collect(),
             session: Profile::session(trust_domain),
             revision: (snapshot.epoch, snapshot.revision),
             expires_at: snapshot.expires_at,
@@ -133,6 +136,10 @@ impl Allowed {
         })
     }
 
+    pub(crate) fn authority(&self, file: &str) -> Option<&ClientAuthority> {
+        self.authorities.get(file)
+    }
+
     pub(crate) fn provider(&self, name: &str) -> Result<&KnownProvider, Refusal> {
         self.providers.get(name).ok_or_else(|| {
             let name: String = name.chars().take(256).collect();
@@ -151,6 +158,13 @@ impl Allowed {
         let reason = "the current snapshot has expired; control must have a new one signed first";
         Err(Refusal::new(RefusalCode::NoSnapshot, reason))
     }
+}
+
+/// One that cannot be read vouches for nobody.
+fn authority(roots: &[Der]) -> ClientAuthority {
+    let roots: Vec<CertificateDer<'_>> =
+        roots.iter().map(|der| CertificateDer::from(der.0.as_slice())).collect();
+    ClientAuthority::new(&roots).0
 }
 
 fn minters(snapshot: &Snapshot, trust_domain: &TrustDomain) -> BTreeMap<String, HashSet<Credential>> {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod attacks;
+mod certificates;
 #[path = "../common/mod.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod common;

@@ -6,6 +6,7 @@ use ringfence_keeper::protocol::{
 };
 use ringfence_keys::{Secret, VerifyingKey};
 use ringfence_snapshot::node::{Mint, Shown};
+use ringfence_snapshot::{ClientAuthority, Snapshot};
 use ringfence_spiffe::TrustDomain;
 use ringfence_token::{ApiKey, KeyRecord, KeySet, Profile, Revocation, TokenError, VerifiedToken, What};
 use serde_json::json;
@@ -64,8 +65,13 @@ impl World {
     }
 
     pub(crate) async fn sign(&self, revision: u64, fence: &str) {
+        self.sign_with(revision, fence, Vec::new()).await;
+    }
+
+    pub(crate) async fn sign_with(&self, revision: u64, fence: &str, authorities: Vec<ClientAuthority>) {
         let bundle = self.keeper.client.bundle().await.unwrap();
-        let text = serde_json::to_string(&snapshot(fence, revision, bundle)).unwrap();
+        let signed = Snapshot { authorities, ..snapshot(fence, revision, bundle) };
+        let text = serde_json::to_string(&signed).unwrap();
         self.keeper.client.sign_snapshot(text).await.unwrap();
     }
 
