@@ -160,13 +160,11 @@ impl Facts {
 
     pub(crate) fn sentence(&self) -> String {
         let versions: Vec<String> = self.versions.iter().map(|(name, v)| format!("{name} {v}")).collect();
+        let versions =
+            if versions.is_empty() { String::new() } else { format!(" Versions: {}.", versions.join(", ")) };
         format!(
-            "{} cores of {}, Linux {}, load average {} at the end of the run. Versions: {}.",
-            self.cores,
-            self.cpu,
-            self.kernel,
-            self.load_at_end,
-            versions.join(", ")
+            "{} cores of {}, Linux {}, load average {} at the end of the run.{}",
+            self.cores, self.cpu, self.kernel, self.load_at_end, versions
         )
     }
 }

@@ -6,11 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod callgrind;
 mod case;
 mod certs;
 mod contenders;
 mod install;
+mod keeper;
 mod load;
 mod machine;
 mod report;
@@ -46,9 +48,14 @@ struct Cli {
 enum Command {
     /// Counts instructions per request with valgrind instead: slow, but the same on every machine.
     Callgrind(Callgrind),
+    /// Measures what access costs by itself: tokens, API keys, decisions, transaction tokens.
+    Access(Access),
     /// Ringfence's node without its confinement, for valgrind, which does not know the system calls of that.
     #[command(hide = true)]
     Node,
+    /// A keeper, beside a contender that needs one.
+    #[command(hide = true)]
+    Keeper,
 }
 
 /// What to compare, and for how long.
@@ -87,6 +94,13 @@ struct Callgrind {
     write: bool,
 }
 
+#[derive(Args)]
+struct Access {
+    /// Replace these figures in bench/RESULTS.md by this run's.
+    #[arg(long)]
+    write: bool,
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.2..=120.0).contains(&seconds) => Ok(seconds),
@@ -98,7 +112,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Some(Command::Callgrind(args)) => count(&args),
+        Some(Command::Access(args)) => access(&args),
         Some(Command::Node) => node(),
+        Some(Command::Keeper) => keeper::serve().map(|()| true),
         None => compare(&cli.compare),
     };
     match done {
@@ -148,6 +164,16 @@ fn count(args: &Callgrind) -> io::Result<bool> {
     if args.write {
         let facts = machine::Facts::read(&contenders)?;
         report::write("instructions", &callgrind::markdown(&counts, &facts))?;
+    }
+    Ok(true)
+}
+
+fn access(args: &Access) -> io::Result<bool> {
+    let text = access::measure()?;
+    print!("{text}");
+    if args.write {
+        let facts = machine::Facts::read(&[])?;
+        report::write("access", &access::markdown(&text, &facts.sentence()))?;
     }
     Ok(true)
 }

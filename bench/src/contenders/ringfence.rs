@@ -1,5 +1,6 @@
 //! Ringfence: the product's own binary in its role `node`, one data-plane thread, started and fed as `up` and control do it.
-//! The harness plays the supervisor, control and keeper; the node cannot tell.
+//! The harness plays the supervisor and control, and the keeper too as far as it only certifies keys; the node cannot tell. A real keeper
+//! makes transaction tokens.
 
 use std::fmt::Display;
 use std::fs;
@@ -17,7 +18,7 @@ use ringfence_keys::{Algorithm, SigningKey};
 use ringfence_model::Fence;
 use ringfence_proxy::protocol::shim::{FromShim, ToShim};
 use ringfence_proxy::protocol::{FromNode, ListenerKind, Start, ToNode};
-use ringfence_snapshot::node::{FromProxy, Issued, ProviderKeys, Subject, ToProxy};
+use ringfence_snapshot::node::{Ask, FromProxy, Issued, ProviderKeys, Revocations, Subject, ToProxy};
 use ringfence_snapshot::{Addresses, Bundle, Der, Header, Policies, SignedSnapshot, Text, compile};
 use socket2::{Domain, Socket, Type};
 
@@ -25,6 +26,7 @@ use super::{Contender, Held, Launch, Setup};
 use crate::case::Case;
 use crate::certs::{Certs, LIFE, NAME, UPSTREAM};
 use crate::install;
+use crate::keeper::Keeper;
 use crate::tokens::{AUDIENCE, GROUP, ISSUER, SCOPE};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -131,12 +133,8 @@ fn launch(setup: &Setup<'_>, service: &str) -> io::Result<Launch> {
         "fence: bench\ntrust_domain: bench.example\ngateway:\n  listen: {gateway}{tls}\n{access}{service}    protocol: {protocol}\n    \
          routes: [{{ path: /{accept} }}]\n"
     );
-    let data = setup.folder.join("data");
     // What the node of an earlier run had seen was signed by another key.
-    match fs::remove_dir_all(&data) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => fs::create_dir_all(&data)?,
-    }
+    let data = empty(setup.folder.join("data"))?;
     let (ours, theirs) = cloexec_pair()?;
     let program = if setup.counted_in.is_some() { std::env::current_exe()? } else { binary()? };
     let mut command = setup.program(&program)?;
@@ -181,15 +179,24 @@ impl Supervisor {
             None,
         )?;
         self.hear(|message| matches!(message, FromNode::Ready))?;
-        let signed = self.signed(fence)?;
+        let keeper = match &self.keys {
+            Some(keys) => {
+                let data = empty(self.data.with_file_name("keeper"))?;
+                Some(Keeper::start(&data, fence, keys.clone(), now()?)?)
+            }
+            None => None,
+        };
+        let signed = self.signed(fence, keeper.as_ref())?;
         let (control, theirs) = cloexec_pair()?;
         self.say(&ToNode::Control, Some(theirs.into()))?;
         let (answers, certs) = (BlockingChannel::new(control), self.certs.clone());
+        let nothing = Revocations::Part { first: true, last: true, entries: Vec::new() };
+        answers.send(&ToProxy::Revocations(nothing), &[]).map_err(other)?;
         answers.send(&ToProxy::Snapshot(signed), &[]).map_err(other)?;
         if let Some(keys) = self.keys.take() {
             answers.send(&ToProxy::Keys(keys), &[]).map_err(other)?;
         }
-        spawn("control", move || sign(&answers, &certs))?;
+        spawn("control", move || control_part(&answers, &certs, keeper.as_ref()))?;
         self.hear(|message| matches!(message, FromNode::Applied { .. }))?;
         let (shim, theirs) = cloexec_pair()?;
         self.say(&ToNode::Shim { service: "upstream".to_owned() }, Some(theirs.into()))?;
@@ -219,11 +226,12 @@ impl Supervisor {
         }
     }
 
-    fn signed(&self, fence: &str) -> io::Result<SignedSnapshot> {
+    fn signed(&self, fence: &str, keeper: Option<&Keeper>) -> io::Result<SignedSnapshot> {
         let fence = Fence::parse(vec![("ringfence.yaml", fence)]).map_err(other)?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(other)?.as_secs();
+        let now = now()?;
         let root = Der(self.certs.authority().to_vec());
-        let bundle = Bundle { generation: 1, x509: vec![root], ..Bundle::default() };
+        let jwt = keeper.map(|keeper| keeper.keys.clone()).unwrap_or_default();
+        let bundle = Bundle { generation: 1, x509: vec![root], jwt, ..Bundle::default() };
         let life = LIFE.as_secs();
         let header =
             Header { epoch: 1, revision: 1, issued_at: now, expires_at: now + life, lease: life, bundle };
@@ -247,8 +255,12 @@ fn policy() -> String {
     )
 }
 
-/// Control's part: certificates for whatever the node asks for, until it is gone.
-fn sign(channel: &BlockingChannel<ToProxy, FromProxy>, certs: &Certs) -> io::Result<()> {
+/// Control's part: certificates and transaction tokens for whatever the node asks for, until it is gone.
+fn control_part(
+    channel: &BlockingChannel<ToProxy, FromProxy>,
+    certs: &Certs,
+    keeper: Option<&Keeper>,
+) -> io::Result<()> {
     let mut dropped = 0;
     loop {
         match channel.recv().map_err(other)?.0 {
@@ -260,10 +272,17 @@ fn sign(channel: &BlockingChannel<ToProxy, FromProxy>, certs: &Certs) -> io::Res
                     Subject::Serving(hosts) => hosts,
                 };
                 let leaf = certs.issue(&names, &spki.0)?;
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(other)?;
-                let not_after = (now + LIFE).as_secs();
+                let not_after = now()? + LIFE.as_secs();
                 let outcome = Ok(Issued { chain: vec![Der(leaf.to_vec())], not_after });
                 channel.send(&ToProxy::Signed { request, outcome }, &[]).map_err(other)?;
+            }
+            FromProxy::Ask { request, ask: Ask::Mint(mint) } => {
+                let Some(keeper) = keeper else { return Err(other("nobody makes transaction tokens")) };
+                let outcome = keeper.mint(*mint);
+                if let Err(refused) = &outcome {
+                    eprintln!("bench: no transaction token: {refused}");
+                }
+                channel.send(&ToProxy::Answer { request, outcome }, &[]).map_err(other)?;
             }
             FromProxy::Stats(stats) if stats.events.1 > dropped => {
                 eprintln!("bench: ringfence dropped {} of its events", stats.events.1 - dropped);
@@ -299,6 +318,19 @@ fn listening(address: SocketAddr) -> io::Result<(SocketAddr, OwnedFd)> {
     socket.listen(BACKLOG)?;
     let address = socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an IP address"))?;
     Ok((address, socket.into()))
+}
+
+fn now() -> io::Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH).map_err(other)?.as_secs())
+}
+
+/// The folder, without what an earlier run left there.
+fn empty(folder: PathBuf) -> io::Result<PathBuf> {
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => fs::create_dir_all(&folder)?,
+    }
+    Ok(folder)
 }
 
 fn other(error: impl Display) -> io::Error {
