@@ -11,7 +11,7 @@ use ringfence_sandbox::spec::Isolation;
 use crate::data::DataDir;
 use crate::env::Env;
 use crate::up::{self, MasterChoice};
-use crate::{ca, down, drill, fence, key, revoke, run, view};
+use crate::{ca, down, drill, fence, key, revoke, run, session, view};
 
 /// One declaration fences your services in: who may call whom, what each may reach.
 ///
@@ -54,6 +54,8 @@ enum Command {
     Ca(At<ca::CaArgs>),
     /// API keys of clients outside: create, list, rotate, revoke
     Key(At<key::KeyArgs>),
+    /// People who signed in at the gateway: list, end
+    Session(At<session::SessionArgs>),
     /// Revoke a session, user, client, token, key, provider or SVID: everywhere within a second, open streams too
     Revoke(At<revoke::RevokeArgs>),
     /// What is revoked, by whom, why and until when; take one back
@@ -176,6 +178,7 @@ impl Args {
             Command::Drill(at) => at.with(|args, data| drill::run(args, &at.fence, data, env.colour)),
             Command::Ca(at) => at.with(|args, data| ca::run(args, &at.fence, data, &env)),
             Command::Key(at) => at.with(|args, data| key::run(args, data, env.colour)),
+            Command::Session(at) => at.with(|args, data| session::run(args, data, env.colour)),
             Command::Revoke(at) => at.with(revoke::run),
             Command::Revocations(at) => at.with(|args, data| revoke::list(args, data, env.colour)),
             Command::Svid(at) => at.with(ca::svid),

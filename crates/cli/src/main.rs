@@ -14,6 +14,7 @@ mod prompt;
 mod revoke;
 mod roles;
 mod run;
+mod session;
 mod up;
 mod view;
 
