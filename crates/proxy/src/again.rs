@@ -60,9 +60,13 @@ fn judged(report: &Report<'_>, before: &Authorized) -> Result<(), Deny> {
         }
         (Some(access), None) => {
             let table = authorized.edge.table();
-            let reason = "the route demands a credential now, and none was shown";
-            let deny = Deny::new(401, "authenticate", "credential.none", reason).position(access.position());
-            return Err(deny.challenge(access.challenge(&table.snapshot.fence, "")));
+            let Some(on) = &report.on_behalf else {
+                let reason = "the route demands a credential now, and none was shown";
+                let deny = Deny::new(401, "authenticate", "credential.none", reason).position(access.position());
+                return Err(deny.challenge(access.challenge(&table.snapshot.fence, "")));
+            };
+            access.takes(table, on.behalf.identity())?;
+            None
         }
         (Some(access), Some(principal)) => {
             let principal = principal.again(ctx.worker, authorized.edge.table(), access)?;

@@ -21,14 +21,23 @@ pub(crate) struct Deny {
     pub(crate) position: Option<Box<str>>,
     /// The line of the fence that would allow it.
     pub(crate) missing: Option<Box<str>>,
-    /// `WWW-Authenticate` for the caller.
-    pub(crate) challenge: Option<Box<str>>,
+    /// What would do, for the caller.
+    pub(crate) challenge: Option<Box<Challenge>>,
     /// What a browser is shown in place of a problem document.
     pub(crate) shown: Option<Box<Shown>>,
     /// Nobody forbade it: it went wrong.
     pub(crate) failed: bool,
     /// It had been let pass before.
     pub(crate) cut: bool,
+}
+
+/// Which credential would do.
+#[derive(Clone, Debug)]
+pub(crate) struct Challenge {
+    /// `WWW-Authenticate`.
+    pub(crate) text: String,
+    /// `DPoP-Nonce`: what the next proof must hold (RFC 9449, section 9).
+    pub(crate) nonce: Option<String>,
 }
 
 impl Deny {
@@ -40,7 +49,18 @@ impl Deny {
     ) -> Self {
         let (rule, reason) = (rule.into(), reason.into().into());
         let (position, missing, challenge) = (None, None, None);
-        Self { status, stage, rule, reason, position, missing, challenge, shown: None, failed: false, cut: false }
+        Self {
+            status,
+            stage,
+            rule,
+            reason,
+            position,
+            missing,
+            challenge,
+            shown: None,
+            failed: false,
+            cut: false,
+        }
     }
 
     /// Something went wrong after the request was allowed.
@@ -57,7 +77,15 @@ impl Deny {
     }
 
     pub(crate) fn challenge(self, challenge: String) -> Self {
-        Self { challenge: Some(challenge.into()), ..self }
+        Self { challenge: Some(Box::new(Challenge { text: challenge, nonce: None })), ..self }
+    }
+
+    /// Hands out a nonce with the challenge, if there is one.
+    pub(crate) fn nonce(mut self, nonce: String) -> Self {
+        if let Some(challenge) = &mut self.challenge {
+            challenge.nonce = Some(nonce);
+        }
+        self
     }
 
     /// The same for something that had been let pass.

@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue};
 use ringfence_event::{Call, Event, EventId, Kind as EventKind, Observed, TraceContext, User, Verdict};
 use ringfence_model::Protocol;
 
-use crate::access::{Principal, authenticate, cookies, demand};
+use crate::access::{NONCE_FIELD, Principal, authenticate, cookies, demand};
 use crate::again::{Granted, judge_again};
 use crate::back::Back;
 use crate::body::Send;
@@ -286,12 +286,23 @@ async fn judge(report: &mut Report<'_>) -> Result<Authorized, (std::sync::Arc<st
         report.on_behalf = delegate::taken(ctx, report.view, &authorized.edge, trace).map_err(callee)?;
         if let Some(access) = &authorized.access {
             ctx.live.set_edge(authorized.edge.id);
-            let principal = authenticate(ctx, report.view, table, access).await;
-            if is_over() {
-                continue;
+            let taken = report.on_behalf.as_ref().map(|on| access.takes(table, on.behalf.identity()));
+            if !matches!(taken, Some(Ok(()))) {
+                let principal = match report.principal.take() {
+                    // It was let in by the fence before. What it showed may count once only, and did.
+                    Some(before) => before.again(ctx.worker, table, access),
+                    None => authenticate(ctx, report.view, table, access).await,
+                };
+                if is_over() {
+                    continue;
+                }
+                let principal = principal.map_err(|deny| match taken {
+                    Some(Err(other)) if deny.rule == "credential.none" => other,
+                    _ => deny,
+                });
+                let principal = report.principal.insert(principal.map_err(callee)?);
+                demand(report.view, principal, access).map_err(callee)?;
             }
-            let principal = report.principal.insert(principal.map_err(callee)?);
-            demand(report.view, principal, access).map_err(callee)?;
         }
         permit(report, &authorized).map_err(callee)?;
         if let (Way::Gateway, Some(principal), Some(access)) =
@@ -338,10 +349,13 @@ pub(crate) fn decide(
             (who.map_or(Who::Anyone, Who::Prepared), Some(ctx.peer.source.ip()))
         }
         (_, _, Some(on)) => (Who::Prepared(actors.behalf(policies, &on.behalf)), on.behalf.source()),
-        (Way::Inbound { .. }, ..) if ctx.forwarding.is_from_gateway() => {
+        (Way::Inbound { .. }, principal, None) if ctx.forwarding.is_from_gateway() => {
             let address = report.view.field("x-forwarded-for");
-            (Who::Anyone, address.and_then(|address| std::str::from_utf8(address).ok()?.parse().ok()))
+            let who = principal.map(|principal| actors.shown(policies, principal.identity()));
+            let address = address.and_then(|address| std::str::from_utf8(address).ok()?.parse().ok());
+            (who.map_or(Who::Anyone, Who::Prepared), address)
         }
+        (_, Some(principal), None) => (Who::Prepared(actors.shown(policies, principal.identity())), None),
         (Way::Inbound { .. } | Way::Outbound { .. }, ..) => (Who::Service(&ctx.peer.caller), None),
     };
     let chain = on_behalf.map(|on| &on.chain);
@@ -375,7 +389,10 @@ impl Report<'_> {
         let spoofed = spoofed(self.view, outbound);
         if outbound && self.on_behalf.is_none() && delegate::brings(self.view) {
             let unknown = delegate::unknown(&peer.caller);
-            return Some(("delegate.unknown", spoofed.map_or(unknown.clone(), |more| format!("{unknown}; {more}"))));
+            return Some((
+                "delegate.unknown",
+                spoofed.map_or(unknown.clone(), |more| format!("{unknown}; {more}")),
+            ));
         }
         spoofed.map(|reason| ("header.spoofed", reason))
     }
@@ -385,7 +402,7 @@ impl Report<'_> {
         match (&self.ctx.peer.way, &self.on_behalf, &self.principal) {
             (Way::Inbound { .. }, Some(on), _) => Telling::Delivered(on),
             (_, Some(on), _) if policy::is_told(next) => Telling::Passed(on),
-            (Way::Gateway, _, Some(principal)) => Telling::Named(principal.identity()),
+            (_, None, Some(principal)) => Telling::Named(principal.identity()),
             _ => Telling::Nothing,
         }
     }
@@ -513,8 +530,11 @@ pub(crate) async fn answer(
         ];
         front.put_own(200, &fields, String::new())
     } else {
-        let challenge = deny.challenge.as_deref().map(|challenge| ("www-authenticate", challenge));
-        let fields: Vec<_> = challenge.into_iter().chain([("content-type", PROBLEM_TYPE)]).collect();
+        let mut fields = vec![("content-type", PROBLEM_TYPE)];
+        if let Some(challenge) = &deny.challenge {
+            fields.push(("www-authenticate", &challenge.text));
+            fields.extend(challenge.nonce.as_deref().map(|nonce| (NONCE_FIELD, nonce)));
+        }
         front.put_own(deny.status, &fields, problem(deny.status, id))
     };
     ctx.live.arm(ctx.worker.now_ms() + 5_000);

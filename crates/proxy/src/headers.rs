@@ -43,10 +43,10 @@ pub(crate) fn not_copied() -> &'static DropList {
     &LIST
 }
 
-/// The same for a request whose token was believed: it is ours alone, since whoever has it is taken for its user.
+/// The same for a request whose token was believed: it is ours alone, since whoever has it is taken for its user. So is its proof.
 pub(crate) fn not_copied_with_token() -> &'static DropList {
     static LIST: std::sync::LazyLock<DropList> =
-        std::sync::LazyLock::new(|| DropList::new(["traceparent", "authorization"]));
+        std::sync::LazyLock::new(|| DropList::new(["traceparent", "authorization", "dpop"]));
     &LIST
 }
 
@@ -181,13 +181,7 @@ impl Forwarding {
     }
 
     /// The same into the header map of an HTTP/2 request.
-    pub(crate) fn insert(
-        &self,
-        view: HeadView<'_>,
-        edge: &Edge,
-        trace: &TraceContext,
-        map: &mut HeaderMap,
-    ) {
+    pub(crate) fn insert(&self, view: HeadView<'_>, edge: &Edge, trace: &TraceContext, map: &mut HeaderMap) {
         let mut put = |name: &'static str, value: &[u8]| {
             if let Ok(value) = HeaderValue::from_bytes(value) {
                 map.insert(HeaderName::from_static(name), value);

@@ -64,6 +64,8 @@ pub(crate) struct Node {
     keys: RefCell<BTreeMap<String, Told>>,
     /// What was revoked.
     revoked: RefCell<Known>,
+    /// The same as threads have them, with the text that they were read from.
+    sets: RefCell<BTreeMap<String, (String, Arc<KeySet>)>>,
     /// Questions that control has.
     open: RefCell<Open>,
 }
@@ -93,6 +95,7 @@ impl Node {
             files: RefCell::default(),
             keys: RefCell::default(),
             revoked: RefCell::default(),
+            sets: RefCell::default(),
             open: RefCell::default(),
         }))
     }
@@ -370,6 +373,7 @@ impl Node {
         // Providers that are declared no more are forgotten when another is told.
         let declared = self.table.borrow().as_ref().map(|table| table.snapshot.clone());
         all.retain(|name, _| declared.iter().flat_map(|s| &s.providers).any(|p| p.name == *name));
+        self.sets.borrow_mut().retain(|name, _| all.contains_key(name) || *name == told.provider);
         all.insert(told.provider.clone(), told);
         if let Err(e) = self.disk.keep_keys(all.values()) {
             let message = format!("the keys of providers could not be kept: {e}");
@@ -401,13 +405,19 @@ impl Node {
     }
 
     async fn use_keys(&self, told: &Told) -> bool {
-        let set = match KeySet::from_json(told.jwks.as_bytes()) {
-            Ok(set) => Arc::new(set),
-            Err(e) => {
-                self.entity("provider", &told.provider, 3, false, &e.to_string());
-                return false;
-            }
+        let known = self.sets.borrow().get(&told.provider).filter(|(jwks, _)| *jwks == told.jwks).cloned();
+        let set = match known {
+            // Asked again, a provider mostly says the same: then what threads remember of tokens still holds.
+            Some((_, set)) => set,
+            None => match KeySet::from_json(told.jwks.as_bytes()) {
+                Ok(set) => Arc::new(set),
+                Err(e) => {
+                    self.entity("provider", &told.provider, 3, false, &e.to_string());
+                    return false;
+                }
+            },
         };
+        self.sets.borrow_mut().insert(told.provider.clone(), (told.jwks.clone(), set.clone()));
         let keys = ProviderKeys {
             provider: told.provider.as_str().into(),
             issuer: told.issuer.clone(),

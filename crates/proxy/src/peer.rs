@@ -1,13 +1,15 @@
 //! Who is at the other end of a client's connection, and where its requests may go: route and authorize.
 
+use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ringfence_snapshot::OWN_HOST;
 use ringfence_spiffe::SpiffeId;
 
-use crate::access::RouteAccess;
+use crate::access::{ClientCertificate, RouteAccess};
 use crate::deny::Deny;
+use crate::policy;
 use crate::table::{self, Dialled, EdgeRef, OUTSIDE, TableRef, Via};
 use crate::worker::Worker;
 
@@ -28,6 +30,8 @@ pub(crate) struct Peer {
     pub(crate) source: SocketAddr,
     /// Whether it speaks TLS to us.
     pub(crate) tls: bool,
+    /// The certificate that a client from outside showed.
+    pub(crate) certificate: OnceCell<ClientCertificate>,
     pub(crate) way: Way,
 }
 
@@ -137,7 +141,12 @@ impl Peer {
         match &self.way {
             Way::Gateway => Err(Deny::new(404, "route", "route.none", "no route")),
             Way::Outbound { address, port } => match table::dialled(table, &self.caller, *address, *port) {
-                Dialled::Edge(edge) => Ok(Authorized::direct(edge)),
+                Dialled::Edge(edge) => {
+                    // Where the callee has no side of ours, this one asks.
+                    let callee = table.callee(&edge.callee).filter(|_| !policy::is_told(&edge));
+                    let access = callee.and_then(|callee| callee.access.clone());
+                    Ok(Authorized { access, ..Authorized::direct(edge) })
+                }
                 Dialled::Undeclared { callee, position } => {
                     Err(undeclared(&self.caller, &callee.name, Some(position.to_string())))
                 }
@@ -161,7 +170,8 @@ impl Peer {
                     let reason = format!("{callee} is not a service of this node");
                     return Err(Deny::new(503, "route", "callee.elsewhere", reason));
                 };
-                Ok(Authorized { edge, next, access: None })
+                let access = table.callee(callee).and_then(|callee| callee.access.clone());
+                Ok(Authorized { edge, next, access })
             }
         }
     }

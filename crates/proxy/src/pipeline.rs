@@ -22,6 +22,7 @@ use ringfence_spiffe::{Kind as IdKind, SpiffeId};
 use ringfence_tls::{Alpn, Refusal, TlsAcceptor};
 use tokio::net::TcpStream;
 
+use crate::access::ClientCertificate;
 use crate::deny::Deny;
 use crate::io::{Io, Socket};
 use crate::live::{Cut, Live};
@@ -63,21 +64,34 @@ type Who = OnceCell<Rc<Peer>>;
 async fn gateway(worker: &Rc<Worker>, live: &Live, stream: TcpStream, source: SocketAddr, who: &Who) {
     let Some(table) = worker.table() else { return };
     let tls = table.snapshot.gateway.as_ref().is_some_and(|g| g.tls != GatewayTls::Off);
-    let peer =
-        |tls| Rc::new(Peer { caller: OUTSIDE.into(), caller_id: None, source, tls, way: Way::Gateway });
+    let peer = |tls| {
+        Rc::new(Peer {
+            certificate: OnceCell::new(),
+            caller: OUTSIDE.into(),
+            caller_id: None,
+            source,
+            tls,
+            way: Way::Gateway,
+        })
+    };
     let peer = who.get_or_init(|| peer(tls));
     if !tls {
         return http(worker, live, peer, Io::Plain(stream), None).await;
     }
     live.arm(worker.now_ms() + table.limits.header_time.as_millis() as u64);
     let metrics = &worker.shared.gateway_metrics;
-    let acceptor = TlsAcceptor::from(worker.shared.gateway_config.clone());
+    let shared = &worker.shared;
+    let config = if table.asks_certificates { &shared.asking_config } else { &shared.gateway_config };
+    let acceptor = TlsAcceptor::from(config.clone());
     let Ok(Ok(stream)) = live.within(acceptor.accept(Socket(stream))).await else {
         metrics.record_failure();
         return;
     };
     let (_, session) = stream.get_ref();
     metrics.record(session);
+    if let Some(certificate) = session.peer_certificates().and_then(ClientCertificate::new) {
+        let _ = peer.certificate.set(certificate);
+    }
     let alpn = Alpn::negotiated(session);
     // By the routes of now: a handshake takes as long as the client likes, and what it began under may be gone.
     let by_name = worker.table().and_then(|table| table::route_tcp(&table, session.server_name()?));
@@ -106,8 +120,16 @@ async fn outbound(
     let table = worker.table();
     let caller_id = table.as_ref().and_then(|t| SpiffeId::service(&t.trust_domain, service).ok());
     let way = Way::Outbound { address, port };
-    let peer =
-        who.get_or_init(|| Rc::new(Peer { caller: service.into(), caller_id, source, tls: false, way }));
+    let peer = who.get_or_init(|| {
+        Rc::new(Peer {
+            caller: service.into(),
+            caller_id,
+            source,
+            tls: false,
+            certificate: OnceCell::new(),
+            way,
+        })
+    });
     let io = Io::Plain(stream);
     let table = match in_force(worker) {
         Ok(table) => table,
@@ -124,7 +146,9 @@ async fn outbound(
             live.set_edge(edge.id);
             http(worker, live, peer, io, None).await;
         }
-        Dialled::Undeclared { .. } | Dialled::WrongPort(_) | Dialled::Own => http(worker, live, peer, io, None).await,
+        Dialled::Undeclared { .. } | Dialled::WrongPort(_) | Dialled::Own => {
+            http(worker, live, peer, io, None).await
+        }
         Dialled::Egress(rule) => tcp::serve_egress(worker, live, peer, io, &rule).await,
         Dialled::NoEgress | Dialled::Nowhere => {
             let reason = format!("{service} declares no egress to {address}:{port}");
@@ -200,7 +224,8 @@ async fn mesh(
     live.set_peer(caller.clone());
     let peer = who.get_or_init(|| {
         let way = Way::Inbound { callee: callee.into() };
-        Rc::new(Peer { caller: name.into(), caller_id: Some(caller.id().clone()), source, tls: true, way })
+        let caller_id = Some(caller.id().clone());
+        Rc::new(Peer { caller: name.into(), caller_id, source, tls: true, certificate: OnceCell::new(), way })
     });
     // The edge is checked before a byte of the request passes, and again for each request.
     let edge = match in_force(worker).and_then(|table| peer.edge(&table)) {

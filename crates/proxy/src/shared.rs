@@ -1,4 +1,4 @@
-//! What all threads of the node share. But for API keys, nothing here is touched by a request on an open connection.
+//! What all threads of the node share. But for API keys and proofs, nothing here is touched by a request on an open connection.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -7,11 +7,12 @@ use ringfence_event::Emitter;
 use ringfence_keys::{EnvelopeKeys, Secret};
 use ringfence_spiffe::{BundleSet, RevokedSvids};
 use ringfence_tls::{
-    Alpn, GatewayCertificates, GatewayError, HandshakeMetrics, Mesh, ServerConfig, gateway_server_config,
+    Alpn, GatewayCertificates, GatewayError, HandshakeMetrics, Mesh, ServerConfig, gateway_asking_config,
+    gateway_server_config,
 };
 use tokio::sync::{Notify, mpsc};
 
-use crate::access::ApiKeys;
+use crate::access::{ApiKeys, Proofs};
 use crate::asks::Asks;
 use crate::delegate::Record;
 use crate::shims::Shims;
@@ -26,10 +27,14 @@ pub(crate) struct Shared {
     pub(crate) mesh_address: SocketAddr,
     pub(crate) certificates: GatewayCertificates,
     pub(crate) gateway_config: Arc<ServerConfig>,
+    /// The same for a fence that looks at certificates of clients.
+    pub(crate) asking_config: Arc<ServerConfig>,
     pub(crate) gateway_metrics: HandshakeMetrics,
     pub(crate) shims: Shims,
     /// Looked up by requests whose route accepts API keys, for less than a microsecond.
     pub(crate) api_keys: ApiKeys,
+    /// Looked up by requests that come with a proof of possession, as shortly.
+    pub(crate) proofs: Proofs,
     /// What cookies are sealed under; none until control has told.
     cookies: RwLock<Option<Arc<EnvelopeKeys>>>,
     /// Which transaction tokens services were given.
@@ -63,10 +68,12 @@ impl Shared {
             mesh,
             mesh_address,
             gateway_config: gateway_server_config(&certificates, &[Alpn::H2, Alpn::Http1])?,
+            asking_config: gateway_asking_config(&certificates, &[Alpn::H2, Alpn::Http1])?,
             certificates,
             gateway_metrics: HandshakeMetrics::default(),
             shims: Shims::default(),
             api_keys: ApiKeys::default(),
+            proofs: Proofs::new(),
             cookies: RwLock::default(),
             delivered: Record::default(),
             asks,

@@ -9,12 +9,12 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringfence_model::{Allow, ExternalTls, HostPort, Limits, Protocol, Provider};
+use ringfence_model::{Access, Allow, Binding, ExternalTls, HostPort, Limits, Protocol};
 pub(crate) use ringfence_snapshot::Place;
 use ringfence_snapshot::{Target, VerifiedSnapshot};
 use ringfence_spiffe::{SpiffeId, TrustDomain};
 
-use crate::access::{RouteAccess, TableProvider};
+use crate::access::{Authority, RouteAccess, TableProvider};
 use crate::delegate::TxnKeys;
 use crate::h1;
 use crate::policy::Policy;
@@ -65,6 +65,9 @@ pub(crate) struct Table {
     callers: HashMap<Arc<str>, Caller>,
     gateway: GatewayTable,
     providers: Vec<TableProvider>,
+    authorities: Vec<Arc<Authority>>,
+    /// Whether the gateway asks clients for a certificate.
+    pub(crate) asks_certificates: bool,
     /// What decides on top of the edges.
     pub(crate) policy: Option<Arc<Policy>>,
     /// What transaction tokens are verified by.
@@ -80,6 +83,8 @@ pub(crate) struct Callee {
     pub(crate) port: Option<u16>,
     /// How a request that arrived here goes on to the service; none if it is not this node that delivers.
     delivery: Option<EdgeAt>,
+    /// Who may pass at its own side, if not everybody who comes along an edge.
+    pub(crate) access: Option<Arc<RouteAccess>>,
     /// By caller: who may call it, for the inbound side.
     inbound: HashMap<Arc<str>, EdgeAt>,
 }
@@ -245,6 +250,9 @@ impl Table {
         let names: Vec<Arc<str>> = snapshot.services.iter().map(|s| s.name.as_str().into()).collect();
         let index = |name: &str| snapshot.services.binary_search_by(|s| s.name.as_str().cmp(name)).ok();
         let bundle = snapshot.bundle.generation;
+        let authorities: Vec<Arc<Authority>> =
+            snapshot.authorities.iter().map(|declared| Arc::new(Authority::new(declared))).collect();
+        let access_of = |access: &Access| RouteAccess::of(access, &snapshot.providers, &authorities);
         let (outside, delivery): (Arc<str>, Arc<str>) = (OUTSIDE.into(), DELIVERY.into());
 
         let via = |at: usize, own: &SpiffeId| -> Result<Via, TableError> {
@@ -305,7 +313,7 @@ impl Table {
                 let rules = Rules::Routes(service.routes.clone());
                 let edge = all.add(&outside, &names[at], service.protocol, rules, via(at, &gateway_id)?);
                 inbound[at].insert(outside.clone(), edge);
-                gateway.add(service, edge, &snapshot.providers);
+                gateway.add(service, edge, access_of);
             }
         }
         gateway.sort();
@@ -329,6 +337,7 @@ impl Table {
                 protocol: service.protocol,
                 port: service.port,
                 delivery,
+                access: access_of(&service.access),
                 inbound,
             };
             callees.push(Arc::new(callee));
@@ -340,6 +349,8 @@ impl Table {
             declared[id as usize] = true;
         }
         let edges = all.list;
+        let asks_certificates =
+            !authorities.is_empty() || snapshot.providers.iter().any(|p| p.bound == Binding::Mtls);
         Ok(Self {
             http1: http1_limits(&snapshot.limits),
             limits: snapshot.limits.clone(),
@@ -351,6 +362,8 @@ impl Table {
             callers,
             gateway,
             providers: snapshot.providers.iter().map(TableProvider::new).collect(),
+            authorities,
+            asks_certificates,
             policy,
             txn,
             declared,
@@ -384,6 +397,11 @@ impl Table {
     /// Whose tokens are believed.
     pub(crate) fn providers(&self) -> &[TableProvider] {
         &self.providers
+    }
+
+    /// Whose word counts for client certificates.
+    pub(crate) fn authorities(&self) -> &[Arc<Authority>] {
+        &self.authorities
     }
 
     /// Where a service is declared.
@@ -505,9 +523,19 @@ impl Edge {
 }
 
 impl GatewayTable {
-    fn add(&mut self, service: &ringfence_snapshot::Service, edge: EdgeAt, providers: &[Provider]) {
+    fn add(
+        &mut self,
+        service: &ringfence_snapshot::Service,
+        edge: EdgeAt,
+        access_of: impl Fn(&Access) -> Option<Arc<RouteAccess>>,
+    ) {
+        // Behind the gateway there is no other side of ours that could ask.
+        let own = match service.target {
+            Target::External { .. } => access_of(&service.access),
+            Target::Fenced => None,
+        };
         for route in &service.routes {
-            let access = RouteAccess::of(route, providers);
+            let access = RouteAccess::both(access_of(&route.access), own.clone());
             let entry = RouteEntry { route: route.clone(), edge, access };
             match (&route.host, service.protocol) {
                 (Some(host), Protocol::Tcp) => drop(self.tcp.insert(host.clone(), edge)),

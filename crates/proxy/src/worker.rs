@@ -149,6 +149,11 @@ impl Worker {
     fn set_table(&self, table: Arc<Table>) {
         self.touch();
         self.live.recheck(&table, self.now_ms());
+        // Who was not asked for a certificate so far has none on this connection; the next one will.
+        let asked = self.table.borrow().as_ref().is_none_or(|before| before.asks_certificates);
+        if table.asks_certificates && !asked {
+            self.live.drain(self.now_ms());
+        }
         self.pool.recheck(&table);
         self.tokens.follow(&table);
         self.sessions.follow();

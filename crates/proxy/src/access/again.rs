@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ringfence_token::{Revocations, Revoked as What, TokenError, VerifiedToken};
 
 use super::RouteAccess;
+use super::certificate::{CERTIFICATES, KnownCertificate};
 use super::keys::{API_KEYS, KnownKey};
 use super::principal::{Evidence, Principal};
 use crate::deny::Deny;
@@ -36,14 +37,18 @@ impl Principal {
         match &self.evidence {
             Evidence::Token(token) => is_unrevoked(worker, token),
             Evidence::Key(known) => known.check(tokens),
-            Evidence::Session(shown) => {
-                tokens.check(&shown.token).map_err(|e| refuse("session.revoked", &e))
-            }
+            Evidence::Session(shown) => tokens.check(&shown.token).map_err(|e| refuse("session.revoked", &e)),
+            Evidence::Certificate(known) => known.check(tokens),
         }
     }
 
     /// The same, as a route takes it now: its credential must not have been revoked, and still be among the accepted.
-    pub(crate) fn again(&self, worker: &Worker, table: &TableRef, access: &RouteAccess) -> Result<Self, Deny> {
+    pub(crate) fn again(
+        &self,
+        worker: &Worker,
+        table: &TableRef,
+        access: &RouteAccess,
+    ) -> Result<Self, Deny> {
         self.is_unrevoked(worker)?;
         let changed = |what: &str| {
             let reason = format!("the route accepts this {what} no more");
@@ -66,6 +71,10 @@ impl Principal {
                     .map_err(|unbelieved| refuse(unbelieved.rule(), &unbelieved.reason()))?;
                 (identity, self.evidence.clone())
             }
+            Evidence::Certificate(known) => {
+                let (identity, known) = known.again(table, access)?;
+                (identity, Evidence::Certificate(known))
+            }
             Evidence::Key(_) if !access.api_key => return Err(changed("API key")),
             Evidence::Key(known) => {
                 let known = worker.shared.api_keys.again(known)?;
@@ -82,6 +91,17 @@ impl KnownKey {
         let about = [What::Token(self.prefix()), What::Client(self.client()), What::Issuer];
         match revocations.hits(API_KEYS, &about, 0) {
             Some(what) => Err(refuse("api_key.revoked", &TokenError::Revoked(what))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl KnownCertificate {
+    /// Whether it was revoked among all else. When it was issued is not said here: any revocation is later.
+    pub(super) fn check(&self, revocations: &Revocations) -> Result<(), Deny> {
+        let about = [What::Token(self.name()), What::Client(self.client()), What::Issuer];
+        match revocations.hits(CERTIFICATES, &about, 0) {
+            Some(what) => Err(refuse("certificate.revoked", &TokenError::Revoked(what))),
             None => Ok(()),
         }
     }

@@ -7,12 +7,14 @@ use ringfence_snapshot::{Identity, IdentityKind};
 use ringfence_token::VerifiedToken;
 
 use super::RouteAccess;
-use super::keys::KnownKey;
+use super::certificate::{CERTIFICATES, KnownCertificate};
+use super::credential::Scheme;
+use super::keys::{API_KEYS, KnownKey};
 use super::session::ShownSession;
 use crate::deny::Deny;
 use crate::h1::DropList;
 use crate::headers::{not_copied, not_copied_with_key, not_copied_with_token};
-use crate::table::TableRef;
+use crate::table::{Table, TableRef};
 
 /// Somebody who was let in.
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub(crate) enum Evidence {
     Key(Box<KnownKey>),
     /// The session of somebody who signed in by a browser.
     Session(Box<ShownSession>),
+    /// The certificate of its connection.
+    Certificate(KnownCertificate),
 }
 
 impl Principal {
@@ -45,6 +49,7 @@ impl Principal {
             Evidence::Token(_) => None,
             Evidence::Key(known) => Some(known.prefix()),
             Evidence::Session(shown) => Some(shown.name()),
+            Evidence::Certificate(known) => Some(known.name()),
         }
     }
 
@@ -52,7 +57,7 @@ impl Principal {
     pub(crate) fn renewal(&self) -> Option<&str> {
         match &self.evidence {
             Evidence::Session(shown) => shown.renewal(),
-            Evidence::Token(_) | Evidence::Key(_) => None,
+            Evidence::Token(_) | Evidence::Key(_) | Evidence::Certificate(_) => None,
         }
     }
 
@@ -62,6 +67,7 @@ impl Principal {
             Evidence::Token(_) => "token",
             Evidence::Key(_) => "API key",
             Evidence::Session(_) => "session",
+            Evidence::Certificate(_) => "certificate",
         }
     }
 
@@ -71,14 +77,65 @@ impl Principal {
             Evidence::Token(_) => not_copied_with_token(),
             Evidence::Key(_) => not_copied_with_key(),
             // Our cookies never go on, whoever shows them.
-            Evidence::Session(_) => not_copied(),
+            Evidence::Session(_) | Evidence::Certificate(_) => not_copied(),
         }
+    }
+
+    /// How it was shown, as far as challenges differ by it.
+    fn scheme(&self) -> Scheme {
+        match &self.evidence {
+            Evidence::Token(token) if token.confirmation().is_some_and(|c| c.key.is_some()) => Scheme::Dpop,
+            _ => Scheme::Bearer,
+        }
+    }
+
+    /// Whether what it was let in by is accepted there too.
+    fn shows_what(&self, access: &RouteAccess) -> Result<(), Deny> {
+        let provider = |at: &usize| *self.table.providers()[*at].name == *self.identity.provider;
+        let accepted = match &self.evidence {
+            Evidence::Token(_) => access.providers.iter().any(provider),
+            Evidence::Key(_) => access.api_key,
+            Evidence::Session(_) => access.logins.iter().any(|login| provider(&login.place)),
+            Evidence::Certificate(known) => access.authorities.contains(&known.authority()),
+        };
+        if accepted { Ok(()) } else { Err(access.refuse_other(&self.table, self.shown_name())) }
     }
 
     /// Whether it has what the route demands besides.
     pub(crate) fn meets(&self, access: &RouteAccess) -> Result<(), Deny> {
-        let (require, realm, who) = (&access.require, &self.table.snapshot.fence, &self.identity);
-        let what = self.shown_name();
+        if let Some(also) = &access.also {
+            self.shows_what(also)?;
+            self.meets(also)?;
+        }
+        access.demands(&self.table, &self.identity, self.shown_name(), self.scheme())
+    }
+}
+
+impl RouteAccess {
+    /// Whether a request passes that the gateway let in as this identity: by a credential that is accepted here too.
+    pub(crate) fn takes(&self, table: &Table, who: &Identity) -> Result<(), Deny> {
+        let provider = |at: &usize| *table.providers()[*at].name == *who.provider;
+        let accepted = match &*who.provider {
+            API_KEYS => self.api_key,
+            CERTIFICATES => !self.authorities.is_empty(),
+            _ => {
+                self.providers.iter().any(provider) || self.logins.iter().any(|login| provider(&login.place))
+            }
+        };
+        if !accepted {
+            return Err(self.refuse_other(table, "credential"));
+        }
+        self.demands(table, who, "credential", Scheme::Bearer)
+    }
+
+    fn refuse_other(&self, table: &Table, what: &str) -> Deny {
+        let reason = format!("the service does not accept the {what} that the route accepts");
+        self.refuse(&table.snapshot.fence, "credential.other", reason, "")
+    }
+
+    /// Whether somebody has what is demanded besides.
+    fn demands(&self, table: &Table, who: &Identity, what: &str, scheme: Scheme) -> Result<(), Deny> {
+        let (require, realm) = (&self.require, &table.snapshot.fence);
         let refuse = |status, rule, reason: String| {
             let position = require.position.as_ref().map(ToString::to_string);
             Deny::new(status, "authenticate", rule, reason).position(position)
@@ -87,7 +144,9 @@ impl Principal {
             let reason = format!("the {what} has no scope {scope}");
             let all = require.scopes.join(" ");
             let error = format!(", error=\"insufficient_scope\", scope=\"{all}\"");
-            return Err(refuse(403, "require.scope", reason).challenge(access.challenge(realm, &error)));
+            return Err(
+                refuse(403, "require.scope", reason).challenge(self.challenge_to(realm, &error, scheme))
+            );
         }
         if !require.acr.is_empty() && !who.acr.as_ref().is_some_and(|acr| require.acr.contains(acr)) {
             let acr = who.acr.as_deref().unwrap_or("not said");
@@ -97,10 +156,12 @@ impl Principal {
                 ", error=\"insufficient_user_authentication\", acr_values=\"{}\"",
                 require.acr.join(" ")
             );
-            return Err(refuse(401, "require.acr", reason).challenge(access.challenge(realm, &error)));
+            return Err(
+                refuse(401, "require.acr", reason).challenge(self.challenge_to(realm, &error, scheme))
+            );
         }
         if !require.groups.is_empty() && !who.groups.iter().any(|group| require.groups.contains(group)) {
-            let reason = format!("{} is in none of the groups that the route demands", who.id);
+            let reason = format!("{} is in none of the groups that are demanded", who.id);
             return Err(refuse(403, "require.group", reason));
         }
         Ok(())

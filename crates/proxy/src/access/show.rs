@@ -4,9 +4,9 @@ use ringfence_keys::Secret;
 use ringfence_keys::digest::sha256;
 use ringfence_snapshot::node::Shown as ToKeeper;
 
+use super::RouteAccess;
 use super::credential::{Shown, shown};
 use super::principal::{Evidence, Principal};
-use super::RouteAccess;
 use crate::deny::Deny;
 use crate::table::Table;
 use crate::view::HeadView;
@@ -18,15 +18,20 @@ pub(crate) fn to_show(
     access: &RouteAccess,
     principal: &Principal,
 ) -> Result<ToKeeper, Deny> {
-    if let Evidence::Session(shown) = &principal.evidence {
-        return Ok(ToKeeper::Session(shown.text().clone()));
+    match &principal.evidence {
+        Evidence::Session(shown) => return Ok(ToKeeper::Session(shown.text().clone())),
+        Evidence::Certificate(known) => {
+            return Ok(ToKeeper::Certificate(known.chain().iter().map(|der| der.to_vec().into()).collect()));
+        }
+        Evidence::Token(_) | Evidence::Key(_) => {}
     }
-    Ok(match shown(view, table, access)? {
-        Shown::Token(token) => ToKeeper::Token {
+    Ok(match shown(view, table, access, None)? {
+        Shown::Token(token, _) => ToKeeper::Token {
             provider: principal.identity().provider.clone(),
             token: Secret::new(token.to_owned()),
         },
         Shown::Key(key) => ToKeeper::ApiKey(Secret::new(key.to_owned())),
+        Shown::Certificate(certificate) => ToKeeper::Certificate(certificate.der()),
     })
 }
 
@@ -38,6 +43,7 @@ impl Principal {
             Evidence::Session(shown) => *shown.token.digest(),
             // Not a text that could be a token.
             Evidence::Key(known) => sha256(format!("api key {}", known.prefix()).as_bytes()),
+            Evidence::Certificate(known) => sha256(format!("certificate {}", known.name()).as_bytes()),
         }
     }
 }

@@ -199,6 +199,7 @@ pub(super) fn judge(
     table: &Table,
     access: &RouteAccess,
     token: &str,
+    possession: Possession<'_>,
 ) -> Result<(Arc<Identity>, Arc<VerifiedToken>), Refused> {
     let now = unix_now();
     let revoked = tokens.revoked();
@@ -222,7 +223,7 @@ pub(super) fn judge(
             profile: &table.providers()[*at].profile,
             keys,
             revocations: &revoked.tokens,
-            possession: Possession::NONE,
+            possession,
             now,
         })
         .collect();

@@ -1,8 +1,8 @@
 //! Which header fields the proxy itself cares about.
 //!
 //! Each name is classified once, by its length and first byte, when the head is parsed. Later questions ("is there a
-//! Host", "may this pass") are a bit test. An underscore counts as a hyphen, because CGI and WSGI servers read
-//! `X_Forwarded_For` and `X-Forwarded-For` as the same variable.
+//! Host", "may this pass") are a bit test. Whatever is no letter and no digit counts as a hyphen, because CGI and WSGI servers read
+//! `X_Forwarded_For`, some also `X.Forwarded.For`, and `X-Forwarded-For` as the same variable.
 
 /// What a header field is to the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,9 +30,11 @@ pub enum Kind {
     Forwarding,
     /// `Ringfence-*`, and `Txn-Token`, by which services pass on for whom they act.
     Ringfence,
-    /// A field of the above kinds spelt with underscores.
+    /// A field of the above kinds spelt with underscores or dots.
     Alias,
     Authorization,
+    /// The proof that goes with a token (RFC 9449).
+    Dpop,
     Cookie,
     ContentType,
     ContentEncoding,
@@ -72,6 +74,7 @@ impl Kind {
             Self::ProxyConnection => "proxy-connection",
             Self::Http2Settings => "http2-settings",
             Self::Authorization => "authorization",
+            Self::Dpop => "dpop",
             Self::Cookie => "cookie",
             Self::ContentType => "content-type",
             Self::ContentEncoding => "content-encoding",
@@ -124,6 +127,7 @@ pub(crate) const SINGLE: u64 = Kind::Host.bit()
     | Kind::ContentLength.bit()
     | Kind::TransferEncoding.bit()
     | Kind::Authorization.bit()
+    | Kind::Dpop.bit()
     | Kind::ContentType.bit()
     | Kind::Expect.bit();
 
@@ -131,6 +135,7 @@ pub(crate) const SINGLE: u64 = Kind::Host.bit()
 pub(crate) const END_TO_END: u64 = Kind::Host.bit()
     | Kind::ContentLength.bit()
     | Kind::Authorization.bit()
+    | Kind::Dpop.bit()
     | Kind::Cookie.bit()
     | Kind::ContentType.bit()
     | Kind::ContentEncoding.bit()
@@ -146,7 +151,7 @@ pub(crate) const NOT_IN_TRAILERS: u64 = HOP
     | Kind::Location.bit()
     | Kind::Date.bit();
 
-/// Kinds whose underscore spelling is an [`Kind::Alias`].
+/// Kinds whose other spelling is an [`Kind::Alias`].
 const ALIASED: u64 = HOP | SPOOFABLE | SINGLE | Kind::Cookie.bit();
 
 /// How a name compares with a literal.
@@ -154,15 +159,13 @@ const ALIASED: u64 = HOP | SPOOFABLE | SINGLE | Kind::Cookie.bit();
 enum Match {
     No,
     Exact,
-    /// With an underscore where the literal has a hyphen.
+    /// With something else where the literal has a hyphen.
     Alias,
 }
 
-/// Compares a name of `N` bytes. `| 0x20` is lower case for the bytes that names may have; it leaves a hyphen as it is
-/// and makes 0x7f, which no name has, of an underscore.
+/// Compares a name of `N` bytes. `| 0x20` is lower case for the letters that names may have; it leaves a hyphen as it is.
 #[inline]
 fn is<const N: usize>(name: &[u8], literal: &[u8; N]) -> Match {
-    const UNDERSCORE: u8 = 0x7f ^ b'-';
     let Some(name) = name.first_chunk::<N>() else { return Match::No };
     let mut differs = 0;
     let mut at = 0;
@@ -170,11 +173,10 @@ fn is<const N: usize>(name: &[u8], literal: &[u8; N]) -> Match {
         differs |= (name[at] | 0x20) ^ literal[at];
         at += 1;
     }
+    let alike = |(a, b): (&u8, &u8)| a | 0x20 == *b || (*b == b'-' && !a.is_ascii_alphanumeric());
     match differs {
         0 => Match::Exact,
-        UNDERSCORE if name.iter().zip(literal).all(|(a, b)| a | 0x20 == *b || (*a == b'_' && *b == b'-')) => {
-            Match::Alias
-        }
+        _ if name.iter().zip(literal).all(alike) => Match::Alias,
         _ => Match::No,
     }
 }
@@ -186,6 +188,7 @@ pub(crate) fn classify(name: &[u8]) -> Kind {
     let (matched, kind) = match (name.len(), first | 0x20) {
         (2, b't') => (is(name, b"te"), Kind::Te),
         (4, b'h') => (is(name, b"host"), Kind::Host),
+        (4, b'd') if is(name, b"dpop") != Match::No => (Match::Exact, Kind::Dpop),
         (4, b'd') => (is(name, b"date"), Kind::Date),
         (6, b'c') => (is(name, b"cookie"), Kind::Cookie),
         (6, b'e') => (is(name, b"expect"), Kind::Expect),
@@ -251,10 +254,12 @@ fn either(a: Match, b: Match) -> Match {
     if a == Match::No { b } else { a }
 }
 
-/// A prefix, where an underscore anywhere in the name makes it an alias.
+/// A prefix, where anything but letters, digits and hyphens anywhere in the name makes it an alias.
 fn begins<const N: usize>(name: &[u8], prefix: &[u8; N]) -> Match {
     match is(name, prefix) {
-        Match::Exact if name.contains(&b'_') => Match::Alias,
+        Match::Exact if name.iter().any(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-') => {
+            Match::Alias
+        }
         matched => matched,
     }
 }
@@ -285,11 +290,22 @@ mod tests {
             "Transfer_Encoding",
             "RINGFENCE_CALLER",
             "X_Real_IP",
+            "Ringfence.User",
+            "ringfence--user_",
+            "Ringfence~Scopes",
+            "Ringfence-User.Name",
+            "Txn.Token",
+            "txn_token",
+            "Workload.Identity",
+            "content^length",
+            "content~length",
             "set-cookie_",
         ] {
             let expected = if name == "set-cookie_" { Kind::Other } else { Kind::Alias };
             assert_eq!(classify(name.as_bytes()), expected, "{name}");
         }
+        assert_eq!(classify(b"Ringfence--User"), Kind::Ringfence);
+        assert_eq!(classify(b"ringfenceXuser"), Kind::Other);
         assert_eq!(classify(b"api_key"), Kind::Other);
         assert_eq!(classify(b"user_agent"), Kind::Other);
     }
@@ -324,14 +340,22 @@ mod tests {
 
     #[test]
     fn a_name_that_only_looks_alike_is_another_field() {
-        for name in
-            ["hosts", "hos", "x-forwarded", "ringfence", "connectio~", "content^length", "content~length", ""]
-        {
+        for name in [
+            "hosts",
+            "hos",
+            "x-forwarded",
+            "ringfence",
+            "connectio~",
+            "contentXlength",
+            "content0length",
+            "dpo~",
+            "",
+        ] {
             assert_eq!(classify(name.as_bytes()), Kind::Other, "{name}");
         }
     }
 
-    const ALL: [Kind; 31] = [
+    const ALL: [Kind; 32] = [
         Kind::Other,
         Kind::Host,
         Kind::ContentLength,
@@ -349,6 +373,7 @@ mod tests {
         Kind::Ringfence,
         Kind::Alias,
         Kind::Authorization,
+        Kind::Dpop,
         Kind::Cookie,
         Kind::ContentType,
         Kind::ContentEncoding,
