@@ -25,6 +25,8 @@ pub(crate) struct Waiting {
     pub(crate) offer: Offer,
     pub(crate) config: EntitiesConfig,
     pub(crate) since: Instant,
+    /// What the last try came to.
+    pub(crate) trouble: Option<String>,
 }
 
 /// What is known.

@@ -57,7 +57,7 @@ impl Core {
         );
         self.federation.ask_for_entities(Some(config.clone()));
         self.federation.remind_of_entities(config.url.clone(), PATIENCE);
-        self.entities.waiting = Some(Waiting { offer, config, since: Instant::now() });
+        self.entities.waiting = Some(Waiting { offer, config, since: Instant::now(), trouble: None });
         Ok(None)
     }
 
@@ -104,8 +104,15 @@ impl Core {
 
     /// The fence that waited for it is refused, once it has waited long enough.
     async fn no_first_data(&mut self, reason: &str) -> Result<(), ControlError> {
-        let patient = |waiting: &mut Waiting| waiting.since.elapsed() >= PATIENCE;
-        let Some(waiting) = self.entities.waiting.take_if(patient) else { return Ok(()) };
+        let too_long = |waiting: &mut Waiting| waiting.since.elapsed() >= PATIENCE;
+        let Some(waiting) = self.entities.waiting.take_if(too_long) else {
+            if let Some(waiting) = &mut self.entities.waiting {
+                waiting.trouble = Some(reason.to_owned());
+            }
+            return Ok(());
+        };
+        // What a try came to says more than that time is over.
+        let reason = waiting.trouble.as_deref().unwrap_or(reason);
         let reason =
             format!("{}: no entity data, and none of before: {}", cut(&waiting.config.url), cut(reason));
         self.entity("fence", "refused", 3, false, &reason);
@@ -138,6 +145,7 @@ impl Core {
                 self.keep_data(url, text).await
             }
             Err(reason) => {
+                let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
                 self.entities.refuse(&cut(&reason));
                 let message = format!("the data of before stays: {reason}");
                 self.entity("entities", &cut(&url), 3, false, &cut(&message));
