@@ -327,6 +327,9 @@ fn whoever_is_accepted_can_come_in() {
     let bytes = of("listen: 2\ncalls: [{ service: patients, on_behalf: required }]")
         .replace("patients: { listen: 1 }", "patients: { listen: 1, protocol: tcp }");
     assert_eq!(codes(&bytes), ["conflict"], "bytes carry no token");
+    let opaque = "providers:\n  staff: { issuer: https://a.example, client: { id: t }, opaque: introspect }\n  other: { issuer: https://b.example, client: { id: t }, opaque: introspect }\n";
+    let both = with_portal("listen: 2\nroutes: [{ path: /, accept: [{ token: staff }, { token: other }] }]");
+    assert_eq!(codes(&format!("{opaque}{both}")), ["conflict"], "a token shown to two is each one's to use");
     let help = parse(&of("listen: 2\naccept: [{ login: stafff }]")).unwrap_err().to_string();
     assert!(help.contains("did you mean `staff`?"), "{help}");
     let plain = of("listen: 2\nroutes: [{ path: /, accept: [{ certificate: a.pem }] }]")

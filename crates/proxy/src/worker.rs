@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::access::{ProviderKeys, Sessions, Tokens};
+use crate::access::{Opaques, ProviderKeys, Sessions, Tokens};
 use crate::delegate::{Behalves, Exchange};
 use crate::live::{Registry, TICK};
 use crate::pipeline;
@@ -55,6 +55,7 @@ pub(crate) struct Worker {
     pub(crate) events: Emitter,
     pub(crate) tokens: Tokens,
     pub(crate) sessions: Rc<Sessions>,
+    pub(crate) opaques: Rc<Opaques>,
     /// The transaction tokens that were verified here, and those that were got here.
     pub(crate) behalves: Behalves,
     pub(crate) exchange: Rc<Exchange>,
@@ -84,6 +85,7 @@ impl Worker {
             events: shared.events.clone(),
             tokens: Tokens::new(),
             sessions: Rc::default(),
+            opaques: Rc::default(),
             behalves: Behalves::new(),
             exchange: Exchange::new(),
             actors: Actors::default(),

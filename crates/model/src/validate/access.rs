@@ -33,6 +33,19 @@ pub(super) fn check(merged: &Merged, service: &Service, out: &mut Diagnostics) {
             }
         }
     }
+    for access in service.routes.iter().map(|route| &route.access).chain([&service.access]) {
+        let asked = |credential: &Credential| {
+            let name = if let Credential::Token(name) = credential { name } else { return false };
+            merged.providers.iter().any(|provider| provider.name == *name && provider.introspect)
+        };
+        let mut opaque = access.accept.iter().filter(|accepted| asked(&accepted.credential));
+        if let (Some(first), Some(second)) = (opaque.next(), opaque.next()) {
+            let message = "only one provider can be asked for tokens that are no JWT: shown to two, a token is each one's to use";
+            let help = "give them routes of their own, or take `opaque: introspect` from one of them";
+            let error = Diagnostic::error("conflict", second.position.clone(), message).help(help.to_owned());
+            out.push(error.related(&first.position, "the other one"));
+        }
+    }
     let plain = merged.gateway.as_ref().is_some_and(|gateway| gateway.tls == GatewayTls::Off);
     for accepted in service.routes.iter().flat_map(|route| &route.access.accept).filter(|_| plain) {
         if accepted.credential.authority().is_some() {

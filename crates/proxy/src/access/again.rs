@@ -37,7 +37,13 @@ impl Principal {
         match &self.evidence {
             Evidence::Token(token) => is_unrevoked(worker, token),
             Evidence::Key(known) => known.check(tokens),
-            Evidence::Session(shown) => tokens.check(&shown.token).map_err(|e| refuse("session.revoked", &e)),
+            Evidence::Opaque(known) => {
+                let domain = self.table.trust_domain.as_str();
+                known.check(tokens, domain).map_err(|e| refuse("token.revoked", &e))
+            }
+            Evidence::Session(shown) => {
+                tokens.check(&shown.token).map_err(|e| refuse("session.revoked", &e))
+            }
             Evidence::Certificate(known) => known.check(tokens),
         }
     }
@@ -61,6 +67,15 @@ impl Principal {
                 let provider = provider.ok_or_else(|| changed("token"))?;
                 let identity = worker.tokens.identity(provider, token);
                 (identity.map_err(|e| refuse("token.user", &e))?, self.evidence.clone())
+            }
+            Evidence::Opaque(_) => {
+                let asked = access.opaque.map(|at| table.providers()[at].declared());
+                let before = self.table.providers().iter().map(super::TableProvider::declared);
+                let before = before.into_iter().find(|p| p.name == self.identity.provider);
+                if !asked.zip(before).is_some_and(|(now, before)| super::opaque::is_same(now, before)) {
+                    return Err(changed("token"));
+                }
+                (self.identity.clone(), self.evidence.clone())
             }
             Evidence::Session(shown) => {
                 let place = access.logins.iter().find(|login| *login.name == self.identity.provider);

@@ -8,6 +8,7 @@ mod again;
 mod certificate;
 mod credential;
 mod keys;
+mod opaque;
 mod principal;
 mod proof;
 mod refused;
@@ -27,6 +28,7 @@ pub(crate) use self::certificate::{Authority, ClientCertificate};
 pub(crate) use self::credential::API_KEY;
 use self::credential::{Scheme, Shown, shown};
 pub(crate) use self::keys::{ApiKeys, Uses};
+pub(crate) use self::opaque::Opaques;
 pub(crate) use self::principal::{Evidence, Principal, name_field, scopes_field, subject};
 pub(crate) use self::proof::{NONCE_FIELD, Proofs};
 use self::refused::Refused;
@@ -45,6 +47,8 @@ use crate::view::HeadView;
 pub(crate) struct RouteAccess {
     /// Places of the accepted providers in the table.
     providers: Vec<usize>,
+    /// The provider that is asked for tokens that are no JWT.
+    opaque: Option<usize>,
     /// Where people may have signed in.
     logins: Vec<LoginAt>,
     /// Whether API keys are accepted.
@@ -93,6 +97,8 @@ impl RouteAccess {
         let believed: Vec<usize> = accepted().filter_map(provider).collect();
         let is_bound = |at: &usize| providers[*at].bound == Binding::Dpop;
         Some(Arc::new(Self {
+            // The first: a token shown to several would be each one's to use at the others.
+            opaque: believed.iter().copied().find(|at| providers[*at].introspect),
             dpop: believed.iter().any(is_bound),
             bearer: !believed.iter().all(is_bound),
             providers: believed,
@@ -228,6 +234,9 @@ async fn believe(
             return admitted(identity, Evidence::Certificate(known));
         }
     };
+    if let Some(place) = access.opaque.filter(|_| shown.is_none() && !opaque::is_jwt(token)) {
+        return opaque::authenticate(ctx, table, access, place, token).await;
+    }
     let (worker, tokens) = (ctx.worker, &ctx.worker.tokens);
     let scheme = if shown.is_some() { Scheme::Dpop } else { Scheme::Bearer };
     let address;

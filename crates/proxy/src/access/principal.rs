@@ -10,6 +10,7 @@ use super::RouteAccess;
 use super::certificate::{CERTIFICATES, KnownCertificate};
 use super::credential::Scheme;
 use super::keys::{API_KEYS, KnownKey};
+use super::opaque::KnownOpaque;
 use super::session::ShownSession;
 use crate::deny::Deny;
 use crate::h1::DropList;
@@ -29,6 +30,8 @@ pub(crate) struct Principal {
 pub(crate) enum Evidence {
     /// A JWT of a provider.
     Token(Arc<VerifiedToken>),
+    /// A token that its provider was asked for.
+    Opaque(Arc<KnownOpaque>),
     /// An API key.
     Key(Box<KnownKey>),
     /// The session of somebody who signed in by a browser.
@@ -46,7 +49,7 @@ impl Principal {
     /// What names its credential without being one.
     pub(crate) fn credential(&self) -> Option<&str> {
         match &self.evidence {
-            Evidence::Token(_) => None,
+            Evidence::Token(_) | Evidence::Opaque(_) => None,
             Evidence::Key(known) => Some(known.prefix()),
             Evidence::Session(shown) => Some(shown.name()),
             Evidence::Certificate(known) => Some(known.name()),
@@ -57,14 +60,14 @@ impl Principal {
     pub(crate) fn renewal(&self) -> Option<&str> {
         match &self.evidence {
             Evidence::Session(shown) => shown.renewal(),
-            Evidence::Token(_) | Evidence::Key(_) | Evidence::Certificate(_) => None,
+            Evidence::Token(_) | Evidence::Opaque(_) | Evidence::Key(_) | Evidence::Certificate(_) => None,
         }
     }
 
     /// What it is called in what the operator reads.
     fn shown_name(&self) -> &'static str {
         match &self.evidence {
-            Evidence::Token(_) => "token",
+            Evidence::Token(_) | Evidence::Opaque(_) => "token",
             Evidence::Key(_) => "API key",
             Evidence::Session(_) => "session",
             Evidence::Certificate(_) => "certificate",
@@ -74,7 +77,7 @@ impl Principal {
     /// The fields that carry its credential, which go no further.
     pub(crate) fn not_copied(&self) -> &'static DropList {
         match self.evidence {
-            Evidence::Token(_) => not_copied_with_token(),
+            Evidence::Token(_) | Evidence::Opaque(_) => not_copied_with_token(),
             Evidence::Key(_) => not_copied_with_key(),
             // Our cookies never go on, whoever shows them.
             Evidence::Session(_) | Evidence::Certificate(_) => not_copied(),
@@ -94,6 +97,7 @@ impl Principal {
         let provider = |at: &usize| *self.table.providers()[*at].name == *self.identity.provider;
         let accepted = match &self.evidence {
             Evidence::Token(_) => access.providers.iter().any(provider),
+            Evidence::Opaque(_) => access.opaque.iter().any(provider),
             Evidence::Key(_) => access.api_key,
             Evidence::Session(_) => access.logins.iter().any(|login| provider(&login.place)),
             Evidence::Certificate(known) => access.authorities.contains(&known.authority()),

@@ -23,9 +23,13 @@ pub(crate) fn to_show(
         Evidence::Certificate(known) => {
             return Ok(ToKeeper::Certificate(known.chain().iter().map(|der| der.to_vec().into()).collect()));
         }
-        Evidence::Token(_) | Evidence::Key(_) => {}
+        Evidence::Token(_) | Evidence::Opaque(_) | Evidence::Key(_) => {}
     }
     Ok(match shown(view, table, access, None)? {
+        Shown::Token(token, _) if matches!(principal.evidence, Evidence::Opaque(_)) => ToKeeper::Opaque {
+            provider: principal.identity().provider.clone(),
+            token: Secret::new(token.to_owned()),
+        },
         Shown::Token(token, _) => ToKeeper::Token {
             provider: principal.identity().provider.clone(),
             token: Secret::new(token.to_owned()),
@@ -41,6 +45,7 @@ impl Principal {
         match &self.evidence {
             Evidence::Token(token) => *token.digest(),
             Evidence::Session(shown) => *shown.token.digest(),
+            Evidence::Opaque(known) => *known.digest(),
             // Not a text that could be a token.
             Evidence::Key(known) => sha256(format!("api key {}", known.prefix()).as_bytes()),
             Evidence::Certificate(known) => sha256(format!("certificate {}", known.name()).as_bytes()),

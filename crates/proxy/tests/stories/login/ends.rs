@@ -2,10 +2,6 @@
 
 use super::*;
 
-fn revocation(issuer: &str, what: What) -> Revocation {
-    Revocation { issuer: issuer.into(), what, issued_until: unix(), forget_at: unix() + 9000 }
-}
-
 #[test]
 fn whatever_a_session_stands_for_ends_it_when_it_is_revoked() {
     for (issuer, what) in [

@@ -244,3 +244,6 @@ fn refused_by(rig: &Rig, path: &str, rule: &str) {
 
 const SESSION: &str = "__Host-ringfence-staff";
 
+fn revocation(issuer: &str, what: What) -> Revocation {
+    Revocation { issuer: issuer.into(), what, issued_until: unix(), forget_at: unix() + 9000 }
+}
