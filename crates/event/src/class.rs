@@ -370,7 +370,7 @@ impl Kind<'_> {
                 c.verdict.write(event, revision, |u| {
                     u.text("point", c.point).number("duration_us", c.duration_us);
                     if c.cut {
-                        u.raw("cut", |out| out.extend_from_slice(b"true"));
+                        u.holds("cut");
                     }
                     if let Some(user) = &c.user {
                         u.some("client", user.client).some("txn", user.transaction);
@@ -397,7 +397,7 @@ impl Kind<'_> {
                 c.verdict.write(event, revision, |u| {
                     u.text("point", c.point);
                     if c.cut {
-                        u.raw("cut", |out| out.extend_from_slice(b"true"));
+                        u.holds("cut");
                     }
                 });
             }

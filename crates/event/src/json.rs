@@ -57,6 +57,13 @@ impl<'a> Object<'a> {
         self
     }
 
+    /// Something that holds; what does not is left out.
+    pub(crate) fn holds(&mut self, key: &str) -> &mut Self {
+        self.key(key);
+        self.out.extend_from_slice(b"true");
+        self
+    }
+
     pub(crate) fn ip(&mut self, key: &str, ip: IpAddr) -> &mut Self {
         self.key(key);
         self.out.push(b'"');

@@ -116,6 +116,8 @@ pub struct Control {
     pub policies: Mutex<Option<Policies>>,
     /// What a node is told was revoked, when it comes.
     pub revoked: Mutex<Vec<Revocation>>,
+    /// The newest certificate of each name.
+    leaves: Mutex<HashMap<String, CertificateDer<'static>>>,
 }
 
 /// A running node.
@@ -179,6 +181,7 @@ impl Rig {
             wanted: Mutex::default(),
             policies: Mutex::default(),
             revoked: Mutex::default(),
+            leaves: Mutex::default(),
         });
         Self::with_control(dir, control)
     }
@@ -451,6 +454,12 @@ impl Control {
         SignedSnapshot { bytes, signature }
     }
 
+    /// The serial number of the newest SVID of this SPIFFE ID.
+    pub fn serial(&self, id: &str) -> String {
+        let leaves = self.leaves.lock().unwrap();
+        ringfence_spiffe::certificate::Certificate::parse(&leaves[id]).unwrap().serial_hex()
+    }
+
     fn take(&self, message: FromProxy) -> Option<ToProxy> {
         match message {
             FromProxy::Ack { revision } => self.answers.lock().unwrap().push((revision, None)),
@@ -470,6 +479,7 @@ impl Control {
                 let public = SubjectPublicKeyInfo::from_der(&spki.0).unwrap();
                 let life = *self.life.lock().unwrap();
                 let leaf = self.authority.lock().unwrap().issue(&names, &public, life);
+                self.leaves.lock().unwrap().insert(names[0].clone(), leaf.clone());
                 self.issued.fetch_add(1, Ordering::Relaxed);
                 let issued = Issued { chain: vec![leaf.to_vec().into()], not_after: unix() + life.as_secs() };
                 return Some(ToProxy::Signed { request, outcome: Ok(issued) });
