@@ -83,14 +83,18 @@ pub(crate) fn refused(whose: &str, reply: &Reply) -> Refusal {
     if !reply.status.is_client_error() || reply.status == StatusCode::TOO_MANY_REQUESTS {
         return Refusal::new(RefusalCode::Unavailable, format!("the {whose} answered with status {status}"));
     }
-    let text = match serde_json::from_slice::<Failure>(&reply.body) {
+    let failure = serde_json::from_slice::<Failure>(&reply.body);
+    // It is we who are not known there: that says nothing about whom it was asked.
+    let ours = failure.as_ref().is_ok_and(|f| matches!(&*f.error, "invalid_client" | "unauthorized_client"));
+    let text = match failure {
         Ok(Failure { error, error_description: Some(more) }) => {
             format!("{} ({})", printable(&error, 60), printable(&more, 200))
         }
         Ok(Failure { error, error_description: None }) => printable(&error, 60),
         Err(_) => "it did not say why".to_owned(),
     };
-    Refusal::new(RefusalCode::Denied, format!("the {whose} refused with status {status}: {text}"))
+    let code = if ours { RefusalCode::Unavailable } else { RefusalCode::Denied };
+    Refusal::new(code, format!("the {whose} refused with status {status}: {text}"))
 }
 
 /// A JSON object without a member that is there twice (at the top, where everything lies that is looked at).

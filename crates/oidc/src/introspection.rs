@@ -29,6 +29,9 @@ pub enum IntrospectionError {
     /// Another provider made it.
     #[error("the provider says that another issuer made the token")]
     Issuer,
+    /// It is no access token.
+    #[error("the provider says that it is another kind of token than one that gives access")]
+    Kind,
     /// Not JSON of the right shape.
     #[error("the provider's answer on a token is malformed")]
     Malformed,
@@ -77,12 +80,40 @@ pub fn read_introspection(
     if !for_us {
         return Err(IntrospectionError::Audience);
     }
+    check_kind(&claims)?;
     for name in ["sub", "client_id", "username", "scope", "acr", "sid"] {
         if claims.get(name).is_some_and(|value| !value.is_string()) {
             return Err(IntrospectionError::Malformed);
         }
     }
     Ok(Introspected { active: true, claims, until: ends.min(now.saturating_add(KEEP)) })
+}
+
+/// A provider answers for refresh tokens too, and says what a token is bound to. One that is bound (`cnf`, RFC 8705 and RFC 9449) is for
+/// whoever asked to hold to it; one that says that it is without saying to what is held to nothing, so it is none.
+fn check_kind(claims: &Map<String, Value>) -> Result<(), IntrospectionError> {
+    let bound = match claims.get("cnf") {
+        None | Some(Value::Null) => None,
+        Some(Value::Object(cnf)) if !cnf.is_empty() => Some(cnf),
+        Some(_) => return Err(IntrospectionError::Malformed),
+    };
+    let word = |name: &str| match claims.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.to_ascii_lowercase())),
+        Some(_) => Err(IntrospectionError::Malformed),
+    };
+    match word("token_type")?.as_deref() {
+        None | Some("bearer" | "access_token") => {}
+        Some("dpop") if bound.is_some_and(|cnf| cnf.get("jkt").is_some_and(Value::is_string)) => {}
+        Some(_) => return Err(IntrospectionError::Kind),
+    }
+    // What widespread providers say besides.
+    for name in ["typ", "token_use"] {
+        if word(name)?.is_some_and(|text| text.contains("refresh") || text == "id" || text == "offline") {
+            return Err(IntrospectionError::Kind);
+        }
+    }
+    Ok(())
 }
 
 /// Whose signed answer is believed.
@@ -223,6 +254,39 @@ mod tests {
         }
         let twice = br#"{"active":false,"active":true,"aud":"clinic"}"#;
         assert_eq!(read_introspection(twice, ISSUER, &["clinic".into()], NOW), Err(E::Malformed));
+    }
+
+    #[test]
+    fn a_token_of_another_kind_gives_no_access_and_a_bound_one_says_to_what() {
+        let with = |name: &str, value: Value| {
+            let mut answer = json!({ "active": true, "aud": "clinic", "sub": "nora" });
+            answer[name] = value;
+            answer
+        };
+        let jkt = json!({ "jkt": "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs" });
+        for good in [
+            with("token_type", json!("Bearer")),
+            with("token_type", json!("access_token")),
+            with("cnf", jkt.clone()),
+            with("typ", json!("Bearer")),
+        ] {
+            assert!(read(&good).unwrap().active, "{good}");
+        }
+        let mut bound = with("token_type", json!("DPoP"));
+        assert_eq!(read(&bound), Err(IntrospectionError::Kind), "bound to nothing");
+        bound["cnf"] = jkt;
+        assert_eq!(read(&bound).unwrap().claims["cnf"], bound["cnf"], "whoever asked holds it to that");
+        for (bad, error) in [
+            (with("token_type", json!("refresh_token")), IntrospectionError::Kind),
+            (with("token_type", json!("N_A")), IntrospectionError::Kind),
+            (with("typ", json!("Refresh")), IntrospectionError::Kind),
+            (with("token_use", json!("id")), IntrospectionError::Kind),
+            (with("token_type", json!(["Bearer"])), IntrospectionError::Malformed),
+            (with("cnf", json!({})), IntrospectionError::Malformed),
+            (with("cnf", json!("x")), IntrospectionError::Malformed),
+        ] {
+            assert_eq!(read(&bad), Err(error), "{bad}");
+        }
     }
 
     #[test]

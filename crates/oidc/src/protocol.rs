@@ -3,6 +3,7 @@
 //! The process that parses the internet holds no client secret, and the one that holds state has no network; so a third one
 //! speaks with OpenID providers. Control tells it which there are and asks; it answers, and says what changed.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use ringfence_keys::{Algorithm, Secret, SecretBytes};
@@ -15,7 +16,7 @@ pub const MAX_PROVIDERS: usize = 64;
 pub const MAX_ENTITIES_BYTES: usize = 4 << 20;
 
 /// To the federation process.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToFederation {
     /// First message.
@@ -256,7 +257,7 @@ pub enum Credential {
 }
 
 /// What came out of a request.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// A sign-in was begun.
@@ -289,7 +290,7 @@ pub enum Outcome {
 }
 
 /// What a provider says of somebody; everything in it was verified.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct SignedIn {
     /// `sub`.
     pub subject: String,
@@ -310,7 +311,7 @@ pub struct SignedIn {
 }
 
 /// What an opaque token is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Introspected {
     /// Whether it holds, for us.
     pub active: bool,
@@ -354,6 +355,51 @@ impl Refusal {
     }
 }
 
+/// Without what only provider and browser may know, and without what is said of people.
+impl fmt::Debug for ToFederation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, request, provider) = match self {
+            Self::Start { roots } => return f.debug_struct("Start").field("roots", roots).finish(),
+            Self::Providers(all) => return f.debug_tuple("Providers").field(all).finish(),
+            Self::Entities(server) => return f.debug_tuple("Entities").field(server).finish(),
+            Self::UnknownKey { provider, .. } => ("UnknownKey", &0, provider),
+            Self::Begin { request, provider, .. } => ("Begin", request, provider),
+            Self::Complete { request, provider, .. } => ("Complete", request, provider),
+            Self::Refresh { request, provider, .. } => ("Refresh", request, provider),
+            Self::Introspect { request, provider, .. } => ("Introspect", request, provider),
+            Self::EndSession { request, provider, .. } => ("EndSession", request, provider),
+            Self::LogoutToken { request, provider, .. } => ("LogoutToken", request, provider),
+        };
+        f.debug_struct(name).field("request", request).field("provider", provider).finish_non_exhaustive()
+    }
+}
+
+/// The addresses hold state, nonce and hints.
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Begun { .. } => f.debug_struct("Begun").finish_non_exhaustive(),
+            Self::SignedIn(signed_in) => f.debug_tuple("SignedIn").field(signed_in).finish(),
+            Self::Introspected(said) => f.debug_tuple("Introspected").field(said).finish(),
+            Self::EndSession { .. } => f.debug_struct("EndSession").finish_non_exhaustive(),
+            Self::LoggedOut { .. } => f.debug_struct("LoggedOut").finish_non_exhaustive(),
+        }
+    }
+}
+
+impl fmt::Debug for SignedIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignedIn").field("expires", &self.expires).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Introspected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { active, until, .. } = self;
+        f.debug_struct("Introspected").field("active", active).field("until", until).finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -380,9 +426,43 @@ mod tests {
                 request: 1,
                 provider: "staff".into(),
                 refresh_token: hidden(),
-                subject: "x".into(),
+                subject: "hunter2".into(),
+            },
+            ToFederation::LogoutToken { request: 1, provider: "staff".into(), token: "hunter2".into() },
+            ToFederation::Complete {
+                request: 1,
+                provider: "staff".into(),
+                code: hidden(),
+                iss: None,
+                verifier: hidden(),
+                nonce: "hunter2".into(),
+                redirect_uri: String::new(),
+                max_age: None,
+                acr_values: vec![],
             },
         ];
+        let said = || Map::from_iter([("email".to_owned(), Value::from("hunter2"))]);
+        let text = || "hunter2".to_owned();
+        let signed_in = SignedIn {
+            subject: text(),
+            claims: said(),
+            id_token: Some(hidden()),
+            refresh_token: None,
+            sid: Some(text()),
+            expires: 1,
+            access_expires: None,
+            scopes: vec![],
+        };
+        let outcomes = [
+            Outcome::Begun { url: text(), state: text(), nonce: text(), verifier: hidden() },
+            Outcome::SignedIn(Box::new(signed_in)),
+            Outcome::Introspected(Introspected { active: true, claims: said(), until: 1 }),
+            Outcome::EndSession { url: text() },
+            Outcome::LoggedOut { sid: Some(text()), subject: Some(text()) },
+        ];
+        for outcome in outcomes {
+            assert!(!format!("{outcome:?}").contains("hunter2"), "{outcome:?}");
+        }
         for message in messages {
             assert!(!format!("{message:?}").contains("hunter2"), "{message:?}");
             let text = serde_json::to_string(&message).unwrap();

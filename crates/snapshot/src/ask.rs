@@ -3,6 +3,8 @@
 //! A proxy parses what the internet sends, so it holds no client secret and signs nothing: control has the federation process speak
 //! with providers, and the keeper verify and sign.
 
+use std::fmt;
+
 use ringfence_keys::Secret;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -10,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::Der;
 
 /// What a proxy may ask.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ask {
     /// Begins a sign-in; answered by [`Told::Begun`].
@@ -115,7 +117,7 @@ pub enum Shown {
 }
 
 /// What came out.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Told {
     /// A sign-in was begun.
@@ -183,6 +185,36 @@ pub enum NoAnswerCode {
     Busy,
     /// Provider, federation process or keeper cannot be reached now.
     Unavailable,
+}
+
+/// Without what only browser and provider may know.
+impl fmt::Debug for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, provider) = match self {
+            Self::Begin { provider, .. } => ("Begin", provider.as_str()),
+            Self::Complete { provider, .. } => ("Complete", provider.as_str()),
+            Self::Refresh { .. } => ("Refresh", ""),
+            Self::SignOut { .. } => ("SignOut", ""),
+            Self::LoggedOut { provider, .. } => ("LoggedOut", provider.as_str()),
+            Self::Introspect { provider, .. } => ("Introspect", provider.as_str()),
+            Self::Mint(_) => ("Mint", ""),
+        };
+        f.debug_struct(name).field("provider", &provider).finish_non_exhaustive()
+    }
+}
+
+/// Addresses, claims and tokens are nobody's business.
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Begun { .. } => "Begun",
+            Self::SignedIn { .. } => "SignedIn",
+            Self::SignedOut { .. } => "SignedOut",
+            Self::LoggedOut => "LoggedOut",
+            Self::Introspected { .. } => "Introspected",
+            Self::Minted { .. } => "Minted",
+        })
+    }
 }
 
 impl NoAnswer {
