@@ -20,18 +20,32 @@ pub const MAX_FILES: usize = 256;
 /// # Errors
 /// As of [`load_policies`], and entity data that cannot be read.
 pub fn load_sources(fence: &Fence) -> Result<Option<Sources>, Diagnostics> {
+    let file = match &fence.entities {
+        Some(Entities::File(name)) => Some((name.as_str(), fence.folder.join(name))),
+        // What a server knows is asked for while the fence is in force.
+        Some(Entities::Url(_)) | None => None,
+    };
+    load(fence, file)
+}
+
+/// The same with entity data of this file, for a fence whose data is at a server.
+///
+/// # Errors
+/// As of [`load_sources`].
+pub fn load_sources_with(fence: &Fence, data: &Path) -> Result<Option<Sources>, Diagnostics> {
+    load(fence, Some((&data.display().to_string(), data.to_owned())))
+}
+
+fn load(fence: &Fence, file: Option<(&str, PathBuf)>) -> Result<Option<Sources>, Diagnostics> {
     let Some(declared) = &fence.policies else { return Ok(None) };
     let policies = load_policies(&fence.folder, &declared.files)?;
-    // What a server knows is asked for while the fence is in force.
-    let Some(Entities::File(name)) = &fence.entities else {
-        return Ok(Some(Sources { policies, entities: None }));
-    };
-    let data = read(&fence.folder.join(name), MAX_DATA_BYTES).map_err(|message| {
+    let Some((name, path)) = file else { return Ok(Some(Sources { policies, entities: None })) };
+    let data = read(&path, MAX_DATA_BYTES).map_err(|message| {
         let mut out = Diagnostics::default();
-        out.push(Diagnostic::error("unreadable", Position::whole(name.as_str().into()), message));
+        out.push(Diagnostic::error("unreadable", Position::whole(name.into()), message));
         out
     })?;
-    Ok(Some(Sources { policies, entities: Some((name.as_str().into(), data.into_bytes().into())) }))
+    Ok(Some(Sources { policies, entities: Some((name.into(), data.into_bytes().into())) }))
 }
 
 /// Reads the policy files that the patterns name, below the fence's folder. A pattern is a path, or a path whose last

@@ -35,7 +35,7 @@ pub use decision::{Decision, Effect, Mode, PolicyError, PolicyRef};
 pub use diff::{Change, Diff};
 pub use engine::{Engine, Sources};
 pub use explain::{Explanation, Failed, Near};
-pub use files::{MAX_FILE_BYTES, MAX_FILES, load_policies, load_sources};
+pub use files::{MAX_FILE_BYTES, MAX_FILES, load_policies, load_sources, load_sources_with};
 pub use policy::{MAX_POLICIES, MAX_POLICY_NESTING};
 pub use question::Question;
 pub use request::Request;

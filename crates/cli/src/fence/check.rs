@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use ringfence_authz::Engine;
-use ringfence_model::{Diagnostics, Fence};
+use ringfence_model::{Diagnostic, Diagnostics, Fence};
 use serde_json::{Value, json};
 
+use super::authz::Data;
 use super::{CANNOT, NO, WRONG, count, error_colour, print, print_json, unreadable};
 use crate::env::Env;
 
@@ -16,6 +17,8 @@ pub(crate) struct CheckArgs {
     /// The fence: a file, or a folder with ringfence.yaml or fragments
     #[arg(default_value = ".")]
     path: PathBuf,
+    #[command(flatten)]
+    data: Data,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -25,7 +28,9 @@ pub(crate) fn run(args: CheckArgs, env: &Env) -> ExitCode {
     let (mut checked, mut policies) = (Fence::load(&args.path), None);
     let fence_is_valid = checked.is_ok();
     if let Ok(fence) = &mut checked {
-        match super::authz::of_fence(fence) {
+        match super::authz::of_fence(fence, &args.data) {
+            // What policies may say of users, groups and things, the data tells.
+            _ if args.data.lacks(fence) && fence.policies.is_some() => fence.warnings.push(unchecked(fence)),
             Ok(engine) => {
                 fence.warnings.extend(engine.iter().flat_map(Engine::warnings).cloned());
                 policies = engine.map(|engine| engine.policies().count());
@@ -46,6 +51,13 @@ pub(crate) fn run(args: CheckArgs, env: &Env) -> ExitCode {
     let shown =
         if args.json { print_json(&report(&checked, policies)) } else { text(&checked, policies, env) };
     if shown == ExitCode::SUCCESS { code } else { shown }
+}
+
+fn unchecked(fence: &Fence) -> Diagnostic {
+    let position = fence.policies.as_ref().map_or(&fence.position, |policies| &policies.position).clone();
+    let message = "the policies were not checked: the data that they are judged with is at a server";
+    Diagnostic::warning("unchecked", position, message)
+        .help("give a file with what it says: `ringfence check --entities FILE`".to_owned())
 }
 
 fn text(checked: &Result<Fence, Diagnostics>, policies: Option<usize>, env: &Env) -> ExitCode {

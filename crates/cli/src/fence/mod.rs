@@ -215,5 +215,18 @@ mod tests {
         assert_eq!(run(&["authz", "diff", &fence, &fence]), ExitCode::SUCCESS);
         assert_eq!(run(&["authz", "diff", &edges, &fence, "--json"]), ExitCode::from(NO), "somebody loses");
         assert_eq!(run(&["authz", "explain", "GET", "a/", "--fence", &edges]), ExitCode::from(WRONG));
+
+        // Data at a server is given as a file to whoever asks no server.
+        std::fs::write(&edges, text.replace("{ file: e.json }", "{ url: 'https://x.example/e' }")).unwrap();
+        std::fs::create_dir_all(other.0.join("policies")).unwrap();
+        for file in std::fs::read_dir(Path::new(&fence).with_file_name("policies")).unwrap().flatten() {
+            std::fs::copy(file.path(), other.0.join("policies").join(file.file_name())).unwrap();
+        }
+        let data = Path::new(&fence).with_file_name("e.json").to_str().unwrap().to_owned();
+        assert_eq!(run(&["check", &edges]), ExitCode::SUCCESS, "with a warning");
+        assert_eq!(run(&["check", &edges, "--entities", &data]), ExitCode::SUCCESS);
+        assert_eq!(run(&["check", &edges, "--entities", "/nowhere"]), ExitCode::from(CANNOT));
+        assert_eq!(run(&["authz", "diff", &fence, &edges]), ExitCode::from(WRONG));
+        assert_eq!(run(&["authz", "diff", &fence, &edges, "--entities", &data]), ExitCode::SUCCESS);
     }
 }

@@ -19,13 +19,15 @@ pub(crate) struct DiffArgs {
     /// Ask the requests of this table besides
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
+    #[command(flatten)]
+    data: super::Data,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &DiffArgs, env: &Env) -> Result<ExitCode, ExitCode> {
-    let (old, new) = (super::of_edges(&args.old, env)?, super::of_edges(&args.new, env)?);
+    let (old, new) = (super::of_edges(&args.old, &args.data, env)?, super::of_edges(&args.new, &args.data, env)?);
     let table = args.table.as_ref().map(|path| super::table(path, env)).transpose()?;
     let questions: Vec<Question> =
         table.into_iter().flat_map(|table| table.cases).map(|case| case.question).collect();

@@ -51,13 +51,15 @@ pub(crate) struct ExplainArgs {
     /// The fence: a file or a folder
     #[arg(long, short, default_value = ".", value_name = "PATH")]
     fence: PathBuf,
+    #[command(flatten)]
+    data: super::Data,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: ExplainArgs, env: &Env) -> Result<ExitCode, ExitCode> {
-    let engine = super::engine(&args.fence, env)?;
+    let engine = super::engine(&args.fence, &args.data, env)?;
     let (fence, json) = (args.fence.clone(), args.json);
     let question = question(args).map_err(|message| fail(WRONG, &message))?;
     // What the fence does not have would only be denied.

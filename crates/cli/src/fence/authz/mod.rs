@@ -4,12 +4,12 @@ mod diff;
 mod explain;
 mod test;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Subcommand;
-use ringfence_authz::{Engine, Sources, Table, load_sources};
-use ringfence_model::{Diagnostics, Fence};
+use clap::{Args, Subcommand};
+use ringfence_authz::{Engine, Sources, Table, load_sources, load_sources_with};
+use ringfence_model::{Diagnostics, Entities, Fence};
 
 use super::{CANNOT, WRONG, error_colour, fail, load, unreadable};
 use crate::env::Env;
@@ -33,10 +33,42 @@ pub(crate) fn run(command: AuthzCommand, env: &Env) -> ExitCode {
     done.unwrap_or_else(|code| code)
 }
 
+/// Entity data that these commands cannot ask a server for.
+#[derive(Debug, Default, Args)]
+pub(super) struct Data {
+    /// Entity data, where the fence has it from a server: a file with what that server says
+    #[arg(long, value_name = "FILE")]
+    entities: Option<PathBuf>,
+}
+
+impl Data {
+    /// Whether it is missing.
+    pub(super) fn lacks(&self, fence: &Fence) -> bool {
+        self.entities.is_none() && matches!(fence.entities, Some(Entities::Url(_)))
+    }
+
+    fn sources(&self, fence: &Fence) -> Result<Option<Sources>, Diagnostics> {
+        match (&self.entities, &fence.entities) {
+            (Some(file), Some(Entities::Url(_))) => load_sources_with(fence, file),
+            _ => load_sources(fence),
+        }
+    }
+
+    /// A fence whose data is there, or the code to end with.
+    fn load(&self, path: &Path, env: &Env) -> Result<Fence, ExitCode> {
+        let fence = load(path, env)?;
+        if self.lacks(&fence) {
+            let message = "the fence has its entity data from a server: give a file with what that says, `--entities FILE`";
+            return Err(fail(WRONG, message));
+        }
+        Ok(fence)
+    }
+}
+
 /// The engine of a fence, or what is wrong with it on standard error and the code to end with.
-fn engine(path: &Path, env: &Env) -> Result<Engine, ExitCode> {
-    let fence = load(path, env)?;
-    match of_fence(&fence) {
+fn engine(path: &Path, data: &Data, env: &Env) -> Result<Engine, ExitCode> {
+    let fence = data.load(path, env)?;
+    match of_fence(&fence, data) {
         Ok(Some(engine)) => Ok(engine),
         Ok(None) => {
             let message = "the fence has no `policies`: its edges alone decide; see `ringfence why`";
@@ -47,15 +79,15 @@ fn engine(path: &Path, env: &Env) -> Result<Engine, ExitCode> {
 }
 
 /// The engine of a fence; none without policies.
-pub(super) fn of_fence(fence: &Fence) -> Result<Option<Engine>, Diagnostics> {
-    load_sources(fence)?.map(|sources| Engine::new(fence, &sources)).transpose()
+pub(super) fn of_fence(fence: &Fence, data: &Data) -> Result<Option<Engine>, Diagnostics> {
+    data.sources(fence)?.map(|sources| Engine::new(fence, &sources)).transpose()
 }
 
 /// The same; without policies, whatever an edge allows is permitted.
-fn of_edges(path: &Path, env: &Env) -> Result<Engine, ExitCode> {
-    let fence = load(path, env)?;
+fn of_edges(path: &Path, data: &Data, env: &Env) -> Result<Engine, ExitCode> {
+    let fence = data.load(path, env)?;
     let all = || Sources::of_texts([("edges", "@id(\"edges\") permit(principal, action, resource);")], None);
-    let engine = load_sources(&fence).and_then(|sources| Engine::new(&fence, &sources.unwrap_or_else(all)));
+    let engine = data.sources(&fence).and_then(|sources| Engine::new(&fence, &sources.unwrap_or_else(all)));
     engine.map_err(|problems| refused(&problems, env))
 }
 

@@ -17,13 +17,15 @@ pub(crate) struct TestArgs {
     /// The fence: a file or a folder
     #[arg(long, short, default_value = ".", value_name = "PATH")]
     fence: PathBuf,
+    #[command(flatten)]
+    data: super::Data,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &TestArgs, env: &Env) -> Result<ExitCode, ExitCode> {
-    let engine = super::engine(&args.fence, env)?;
+    let engine = super::engine(&args.fence, &args.data, env)?;
     let table = super::table(&args.table, env)?;
     let results = engine.test(&table, SystemTime::now());
     let failed = results.iter().filter(|result| result.problem.is_some()).count();
