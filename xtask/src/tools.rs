@@ -26,6 +26,7 @@ pub(crate) const TEST: &[Tool] = &[
     ("node", "nodejs"),
     ("npm", "npm"),
     ("chromium", "chromium"),
+    ("certutil", "libnss3-tools"),
 ];
 
 /// Installs what is missing, as root or by sudo; says what to type where neither is possible.

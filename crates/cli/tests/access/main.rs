@@ -1,6 +1,8 @@
 //! Who stands behind a request, end to end: a provider made by others, the real processes, real clients.
 #![expect(clippy::unwrap_used, reason = "test")]
 
+mod bound;
+mod browser;
 mod clients;
 mod keys;
 mod policies;
@@ -9,6 +11,7 @@ mod rotation;
 #[path = "../clinic/running.rs"]
 #[expect(dead_code, reason = "shared with the clinic's stories, which use more of it")]
 mod running;
+mod talk;
 mod trouble;
 
 use std::process::Command;

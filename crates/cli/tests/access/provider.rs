@@ -1,9 +1,7 @@
 //! The npm package `oidc-provider` as a provider of the fence, which follows orders while it runs.
 
-use std::cell::RefCell;
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -12,6 +10,7 @@ use rcgen::{
 use serde_json::{Value, json};
 
 use crate::running::text;
+use crate::talk::Talk;
 
 /// Where clients of the clinic that are no browsers behind the gateway are sent back to; nothing listens there.
 const REDIRECT: &str = "https://app.clinic.example/callback";
@@ -20,9 +19,8 @@ pub(crate) struct Provider {
     pub(crate) issuer: String,
     /// Its private authority.
     pub(crate) ca: PathBuf,
-    folder: tempfile::TempDir,
-    child: Child,
-    talk: RefCell<(ChildStdin, BufReader<ChildStdout>)>,
+    talk: Talk,
+    _folder: tempfile::TempDir,
 }
 
 impl Provider {
@@ -41,31 +39,16 @@ impl Provider {
         setup["clients"] = clients();
         let file = folder.path().join("setup.json");
         std::fs::write(&file, setup.to_string()).unwrap();
-        let mut child = Command::new("node")
-            .arg(here("provider.mjs"))
-            .args([&modules(), &file])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
-            .spawn()
-            .expect("node can be started");
-        let mut issuer = String::new();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        output.read_line(&mut issuer).unwrap();
-        let talk = RefCell::new((child.stdin.take().unwrap(), output));
-        let provider = Self { issuer: issuer.trim().to_owned(), ca, folder, child, talk };
-        assert!(provider.issuer.starts_with("https://"), "the provider failed: {}", provider.log());
-        provider
+        let mut command = Command::new("node");
+        command.arg(here("provider.mjs")).args([&modules(), &file]);
+        let (talk, issuer) = Talk::start(&mut command, folder.path().join("provider"));
+        assert!(issuer.starts_with("https://"), "{issuer}: {}", talk.log());
+        Self { issuer, ca, talk, _folder: folder }
     }
 
-    /// Has it do something: what it says then.
+    /// Has it do something, of `orders` in `provider.mjs`.
     pub(crate) fn order(&self, order: &Value) -> Value {
-        let mut talk = self.talk.borrow_mut();
-        writeln!(talk.0, "{order}").unwrap();
-        let mut line = String::new();
-        talk.1.read_line(&mut line).unwrap();
-        let said: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}{}", self.log()));
-        said["done"].clone()
+        self.talk.order(order)
     }
 
     /// How it behaves from now on, of `moods` in `provider.mjs`.
@@ -87,20 +70,6 @@ impl Provider {
             .unwrap_or_else(|e| panic!("{e}: {}{}", text(&output.stdout), text(&output.stderr)));
         answer["access_token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
     }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Provider {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("the provider said:\n{}", self.log());
-        }
-    }
 }
 
 fn clients() -> Value {
@@ -115,7 +84,13 @@ fn clients() -> Value {
         "redirect_uris": [REDIRECT], "response_types": ["code"], "scope": "openid offline_access read write",
         "id_token_signed_response_alg": "ES256",
     });
-    json!([machine("nightly", "read write"), machine("reader", "read"), app])
+    // Its tokens are bound to the certificate that it shows (RFC 8705).
+    let mut bound = machine("bound", "read");
+    bound["tls_client_certificate_bound_access_tokens"] = true.into();
+    // The gateway itself, which asks what opaque tokens are.
+    let mut gateway = machine("clinic-gateway", "read");
+    gateway["grant_types"] = json!([]);
+    json!([machine("nightly", "read write"), machine("reader", "read"), app, bound, gateway])
 }
 
 /// A file beside the tests.
