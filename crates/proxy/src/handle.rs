@@ -391,7 +391,7 @@ impl Report<'_> {
             let unknown = delegate::unknown(&peer.caller);
             return Some((
                 "delegate.unknown",
-                spoofed.map_or(unknown.clone(), |more| format!("{unknown}; {more}")),
+                spoofed.map_or_else(|| unknown.clone(), |more| format!("{unknown}; {more}")),
             ));
         }
         spoofed.map(|reason| ("header.spoofed", reason))

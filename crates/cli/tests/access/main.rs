@@ -5,6 +5,7 @@ mod bound;
 mod browser;
 mod clients;
 mod keys;
+mod login;
 mod policies;
 mod provider;
 mod rotation;

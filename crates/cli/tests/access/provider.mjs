@@ -12,6 +12,9 @@ const { default: Provider } = await load('oidc-provider/lib/index.js');
 const { SignJWT, importJWK } = await load('jose/dist/webapi/index.js');
 const setup = JSON.parse(readFileSync(file));
 
+// What the package remarks is no answer to an order.
+console.info = console.error;
+
 let serve = (request, response) => response.writeHead(503).end();
 let mood = 'good';
 // Certificates are asked for and not judged: a token is bound to the key alone (RFC 8705, section 3).

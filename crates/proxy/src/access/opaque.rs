@@ -118,20 +118,26 @@ pub(super) fn is_same(one: &Provider, other: &Provider) -> bool {
 }
 
 /// Whom a provider says that an active token is of.
-fn read(
-    provider: &Provider,
-    claims: &Map<String, Value>,
-    digest: Digest,
-) -> Result<KnownOpaque, Unknown> {
+fn read(provider: &Provider, claims: &Map<String, Value>, digest: Digest) -> Result<KnownOpaque, Unknown> {
     // Nothing shown with an opaque token could be held against what it is bound to, so a bound one is nobody's.
-    let dpop = claims.get("token_type").and_then(Value::as_str).is_some_and(|t| t.eq_ignore_ascii_case("dpop"));
+    let dpop =
+        claims.get("token_type").and_then(Value::as_str).is_some_and(|t| t.eq_ignore_ascii_case("dpop"));
     if claims.get("cnf").is_some_and(|cnf| !cnf.is_null()) || dpop {
-        return Err(Unknown::new(401, "token.bound", "an opaque token that is bound to a key is not accepted"));
+        return Err(Unknown::new(
+            401,
+            "token.bound",
+            "an opaque token that is bound to a key is not accepted",
+        ));
     }
     if provider.bound != Binding::Any {
-        return Err(Unknown::new(401, "token.bound", "the token is not bound to its client, as the fence demands"));
+        return Err(Unknown::new(
+            401,
+            "token.bound",
+            "the token is not bound to its client, as the fence demands",
+        ));
     }
-    let user = |e: &dyn std::fmt::Display| Unknown::new(401, "token.user", format!("the token names nobody: {e}"));
+    let user =
+        |e: &dyn std::fmt::Display| Unknown::new(401, "token.user", format!("the token names nobody: {e}"));
     let identity = Arc::new(Identity::of_claims(provider, claims).map_err(|e| user(&e))?);
     let origin = Origin::of_claims(&provider.issuer, claims).map_err(|e| user(&e))?;
     Ok(KnownOpaque { identity, origin, digest })
@@ -195,7 +201,8 @@ impl Opaques {
             }
         };
         let _ = timeout(PATIENCE, flight.notified()).await;
-        let late = || Unknown::new(503, "introspection.late", "the provider has not said in time what the token is");
+        let late =
+            || Unknown::new(503, "introspection.late", "the provider has not said in time what the token is");
         self.kept(&digest).unwrap_or_else(|| Err(late()))
     }
 }
@@ -208,7 +215,8 @@ fn judged(provider: &Provider, told: Result<Told, NoAnswer>, digest: Digest) -> 
             Err(unknown) => Kept { outcome: Err(unknown), until: now + KEEP_NOTHING },
         },
         Ok(Told::Introspected { active: false, .. }) => {
-            let unknown = Unknown::new(401, "token.inactive", "the provider says that the token does not hold");
+            let unknown =
+                Unknown::new(401, "token.inactive", "the provider says that the token does not hold");
             Kept { outcome: Err(unknown), until: now + KEEP_NOTHING }
         }
         Err(NoAnswer { code: NoAnswerCode::Denied | NoAnswerCode::Malformed, reason }) => {

@@ -171,7 +171,8 @@ impl Sessions {
         place: usize,
         token: &str,
     ) -> Result<(Arc<VerifiedToken>, Arc<Identity>), Unbelieved> {
-        let token = worker.tokens.session(token, table).ok_or(Unbelieved::Unready)?.map_err(Unbelieved::Token)?;
+        let token =
+            worker.tokens.session(token, table).ok_or(Unbelieved::Unready)?.map_err(Unbelieved::Token)?;
         if token.token_id().is_some_and(|id| self.is_ended(id, unix_now())) {
             return Err(Unbelieved::Token(TokenError::Revoked("it was signed out")));
         }
@@ -356,7 +357,9 @@ impl Sessions {
                 // Its own task: a client that goes away takes with it neither the answer nor the place of those who wait.
                 let (sessions, shared, revision) = (self.clone(), worker.shared.clone(), worker.revision());
                 let (session, id) = (session.clone(), id.to_owned());
-                tokio::task::spawn_local(async move { sessions.refresh(&shared, &session, id, revision).await });
+                tokio::task::spawn_local(
+                    async move { sessions.refresh(&shared, &session, id, revision).await },
+                );
                 flight
             }
         };
@@ -372,7 +375,9 @@ impl Sessions {
                 let refresh_at = if refresh_at == 0 { 0 } else { refresh_at.max(now + LATER) };
                 (News { what: What::Fresh { session, refresh_at }, until: now + OVERLAP }, None)
             }
-            Ok(_) => (News { what: What::Later, until: now + LATER }, Some("control gave another answer".into())),
+            Ok(_) => {
+                (News { what: What::Later, until: now + LATER }, Some("control gave another answer".into()))
+            }
             Err(no) if matches!(no.code, NoAnswerCode::Denied | NoAnswerCode::Malformed) => {
                 (News { what: What::Ended, until: session.expires }, Some(format!("ended: {}", no.reason)))
             }

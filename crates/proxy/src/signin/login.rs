@@ -1,8 +1,8 @@
 //! Signing in: to the provider, and back.
 
+use ringfence_keys::Secret;
 use ringfence_oidc::session::{Cookies, Login, Session};
 use ringfence_snapshot::node::{Ask, Told as Answer};
-use ringfence_keys::Secret;
 
 use super::form::Form;
 use super::place::return_path;
@@ -48,7 +48,14 @@ pub(super) async fn begin(at: &At<'_>, name: &str, place: usize) -> Reply {
     };
     let (url, state, nonce, verifier) = match shared.asks.ask(ask).await {
         Ok(Answer::Begun { url, state, nonce, verifier }) => (url, state, nonce, verifier),
-        Ok(_) => return at.fail(Page::Unavailable, Some(name), "signin.unavailable", "control gave another answer"),
+        Ok(_) => {
+            return at.fail(
+                Page::Unavailable,
+                Some(name),
+                "signin.unavailable",
+                "control gave another answer",
+            );
+        }
         Err(no) => return at.unanswered(name, &no),
     };
     let now = unix_now();
@@ -130,7 +137,14 @@ async fn complete(
     let worker = at.ctx.worker;
     let (token, refresh_at) = match worker.shared.asks.ask(ask).await {
         Ok(Answer::SignedIn { session, refresh_at }) => (session, refresh_at),
-        Ok(_) => return at.fail(Page::Unavailable, Some(name), "signin.unavailable", "control gave another answer"),
+        Ok(_) => {
+            return at.fail(
+                Page::Unavailable,
+                Some(name),
+                "signin.unavailable",
+                "control gave another answer",
+            );
+        }
         Err(no) => return at.unanswered(name, &no),
     };
     // By the same rules as each request, before the browser is sent back: what is refused there would be led here again.

@@ -37,7 +37,7 @@ pub(super) async fn sign_out(at: &At<'_>) -> Reply {
             Ok(_) => trouble = Some("control gave another answer".to_owned()),
             Err(no) => trouble = Some(no.reason),
         }
-        user = user.or(Some(((*identity).clone(), id)));
+        user = user.or_else(|| Some(((*identity).clone(), id)));
     }
     let reply = match (&trouble, onward) {
         (_, Some(url)) => Reply::redirect(url),
@@ -52,8 +52,9 @@ pub(super) async fn sign_out(at: &At<'_>) -> Reply {
 
 /// Takes a provider's word that a session is over.
 pub(super) async fn backchannel(at: &At<'_>, front: &mut Front<'_>, name: &str) -> Result<Reply, Gone> {
-    let refuse =
-        |status, reason: String| Deny::new(status, "signin", "signin.backchannel", format!("{name}: {reason}"));
+    let refuse = |status, reason: String| {
+        Deny::new(status, "signin", "signin.backchannel", format!("{name}: {reason}"))
+    };
     let media_type = at.view.known(Kind::ContentType).unwrap_or_default();
     let media_type = media_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     if !media_type.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
@@ -83,6 +84,7 @@ pub(super) async fn backchannel(at: &At<'_>, front: &mut Front<'_>, name: &str) 
     if reply.status != 400 {
         return Ok(reply);
     }
-    let fields = vec![("cache-control", "no-store".to_owned()), ("content-type", "application/json".to_owned())];
+    let fields =
+        vec![("cache-control", "no-store".to_owned()), ("content-type", "application/json".to_owned())];
     Ok(Reply { fields, body, ..reply })
 }

@@ -84,10 +84,8 @@ struct Told {
 
 impl Reply {
     fn shown(shown: &Shown, provider: Option<&str>, id: EventId) -> Self {
-        let mut fields = vec![
-            ("cache-control", "no-store".to_owned()),
-            ("x-content-type-options", "nosniff".to_owned()),
-        ];
+        let mut fields =
+            vec![("cache-control", "no-store".to_owned()), ("x-content-type-options", "nosniff".to_owned())];
         let body = match shown {
             Shown::Redirect(to) => {
                 fields.push(("location", to.clone().into()));
@@ -113,7 +111,8 @@ impl Reply {
 
     /// A problem document, for what is no page.
     fn problem(deny: Deny, id: EventId) -> Self {
-        let fields = vec![("cache-control", "no-store".to_owned()), ("content-type", PROBLEM_TYPE.to_owned())];
+        let fields =
+            vec![("cache-control", "no-store".to_owned()), ("content-type", PROBLEM_TYPE.to_owned())];
         let body = problem(deny.status, id);
         Self { status: deny.status, fields, body, told: Told { user: None, deny: Some(deny) } }
     }
@@ -205,11 +204,7 @@ pub(crate) async fn serve(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'
     next
 }
 
-async fn answer(
-    ctx: &Ctx<'_>,
-    view: HeadView<'_>,
-    front: &mut Front<'_>,
-) -> Result<(EventId, Reply), Gone> {
+async fn answer(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'_>) -> Result<(EventId, Reply), Gone> {
     let id = EventId::new();
     let table = match in_force(ctx.worker) {
         Ok(table) => table,
@@ -220,7 +215,8 @@ async fn answer(
     let path = view.path().strip_prefix(ROOT).and_then(|rest| rest.strip_prefix('/')).unwrap_or_default();
     let (place, provider) = path.split_once('/').map_or((path, None), |(place, name)| (place, Some(name)));
     let known = provider.map(|name| at.provider(name));
-    let served = at.table.serves(view.host()) && at.table.providers().iter().any(|p| p.declared().login.is_some());
+    let served =
+        at.table.serves(view.host()) && at.table.providers().iter().any(|p| p.declared().login.is_some());
     let methods = match (place, known) {
         ("login" | "callback", Some(Some(_))) => "GET",
         ("logout", None) => "GET, POST",
@@ -230,7 +226,7 @@ async fn answer(
     };
     if methods.is_empty() || !served {
         let reason = format!("there is nothing at {ROOT}/{path} of this host");
-        return Ok((id, at.fail(Page::NoPage, None, "signin.path", reason)));
+        return Ok((id, at.fail(Page::Nothing, None, "signin.path", reason)));
     }
     if !methods.split(", ").any(|known| known == method) {
         let deny = Deny::new(405, "signin", "signin.method", format!("{ROOT}/{path} takes {methods}"));

@@ -26,7 +26,7 @@ pub(crate) enum Page {
     Insecure,
     /// Something changes state and comes from elsewhere.
     CrossSite,
-    NoPage,
+    Nothing,
 }
 
 impl Page {
@@ -35,7 +35,7 @@ impl Page {
             Self::SignOut | Self::SignedOut | Self::SignedOutHere => 200,
             Self::NotBegun | Self::Malformed => 400,
             Self::Refused | Self::NotEnough | Self::Insecure | Self::CrossSite => 403,
-            Self::NoPage => 404,
+            Self::Nothing => 404,
             Self::Unavailable => 503,
         }
     }
@@ -61,9 +61,11 @@ impl Page {
                 ("Not now", "The place where you sign in does not answer. Please try again in a moment.")
             }
             Self::Malformed => ("Not understood", "What was sent here makes no sense."),
-            Self::Insecure => ("Not over this connection", "Signing in needs an encrypted connection (https)."),
+            Self::Insecure => {
+                ("Not over this connection", "Signing in needs an encrypted connection (https).")
+            }
             Self::CrossSite => ("Not from there", "Another site sent this. Please go on from here."),
-            Self::NoPage => ("Nothing is here", "There is no such page."),
+            Self::Nothing => ("Nothing is here", "There is no such page."),
         }
     }
 
@@ -75,7 +77,7 @@ impl Page {
             Self::SignedOut | Self::SignedOutHere => Some(("To the front page", "/".to_owned())),
             Self::NotEnough => Some(("Sign out", format!("{ROOT}/logout"))),
             Self::CrossSite => Some(("Sign out", format!("{ROOT}/logout"))),
-            Self::SignOut | Self::Insecure | Self::NoPage => None,
+            Self::SignOut | Self::Insecure | Self::Nothing => None,
         }
     }
 
@@ -84,9 +86,8 @@ impl Page {
         let (title, text) = self.text();
         let mut rest = String::new();
         if self == Self::SignOut {
-            rest += &format!(
-                "<form method=\"post\" action=\"{ROOT}/logout\"><button>Sign out</button></form>\n"
-            );
+            rest +=
+                &format!("<form method=\"post\" action=\"{ROOT}/logout\"><button>Sign out</button></form>\n");
         }
         if let Some((label, path)) = self.next(provider) {
             rest += &format!("<p><a href=\"{path}\">{label}</a></p>\n");
@@ -134,7 +135,7 @@ mod tests {
         Page::Malformed,
         Page::Insecure,
         Page::CrossSite,
-        Page::NoPage,
+        Page::Nothing,
     ];
 
     #[test]

@@ -53,7 +53,8 @@ fn world() -> World {
     let (listener, port) = local();
     echo(listener);
     let rig = Rig::start(&fence(port, "sub"));
-    let (asked, tokens) = (Arc::<AtomicU64>::default(), Arc::<Mutex<HashMap<&'static str, Value>>>::default());
+    let (asked, tokens) =
+        (Arc::<AtomicU64>::default(), Arc::<Mutex<HashMap<&'static str, Value>>>::default());
     let (count, known) = (asked.clone(), tokens.clone());
     rig.answer(move |ask| {
         let Ask::Introspect { token, .. } = ask else {
@@ -66,7 +67,9 @@ fn world() -> World {
             None if token.expose().starts_with("trouble") => {
                 Err(NoAnswer::new(NoAnswerCode::Unavailable, "the provider does not answer"))
             }
-            None => Ok(Told::Introspected { active: false, claims: serde_json::Map::new(), until: unix() + 600 }),
+            None => {
+                Ok(Told::Introspected { active: false, claims: serde_json::Map::new(), until: unix() + 600 })
+            }
             Some(claims) => {
                 let until = claims["exp"].as_u64().unwrap_or(unix() + 600);
                 Ok(Told::Introspected { active: true, claims: claims.as_object().unwrap().clone(), until })
@@ -187,7 +190,13 @@ fn what_was_said_ends_with_the_token_and_with_a_revocation() {
     assert_eq!(world.ask("/short", "short").0, 200);
     world.tokens.lock().unwrap().remove("short");
     eventually("its end", || (world.ask("/short", "short").0 == 401).then_some(()));
-    for what in [What::Subject("ada".into()), What::Token("t1".into()), What::Session("p1".into()), What::Client("app".into()), What::Issuer] {
+    for what in [
+        What::Subject("ada".into()),
+        What::Token("t1".into()),
+        What::Session("p1".into()),
+        What::Client("app".into()),
+        What::Issuer,
+    ] {
         let world = self::world();
         world.knows("long", ada());
         assert_eq!(world.ask("/long", "long").0, 200);

@@ -24,7 +24,11 @@ fn nothing_below_our_own_paths_reaches_a_service() {
         assert!(matches!(status(&answer), 400 | 404), "{path}: {answer}");
         assert!(!answer.contains("X-Port"), "{path} reached the service");
     }
-    for (method, path) in [("POST", "/.ringfence/login/staff"), ("GET", "/.ringfence/backchannel/staff"), ("PUT", "/.ringfence/logout")] {
+    for (method, path) in [
+        ("POST", "/.ringfence/login/staff"),
+        ("GET", "/.ringfence/backchannel/staff"),
+        ("PUT", "/.ringfence/logout"),
+    ] {
         let answer = browser.send(&rig, method, path, "", "");
         assert!(status(&answer) == 405 && answer.contains("allow: "), "{method} {path}: {answer}");
     }
@@ -75,7 +79,11 @@ fn what_a_callback_says_is_not_shown_and_ends_in_a_page() {
         (&*format!("state={state}&state={state}&code=x"), 400),
         (&*format!("state={}", "s".repeat(5000)), 400),
     ] {
-        assert_eq!(status(&browser.get(&rig, &format!("/.ringfence/callback/staff?{query}"))), expected, "{query}");
+        assert_eq!(
+            status(&browser.get(&rig, &format!("/.ringfence/callback/staff?{query}"))),
+            expected,
+            "{query}"
+        );
     }
     let evil = "%3Cscript%3Ealert(1)%3C/script%3E";
     let path = format!("/.ringfence/callback/staff?error={evil}&error_description={evil}&state={state}");
@@ -161,7 +169,11 @@ fn a_page_of_another_site_cannot_use_the_session() {
         assert!(!answer.contains("X-Port"));
         refused_by(&rig, "/change", "session.cross_site");
     }
-    for fields in [own.clone(), "Sec-Fetch-Site: same-origin\r\n".into(), "Sec-Fetch-Site: same-origin\r\nOrigin: null\r\n".into()] {
+    for fields in [
+        own.clone(),
+        "Sec-Fetch-Site: same-origin\r\n".into(),
+        "Sec-Fetch-Site: same-origin\r\nOrigin: null\r\n".into(),
+    ] {
         assert_eq!(status(&browser.send(&rig, "POST", "/change", &fields, "x")), 200, "{fields}");
     }
     // A WebSocket is opened by GET, from anywhere.

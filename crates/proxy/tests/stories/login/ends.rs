@@ -32,7 +32,8 @@ fn a_session_is_refreshed_once_however_many_requests_come() {
     let mut browser = Browser::default();
     browser.sign_in(&rig, "/a");
     asked.slow.store(300, Ordering::Relaxed);
-    *asked.changes.lock().unwrap() = json!({ "idn": { "kind": "user", "provider": "staff", "id": "ada", "groups": ["night"] } });
+    *asked.changes.lock().unwrap() =
+        json!({ "idn": { "kind": "user", "provider": "staff", "id": "ada", "groups": ["night"] } });
     let rig = Arc::new(rig);
     let storm: Vec<_> = (0..40)
         .map(|_| {
@@ -57,7 +58,9 @@ fn a_session_is_refreshed_once_however_many_requests_come() {
         assert_eq!(status(&other.get(&rig, "/later")), 200);
     }
     assert!(asked.refreshed.load(Ordering::Relaxed) <= asked_for + 2);
-    rig.event("that it was not refreshed", |r| r.json["entity"]["type"] == "session" || r.json.to_string().contains("goes on within its time"));
+    rig.event("that it was not refreshed", |r| {
+        r.json["entity"]["type"] == "session" || r.json.to_string().contains("goes on within its time")
+    });
     // It says no: the session is over.
     let mut third = Browser::default();
     *asked.changes.lock().unwrap() = json!({ "jti": "s3" });
@@ -93,7 +96,10 @@ fn a_session_ends_unused_and_at_its_end_and_goes_on_while_it_is_used() {
     assert_eq!(status(&jar(now + 60, now + 3600, &usual).get(&rig, "/fresh")), 200);
     let mut used = jar(now + 20, now + 3600, &usual);
     let answer = used.get(&rig, "/used");
-    assert!(status(&answer) == 200 && answer.contains(&format!("set-cookie: {SESSION}=")), "renewed: {answer}");
+    assert!(
+        status(&answer) == 200 && answer.contains(&format!("set-cookie: {SESSION}=")),
+        "renewed: {answer}"
+    );
     assert!(answer.contains("Max-Age=60; Path=/; Secure; HttpOnly; SameSite=Lax\r\n"), "{answer}");
     for (path, mut browser) in [
         ("/idle", jar(now - 1, now + 3600, &usual)),
@@ -122,7 +128,8 @@ fn a_provider_ends_sessions_by_its_word_alone() {
     let (rig, asked) = rig();
     let mut nobody = Browser::default();
     let form = "Content-Type: application/x-www-form-urlencoded\r\n";
-    let mut post = |fields: &str, body: &str| nobody.send(&rig, "POST", "/.ringfence/backchannel/staff", fields, body);
+    let mut post =
+        |fields: &str, body: &str| nobody.send(&rig, "POST", "/.ringfence/backchannel/staff", fields, body);
     let answer = post(form, "logout_token=good&x=y");
     assert!(status(&answer) == 200 && answer.contains("cache-control: no-store"), "{answer}");
     assert_eq!(*asked.logged_out.lock().unwrap(), ["staff good"]);
@@ -143,4 +150,3 @@ fn a_provider_ends_sessions_by_its_word_alone() {
     assert_eq!(status(&post(form, &format!("logout_token={}", "a".repeat(100_000)))), 413);
     assert_eq!(asked.logged_out.lock().unwrap().len(), 1);
 }
-

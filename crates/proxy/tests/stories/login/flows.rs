@@ -7,19 +7,28 @@ fn somebody_signs_in_is_known_to_the_service_and_signs_out() {
     let (rig, asked) = rig();
     let mut browser = Browser::default();
     let answer = browser.get(&rig, "/records?id=3&x=%2F");
-    assert_eq!((status(&answer), location(&answer)), (303, "/.ringfence/login/staff?to=/records%3Fid%3D3%26x%3D%252F"));
+    assert_eq!(
+        (status(&answer), location(&answer)),
+        (303, "/.ringfence/login/staff?to=/records%3Fid%3D3%26x%3D%252F")
+    );
     let back = browser.sign_in(&rig, "/records?id=3&x=%2F");
     assert_eq!((status(&back), location(&back)), (303, "/records?id=3&x=%2F"), "{back}");
     assert_eq!(*asked.redirect_uri.lock().unwrap(), format!("http://{HOST}:8443/.ringfence/callback/staff"));
     assert_eq!(browser.0.keys().collect::<Vec<_>>(), [SESSION], "the sign-in's own cookie is gone");
     let set = back.lines().find(|line| line.contains(&format!("{SESSION}="))).unwrap();
     assert!(set.ends_with("; Max-Age=1800; Path=/; Secure; HttpOnly; SameSite=Lax"), "{set}");
-    assert!(back.contains("cache-control: no-store") && back.contains("referrer-policy: no-referrer"), "{back}");
+    assert!(
+        back.contains("cache-control: no-store") && back.contains("referrer-policy: no-referrer"),
+        "{back}"
+    );
 
     browser.0.insert("theme".into(), "dark".into());
     let answer = browser.get(&rig, "/records?id=3");
     assert_eq!(status(&answer), 200, "{answer}");
-    assert!(answer.contains("ringfence-user: ada\r\n") && answer.contains("ringfence-provider: staff"), "{answer}");
+    assert!(
+        answer.contains("ringfence-user: ada\r\n") && answer.contains("ringfence-provider: staff"),
+        "{answer}"
+    );
     assert!(answer.contains("cookie: theme=dark\r\n") && !answer.contains("__Host-ringfence"), "{answer}");
     assert!(!answer.contains("set-cookie"), "a session that was just begun is not renewed: {answer}");
     let event = rig.event("the call", |r| {
@@ -60,7 +69,8 @@ fn a_browser_that_speaks_http_2_signs_in() {
     runtime.block_on(async {
         let mut client = crate::grpc::client(rig.gateway).await;
         let mut get = async |path: &str, cookies: &[String]| {
-            let request = http::Request::get(format!("http://{HOST}:8443{path}")).header("accept", "text/html");
+            let request =
+                http::Request::get(format!("http://{HOST}:8443{path}")).header("accept", "text/html");
             // HTTP/2 may split cookies.
             let request = cookies.iter().fold(request, |request, cookie| request.header("cookie", cookie));
             let (answer, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
@@ -71,7 +81,9 @@ fn a_browser_that_speaks_http_2_signs_in() {
             };
             (answer.status().as_u16(), all("location"), all("set-cookie"))
         };
-        let sent = |set: &[String]| set.iter().map(|set| set.split(';').next().unwrap().to_owned()).collect::<Vec<_>>();
+        let sent = |set: &[String]| {
+            set.iter().map(|set| set.split(';').next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
         let (code, to, _) = get("/a", &[]).await;
         assert_eq!((code, &*to[0]), (303, "/.ringfence/login/staff?to=/a"));
         let (_, to, set) = get(&to[0], &[]).await;
@@ -79,7 +91,11 @@ fn a_browser_that_speaks_http_2_signs_in() {
         let number: u64 = state[..12].parse().unwrap();
         let path = format!("/.ringfence/callback/staff?code=code-{number}&state={state}");
         let (code, to, set) = get(&path, &sent(&set)).await;
-        assert_eq!((code, &*to[0], set.len()), (303, "/a", 2), "the session comes and the sign-in goes: {set:?}");
+        assert_eq!(
+            (code, &*to[0], set.len()),
+            (303, "/a", 2),
+            "the session comes and the sign-in goes: {set:?}"
+        );
         let kept: Vec<String> = set.into_iter().filter(|set| !set.contains("Max-Age=0")).collect();
         let mut cookies = sent(&kept);
         cookies.insert(0, "theme=dark".to_owned());
@@ -101,7 +117,10 @@ fn only_navigations_are_led_to_a_sign_in() {
     ] {
         let answer = browser.send(&rig, method, path, fields, "");
         assert_eq!(status(&answer), 401, "{path}: {answer}");
-        assert!(answer.contains("www-authenticate: Login realm=\"clinic\", at=\"/.ringfence/login/staff\""), "{answer}");
+        assert!(
+            answer.contains("www-authenticate: Login realm=\"clinic\", at=\"/.ringfence/login/staff\""),
+            "{answer}"
+        );
         refused_by(&rig, path, "session.none");
     }
     assert_eq!(status(&browser.send(&rig, "GET", "/f", "Accept: text/html\r\n", "")), 303, "an old browser");
@@ -113,7 +132,11 @@ fn what_asks_for_a_stronger_sign_in_gets_it_or_ends() {
     let mut browser = Browser::default();
     browser.sign_in(&rig, "/a");
     let answer = browser.get(&rig, "/strong?x=1");
-    assert_eq!((status(&answer), location(&answer)), (303, "/.ringfence/login/staff?to=/strong%3Fx%3D1&acr=phr"), "{answer}");
+    assert_eq!(
+        (status(&answer), location(&answer)),
+        (303, "/.ringfence/login/staff?to=/strong%3Fx%3D1&acr=phr"),
+        "{answer}"
+    );
     // A script is told what is missing.
     let answer = browser.send(&rig, "GET", "/strong", "", "");
     assert!(status(&answer) == 401 && answer.contains("insufficient_user_authentication"), "{answer}");
@@ -126,7 +149,8 @@ fn what_asks_for_a_stronger_sign_in_gets_it_or_ends() {
     // It does.
     let mut browser = Browser::default();
     browser.sign_in(&rig, "/a");
-    *asked.changes.lock().unwrap() = json!({ "idn": { "kind": "user", "provider": "staff", "id": "ada", "acr": "phr" } });
+    *asked.changes.lock().unwrap() =
+        json!({ "idn": { "kind": "user", "provider": "staff", "id": "ada", "acr": "phr" } });
     browser.sign_in(&rig, "/strong");
     assert_eq!(status(&browser.get(&rig, "/strong")), 200);
 }
@@ -135,15 +159,27 @@ fn what_asks_for_a_stronger_sign_in_gets_it_or_ends() {
 fn no_session_is_begun_without_tls_but_on_this_machine() {
     let (rig, _) = rig();
     let mut browser = Browser::default();
-    let answer = browser.send(&rig, "GET", "/.ringfence/login/staff", &format!("Host: portal.clinic.example\r\n{NAVIGATE}"), "");
+    let answer = browser.send(
+        &rig,
+        "GET",
+        "/.ringfence/login/staff",
+        &format!("Host: portal.clinic.example\r\n{NAVIGATE}"),
+        "",
+    );
     assert!(status(&answer) == 403 && answer.contains("https"), "{answer}");
     browser.sign_in(&rig, "/a");
-    let answer = browser.send(&rig, "GET", "/plain", &format!("Host: portal.clinic.example\r\n{NAVIGATE}"), "");
+    let answer =
+        browser.send(&rig, "GET", "/plain", &format!("Host: portal.clinic.example\r\n{NAVIGATE}"), "");
     assert_eq!(status(&answer), 401, "{answer}");
     refused_by(&rig, "/plain", "session.plain");
     for host in ["127.0.0.1:8443", "app.localhost", "[::1]:8443"] {
-        let answer = Browser::default().send(&rig, "GET", "/.ringfence/login/staff", &format!("Host: {host}\r\n{NAVIGATE}"), "");
+        let answer = Browser::default().send(
+            &rig,
+            "GET",
+            "/.ringfence/login/staff",
+            &format!("Host: {host}\r\n{NAVIGATE}"),
+            "",
+        );
         assert_eq!(status(&answer), 303, "{host}: {answer}");
     }
 }
-

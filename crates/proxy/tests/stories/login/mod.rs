@@ -86,8 +86,7 @@ pub fn session(control: &Control, changes: &Value) -> String {
         }
     }
     let key = &control.token_key;
-    let input =
-        SigningInput::new("ringfence-session+jwt", key.algorithm().into(), "t1", members).unwrap();
+    let input = SigningInput::new("ringfence-session+jwt", key.algorithm().into(), "t1", members).unwrap();
     let signature = key.sign(input.as_bytes()).unwrap();
     input.seal(&signature).unwrap()
 }
@@ -111,7 +110,12 @@ fn answer(asked: &Asked, control: &Control, ask: Ask) -> Result<Told, NoAnswer> 
             *asked.acr_values.lock().unwrap() = acr_values;
             let state = format!("{number:012}-state-{provider}");
             let verifier = Secret::new(format!("verifier-{number}"));
-            Ok(Told::Begun { url: format!("{PROVIDER}&state={state}"), state, nonce: format!("n{number}"), verifier })
+            Ok(Told::Begun {
+                url: format!("{PROVIDER}&state={state}"),
+                state,
+                nonce: format!("n{number}"),
+                verifier,
+            })
         }
         Ask::Complete { code, verifier, redirect_uri, .. } => {
             let mut codes = asked.codes.lock().unwrap();
@@ -177,11 +181,17 @@ pub struct Browser(pub BTreeMap<String, String>);
 impl Browser {
     pub fn send(&mut self, rig: &Rig, method: &str, path: &str, fields: &str, body: &str) -> String {
         let cookies: Vec<String> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let cookies = if cookies.is_empty() { String::new() } else { format!("Cookie: {}\r\n", cookies.join("; ")) };
-        let length = if body.is_empty() && method == "GET" { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let cookies =
+            if cookies.is_empty() { String::new() } else { format!("Cookie: {}\r\n", cookies.join("; ")) };
+        let length = if body.is_empty() && method == "GET" {
+            String::new()
+        } else {
+            format!("Content-Length: {}\r\n", body.len())
+        };
         let host = format!("Host: {HOST}:8443\r\n");
         let fields = if fields.contains("Host:") { fields.to_owned() } else { host + fields };
-        let request = format!("{method} {path} HTTP/1.1\r\n{fields}{cookies}{length}Connection: close\r\n\r\n{body}");
+        let request =
+            format!("{method} {path} HTTP/1.1\r\n{fields}{cookies}{length}Connection: close\r\n\r\n{body}");
         let answer = raw(TcpStream::connect(rig.gateway).unwrap(), request.as_bytes());
         self.keep(&answer);
         answer
@@ -217,7 +227,9 @@ impl Browser {
     }
 
     fn callback(&mut self, rig: &Rig, number: u64, provider: &str, code: &str) -> String {
-        let path = format!("/.ringfence/callback/{provider}?code={code}&state={number:012}-state-{provider}&iss={ISSUER}");
+        let path = format!(
+            "/.ringfence/callback/{provider}?code={code}&state={number:012}-state-{provider}&iss={ISSUER}"
+        );
         self.get(rig, &path)
     }
 
