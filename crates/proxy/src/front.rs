@@ -36,8 +36,8 @@ pub(crate) struct H1Front<'a> {
     /// Whether a HEAD request is answered: no body follows, whatever the head says.
     head_only: bool,
     begun: bool,
-    /// `Set-Cookie` of ours that the response carries too.
-    cookie: Option<String>,
+    /// What the response says besides.
+    more: Vec<(&'static str, String)>,
 }
 
 /// One exchange with an HTTP/2 client.
@@ -47,7 +47,8 @@ pub(crate) struct H2Front {
     respond: SendResponse<Bytes>,
     send: Option<Send>,
     head_only: bool,
-    cookie: Option<String>,
+    /// What the response says besides.
+    more: Vec<(&'static str, String)>,
 }
 
 /// Either.
@@ -63,11 +64,6 @@ fn keep_all() -> &'static DropList {
     &NONE
 }
 
-/// The fields that renew a session. No cache that serves others may keep an answer that carries one.
-fn renewal(cookie: Option<&str>) -> impl Iterator<Item = (&'static str, &str)> {
-    cookie.into_iter().flat_map(|set| [("set-cookie", set), ("cache-control", "private")])
-}
-
 impl<'a> Front<'a> {
     pub(crate) fn h1(
         client: &'a mut Client,
@@ -76,11 +72,11 @@ impl<'a> Front<'a> {
         keep: bool,
         takes_trailers: bool,
     ) -> Self {
-        Self::H1(H1Front { client, decoder, version, keep, takes_trailers, head_only: false, begun: false, cookie: None })
+        Self::H1(H1Front { client, decoder, version, keep, takes_trailers, head_only: false, begun: false, more: Vec::new() })
     }
 
     pub(crate) fn h2(receive: h2::RecvStream, respond: SendResponse<Bytes>) -> Self {
-        Self::H2(H2Front { receive: Receive::new(receive), respond, send: None, head_only: false, cookie: None })
+        Self::H2(H2Front { receive: Receive::new(receive), respond, send: None, head_only: false, more: Vec::new() })
     }
 
     /// The same for a request of this method.
@@ -92,11 +88,17 @@ impl<'a> Front<'a> {
         self
     }
 
-    /// The response renews a session: it carries this `Set-Cookie` besides those of the service.
+    /// Has the response renew a session. No cache that serves others may keep one that does.
     pub(crate) fn set_cookie(&mut self, set: &str) {
+        self.tell("set-cookie", set.to_owned());
+        self.tell("cache-control", "private".to_owned());
+    }
+
+    /// Has the response say this besides. The value has no control characters.
+    pub(crate) fn tell(&mut self, name: &'static str, value: String) {
         match self {
-            Self::H1(front) => front.cookie = Some(set.to_owned()),
-            Self::H2(front) => front.cookie = Some(set.to_owned()),
+            Self::H1(front) => front.more.push((name, value)),
+            Self::H2(front) => front.more.push((name, value)),
         }
     }
 
@@ -180,7 +182,7 @@ impl<'a> Front<'a> {
                 wire.begin(framing);
                 let mut writer =
                     ResponseWriter::new(&mut wire.out, view, &Reply { framing, connection, drop: keep_all() });
-                for (name, value) in renewal(front.cookie.as_deref()) {
+                for (name, value) in &front.more {
                     writer.field(name, value.as_bytes());
                 }
                 writer.finish();
@@ -189,7 +191,7 @@ impl<'a> Front<'a> {
             }
             Self::H2(front) => {
                 let mut response = respond_to_h2(view, framing, keep_all()).map_err(Broken::Refused)?;
-                for (name, value) in renewal(front.cookie.as_deref()) {
+                for (name, value) in &front.more {
                     if let Ok(value) = HeaderValue::from_str(value) {
                         response.headers_mut().append(HeaderName::from_static(name), value);
                     }

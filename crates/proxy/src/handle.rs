@@ -78,6 +78,11 @@ pub(crate) async fn handle<'a>(
             if let Some(set) = report.principal.as_ref().and_then(Principal::renewal) {
                 front.set_cookie(set);
             }
+            let strict = authorized.access.as_ref().is_some_and(|access| access.demands_nonces());
+            if strict && report.principal.as_ref().is_some_and(Principal::proves_a_key) {
+                // With the next one at hand, a client need not be refused to get it.
+                front.tell(NONCE_FIELD, ctx.worker.shared.proofs.nonce());
+            }
             let forwarded = {
                 let work = std::pin::pin!(forward(&report, front, wire, &authorized));
                 let still = || judge_again(&report, &authorized);

@@ -9,7 +9,6 @@ use ringfence_spiffe::SpiffeId;
 
 use crate::access::{ClientCertificate, RouteAccess};
 use crate::deny::Deny;
-use crate::policy;
 use crate::table::{self, Dialled, EdgeRef, OUTSIDE, TableRef, Via};
 use crate::worker::Worker;
 
@@ -141,12 +140,7 @@ impl Peer {
         match &self.way {
             Way::Gateway => Err(Deny::new(404, "route", "route.none", "no route")),
             Way::Outbound { address, port } => match table::dialled(table, &self.caller, *address, *port) {
-                Dialled::Edge(edge) => {
-                    // Where the callee has no side of ours, this one asks.
-                    let callee = table.callee(&edge.callee).filter(|_| !policy::is_told(&edge));
-                    let access = callee.and_then(|callee| callee.access.clone());
-                    Ok(Authorized { access, ..Authorized::direct(edge) })
-                }
+                Dialled::Edge(edge) => Ok(Authorized::direct(edge)),
                 Dialled::Undeclared { callee, position } => {
                     Err(undeclared(&self.caller, &callee.name, Some(position.to_string())))
                 }

@@ -529,13 +529,8 @@ impl GatewayTable {
         edge: EdgeAt,
         access_of: impl Fn(&Access) -> Option<Arc<RouteAccess>>,
     ) {
-        // Behind the gateway there is no other side of ours that could ask.
-        let own = match service.target {
-            Target::External { .. } => access_of(&service.access),
-            Target::Fenced => None,
-        };
         for route in &service.routes {
-            let access = RouteAccess::both(access_of(&route.access), own.clone());
+            let access = access_of(&route.access);
             let entry = RouteEntry { route: route.clone(), edge, access };
             match (&route.host, service.protocol) {
                 (Some(host), Protocol::Tcp) => drop(self.tcp.insert(host.clone(), edge)),

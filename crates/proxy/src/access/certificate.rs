@@ -65,8 +65,6 @@ pub(crate) struct KnownCertificate {
     /// Its SHA-256 in hexadecimal digits.
     name: Arc<str>,
     identity: Arc<Identity>,
-    /// Place of the authority that vouches for it.
-    authority: usize,
     /// Leaf first.
     chain: Arc<[CertificateDer<'static>]>,
 }
@@ -88,11 +86,6 @@ impl KnownCertificate {
             Some(certificate) => certificate.judge(table, access),
             None => Err(access.refuse(&table.snapshot.fence, "certificate.untrusted", "it is empty", "")),
         }
-    }
-
-    /// Place of the authority that vouches for it in the table.
-    pub(super) fn authority(&self) -> usize {
-        self.authority
     }
 
     /// What the client showed, leaf first.
@@ -131,7 +124,7 @@ impl ClientCertificate {
                 Ok(identity) => {
                     let name = ringfence_keys::to_hex(&self.thumbprint).into();
                     let chain = self.chain.as_slice().into();
-                    let known = KnownCertificate { name, identity: identity.clone(), authority: *at, chain };
+                    let known = KnownCertificate { name, identity: identity.clone(), chain };
                     return Ok((identity, known));
                 }
                 Err(error) => first = first.or(Some(error)),

@@ -43,7 +43,7 @@ use crate::table::TableRef;
 use crate::view::HeadView;
 
 /// Who may pass along a route, or at a service's own side.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct RouteAccess {
     /// Places of the accepted providers in the table.
     providers: Vec<usize>,
@@ -59,14 +59,12 @@ pub(crate) struct RouteAccess {
     dpop: bool,
     bearer: bool,
     require: Require,
-    /// What else must let somebody pass who passes here.
-    also: Option<Arc<Self>>,
     /// Where it is said whom it accepts.
     position: String,
 }
 
 /// A provider where people sign in by a browser.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct LoginAt {
     /// Its place in the table.
     place: usize,
@@ -106,22 +104,18 @@ impl RouteAccess {
             api_key: accepted().any(|credential| *credential == Credential::ApiKey),
             authorities: accepted().filter_map(Credential::authority).filter_map(authority).collect(),
             require: access.require.clone(),
-            also: None,
             position: first.position.to_string(),
         }))
-    }
-
-    /// Lets pass whoever passes at both.
-    pub(crate) fn both(first: Option<Arc<Self>>, second: Option<Arc<Self>>) -> Option<Arc<Self>> {
-        match (first, second) {
-            (Some(first), Some(second)) => Some(Arc::new(Self { also: Some(second), ..(*first).clone() })),
-            (first, second) => first.or(second),
-        }
     }
 
     /// Where it is said whom it accepts.
     pub(crate) fn position(&self) -> Option<String> {
         Some(self.position.clone())
+    }
+
+    /// Whether proofs need a nonce here in any case.
+    pub(crate) fn demands_nonces(&self) -> bool {
+        self.dpop
     }
 
     /// Whether nothing in the head of a request is a credential here.

@@ -84,6 +84,11 @@ impl Principal {
         }
     }
 
+    /// Whether it came with a proof of possession.
+    pub(crate) fn proves_a_key(&self) -> bool {
+        self.scheme() == Scheme::Dpop
+    }
+
     /// How it was shown, as far as challenges differ by it.
     fn scheme(&self) -> Scheme {
         match &self.evidence {
@@ -92,25 +97,8 @@ impl Principal {
         }
     }
 
-    /// Whether what it was let in by is accepted there too.
-    fn shows_what(&self, access: &RouteAccess) -> Result<(), Deny> {
-        let provider = |at: &usize| *self.table.providers()[*at].name == *self.identity.provider;
-        let accepted = match &self.evidence {
-            Evidence::Token(_) => access.providers.iter().any(provider),
-            Evidence::Opaque(_) => access.opaque.iter().any(provider),
-            Evidence::Key(_) => access.api_key,
-            Evidence::Session(_) => access.logins.iter().any(|login| provider(&login.place)),
-            Evidence::Certificate(known) => access.authorities.contains(&known.authority()),
-        };
-        if accepted { Ok(()) } else { Err(access.refuse_other(&self.table, self.shown_name())) }
-    }
-
     /// Whether it has what the route demands besides.
     pub(crate) fn meets(&self, access: &RouteAccess) -> Result<(), Deny> {
-        if let Some(also) = &access.also {
-            self.shows_what(also)?;
-            self.meets(also)?;
-        }
         access.demands(&self.table, &self.identity, self.shown_name(), self.scheme())
     }
 }
@@ -127,14 +115,10 @@ impl RouteAccess {
             }
         };
         if !accepted {
-            return Err(self.refuse_other(table, "credential"));
+            let reason = "the service does not accept the credential that the gateway let in";
+            return Err(self.refuse(&table.snapshot.fence, "credential.other", reason, ""));
         }
         self.demands(table, who, "credential", Scheme::Bearer)
-    }
-
-    fn refuse_other(&self, table: &Table, what: &str) -> Deny {
-        let reason = format!("the service does not accept the {what} that the route accepts");
-        self.refuse(&table.snapshot.fence, "credential.other", reason, "")
     }
 
     /// Whether somebody has what is demanded besides.

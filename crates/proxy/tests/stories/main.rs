@@ -7,6 +7,7 @@
     reason = "tests: a step that fails fails the test"
 )]
 
+mod bound;
 mod delegate;
 mod gateway;
 mod grpc;
@@ -20,6 +21,7 @@ mod opaque;
 mod policies;
 mod revoke;
 mod rig;
+mod service;
 mod state;
 mod stolen;
 mod tokens;

@@ -24,7 +24,7 @@ use ringfence_snapshot::node::{
     ApiKeys, Ask, FromProxy, Issued, NoAnswer, NoAnswerCode, ProviderKeys, Revocations, Stats, Subject, ToProxy,
     Told,
 };
-use ringfence_snapshot::{Addresses, Bundle, Header, JwtKey, Policies, SignedSnapshot, compile};
+use ringfence_snapshot::{Addresses, Bundle, ClientAuthority, Header, JwtKey, Policies, SignedSnapshot, compile};
 use ringfence_tls::pki_types::CertificateDer;
 use ringfence_token::Revocation;
 
@@ -114,6 +114,8 @@ pub struct Control {
     pub wanted: Mutex<Vec<String>>,
     /// What decides on top of the edges.
     pub policies: Mutex<Option<Policies>>,
+    /// Who issues client certificates.
+    pub authorities: Mutex<Vec<ClientAuthority>>,
     /// What a node is told was revoked, when it comes.
     pub revoked: Mutex<Vec<Revocation>>,
     /// The newest certificate of each name.
@@ -180,6 +182,7 @@ impl Rig {
             issued: AtomicU64::new(0),
             wanted: Mutex::default(),
             policies: Mutex::default(),
+            authorities: Mutex::default(),
             revoked: Mutex::default(),
             leaves: Mutex::default(),
         });
@@ -447,6 +450,7 @@ impl Control {
         };
         let mut snapshot = compile(&fence, &mut self.addresses.lock().unwrap(), header).unwrap();
         snapshot.policies.clone_from(&self.policies.lock().unwrap());
+        snapshot.authorities.clone_from(&self.authorities.lock().unwrap());
         let bytes = serde_json::to_string(&snapshot).unwrap();
         // Names that somebody's DNS points at loopback; the fence itself does not take `localhost`.
         let bytes = bytes.replace("loopback.test", "localhost").replace("rebound.test", "localhost");
