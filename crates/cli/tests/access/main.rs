@@ -8,6 +8,7 @@ mod keys;
 mod login;
 mod policies;
 mod provider;
+mod resource;
 mod rotation;
 #[path = "../clinic/running.rs"]
 #[expect(dead_code, reason = "shared with the clinic's stories, which use more of it")]
