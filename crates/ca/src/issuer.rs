@@ -120,13 +120,15 @@ impl Ca {
     }
 
     /// Takes which identities were revoked, by SPIFFE ID: up to when what they were issued counts no more, Unix seconds; [`u64::MAX`] for
-    /// those that get nothing at all. If that is news, everybody who holds an SVID of the Workload API gets another.
-    pub fn set_revoked(&self, revoked: impl IntoIterator<Item = (String, u64)>) {
+    /// those that get nothing at all. If that is news, which is answered, everybody who holds an SVID of the Workload API gets another.
+    pub fn set_revoked(&self, revoked: impl IntoIterator<Item = (String, u64)>) -> bool {
         let revoked: HashMap<String, u64> = revoked.into_iter().collect();
-        if **self.0.revoked.load() != revoked {
+        let news = **self.0.revoked.load() != revoked;
+        if news {
             self.0.revoked.store(Arc::new(revoked));
             self.0.renewals.send_modify(|count| *count += 1);
         }
+        news
     }
 
     /// Whether what this identity was issued at `issued_at` was revoked with all else of it.

@@ -105,6 +105,44 @@ async fn an_svid_is_renewed_at_half_of_its_life_while_a_stream_is_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_service_gets_another_svid_or_none_at_all_until_that_is_taken_back() {
+    let world = default_world().await;
+    let _serving = world.serve("portal");
+    let client = world.client("portal").await;
+    let token = client.fetch_jwt_token(["billing"], None).await.unwrap();
+    let mut stream = client.stream_x509_svids().await.unwrap();
+    let mut next =
+        async || tokio::time::timeout(Duration::from_secs(10), stream.next()).await.unwrap().unwrap();
+    let first = chain(&next().await.unwrap());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+
+    // What it was issued so far: it is given another at once, and what it said before is not believed.
+    assert!(world.ca.set_revoked([(PORTAL.to_owned(), now)]));
+    assert!(!world.ca.set_revoked([(PORTAL.to_owned(), now)]), "that is no news");
+    assert_ne!(chain(&next().await.unwrap()), first);
+    assert!(client.validate_jwt_token("billing", &token).await.is_err());
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let token = client.fetch_jwt_token(["billing"], None).await.unwrap();
+    client.validate_jwt_token("billing", &token).await.unwrap();
+
+    // As a whole: nothing, to nobody.
+    assert!(world.ca.set_revoked([(PORTAL.to_owned(), u64::MAX)]));
+    assert!(next().await.is_err(), "the stream ends as for a stranger");
+    assert!(
+        client.fetch_x509_svid().await.is_err() && client.fetch_jwt_token(["billing"], None).await.is_err()
+    );
+    assert!(client.validate_jwt_token("billing", &token).await.is_err());
+    assert!(world.ca.set_revoked([]));
+    let again = async {
+        while client.fetch_x509_svid().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), again).await.unwrap();
+    client.fetch_jwt_token(["billing"], None).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_python_package_spiffe_gets_everything_it_asks_for() {
     let world = default_world().await;
     let _serving = world.serve("portal");

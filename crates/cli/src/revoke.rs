@@ -164,7 +164,11 @@ fn revoke(args: &RevokeArgs, data: &Path) -> Done {
         print_json(&revoked)?;
     } else {
         print(&format!("{}\n", revoked.id))?;
-        eprintln!("revoked {}, {}; what is open under it is cut within a second", subject(&revoked), scope(&revoked));
+        eprintln!(
+            "revoked {}, {}; what is open under it is cut within a second",
+            subject(&revoked),
+            scope(&revoked)
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -207,7 +211,8 @@ fn show(json: bool, data: &Path, colour: bool) -> Done {
         let forgotten = one.forgotten_at.map_or_else(|| "never".to_owned(), date);
         let of = one.provider.clone().filter(|provider| *provider != one.name).unwrap_or_else(|| "-".into());
         let what = format!("{} {}", one.what, one.name);
-        let cells = [one.id.clone(), what, of, scope(one), date(one.at), one.by.clone(), one.why.clone(), forgotten];
+        let cells =
+            [one.id.clone(), what, of, scope(one), date(one.at), one.by.clone(), one.why.clone(), forgotten];
         table.row(cells.into_iter().map(Into::into));
     }
     print(&table.lines(colour).into_iter().map(|line| line + "\n").collect::<String>())?;

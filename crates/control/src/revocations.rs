@@ -102,7 +102,9 @@ impl Revocations {
         why: &str,
         now: u64,
     ) -> Result<Value, Refusal> {
-        if by.is_empty() || [by, why].iter().any(|text| text.len() > MAX_WHY || text.chars().any(char::is_control)) {
+        if by.is_empty()
+            || [by, why].iter().any(|text| text.len() > MAX_WHY || text.chars().any(char::is_control))
+        {
             let reason = format!("a reason has at most {MAX_WHY} bytes, on one line");
             return Err(Refusal(StatusCode::BAD_REQUEST, reason));
         }
@@ -229,7 +231,8 @@ impl Revocations {
     fn tell_event(&self, id: &str, stored: &Stored, activity: u8, message: &str) {
         let of = stored.provider.as_ref().map_or_else(String::new, |provider| format!(" of {provider}"));
         let name = format!("{} {}{of}", stored.what, stored.name);
-        let entity = Entity { entity: "revocation", name: &name, uid: Some(id), activity, granted: true, message };
+        let entity =
+            Entity { entity: "revocation", name: &name, uid: Some(id), activity, granted: true, message };
         self.0.emitter.emit(&Event::new(Kind::Entity(entity)));
     }
 }

@@ -62,7 +62,8 @@ fn judged(report: &Report<'_>, before: &Authorized) -> Result<(), Deny> {
             let table = authorized.edge.table();
             let Some(on) = &report.on_behalf else {
                 let reason = "the route demands a credential now, and none was shown";
-                let deny = Deny::new(401, "authenticate", "credential.none", reason).position(access.position());
+                let deny =
+                    Deny::new(401, "authenticate", "credential.none", reason).position(access.position());
                 return Err(deny.challenge(access.challenge(&table.snapshot.fence, "")));
             };
             access.takes(table, on.behalf.identity())?;
@@ -74,9 +75,9 @@ fn judged(report: &Report<'_>, before: &Authorized) -> Result<(), Deny> {
             Some(principal)
         }
     };
-    delegate::required(&authorized.edge, report.on_behalf.is_some())?;
-    if let Some(on) = &report.on_behalf {
-        is_unrevoked(ctx.worker, on.behalf.token())?;
+    match &report.on_behalf {
+        Some(on) => is_unrevoked(ctx.worker, on.behalf.token())?,
+        None => delegate::required(&authorized.edge, false)?,
     }
     decide(report, principal.as_ref(), &authorized).0
 }

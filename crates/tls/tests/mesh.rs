@@ -6,7 +6,7 @@ mod support;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{KeyUsagePurpose, SanType};
-use ringfence_spiffe::{BundleSet, KeyAlgorithm, LeafKey, SpiffeId};
+use ringfence_spiffe::{BundleSet, KeyAlgorithm, LeafKey, RevokedSvids, SpiffeId};
 use ringfence_tls::{
     Alpn, ClientConfig, Group, Identity, Mesh, MeshError, ProtocolVersion, Refusal, ServerConfig,
     mesh_server_name, negotiated_group,
@@ -96,6 +96,44 @@ fn a_caller_of_another_trust_domain_is_refused_until_it_is_federated() {
     node.set_bundles(BundleSet::new(2, [ours.bundle(1), theirs.bundle(1)]));
     let (_, server) = shake(config(), node.server_config(BOTH), "patients.clinic.example");
     assert_eq!(node.caller_of(&server.unwrap()).unwrap().id(), &theirs.id("results"));
+}
+
+#[test]
+fn a_revoked_svid_is_refused_by_either_end_also_one_that_was_known_and_under_another_bundle() {
+    let authority = Authority::new("clinic.example");
+    let node = authority.mesh(&["patients"]);
+    let other = authority.mesh(&["billing"]);
+    let call = || {
+        let config = client(&other, &authority, "billing", "patients");
+        shake(config, node.server_config(BOTH), "patients.clinic.example")
+    };
+    let (answered, called) = call();
+    let (billing, patients) =
+        (node.caller_of(&called.unwrap()).unwrap(), other.callee_of(&answered.unwrap()).unwrap());
+    assert!(!other.is_revoked(&other.identity(billing.id()).unwrap()));
+
+    // By its number, of the caller; another one of it is believed.
+    let mut revoked = RevokedSvids::default();
+    revoked.add_serial(billing.serial());
+    node.set_revoked(Arc::new(revoked.clone()));
+    let (_, called) = call();
+    assert_eq!(reason(called), "svid.revoked");
+    node.set_bundles(authority.bundles(2));
+    assert_eq!(reason(call().1), "svid.revoked", "another bundle changes nothing about it");
+    other.put_identity(authority.identity("billing"));
+    call().1.unwrap();
+
+    // All of the callee so far.
+    revoked.add_id(patients.id().clone(), patients.not_before_unix());
+    other.set_revoked(Arc::new(revoked));
+    assert_eq!(reason(call().0), "svid.revoked");
+    assert!(other.is_revoked(&node.identity(patients.id()).unwrap()));
+
+    // Who does not know what was revoked believes nobody.
+    other.set_revoked(Arc::default());
+    call().0.unwrap();
+    other.set_revoked(Arc::new(RevokedSvids::unknown()));
+    assert_eq!(reason(call().0), "revocations.unready");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod keys;
 mod login;
 mod policies;
 mod provider;
+mod revoke;
 mod resource;
 mod rotation;
 #[path = "../clinic/running.rs"]

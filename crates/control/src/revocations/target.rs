@@ -188,7 +188,9 @@ impl Revoke {
         now: u64,
     ) -> Result<Target, Refusal> {
         if self.for_good && self.what != RevokeWhat::Svid {
-            return Err(wrong("only a service can be revoked for good: users, clients and providers are revoked up to now"));
+            return Err(wrong(
+                "only a service can be revoked for good: users, clients and providers are revoked up to now",
+            ));
         }
         let mut target = match self.what {
             RevokeWhat::Session => Target::session(trust_domain, &self.name),
@@ -214,18 +216,29 @@ impl Revoke {
 
     fn provider<'f>(&self, fence: &'f Fence) -> Result<(&'f str, &'f str), Refusal> {
         let all = || fence.providers.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
-        let name = self.provider.as_deref().ok_or_else(|| wrong("of which provider? Name it as the fence does"))?;
+        let name =
+            self.provider.as_deref().ok_or_else(|| wrong("of which provider? Name it as the fence does"))?;
         if name == "api_key" {
-            return Err(wrong("API keys are revoked with `ringfence key revoke ID`; `ringfence key list` shows them"));
+            return Err(wrong(
+                "API keys are revoked with `ringfence key revoke ID`; `ringfence key list` shows them",
+            ));
         }
         match fence.provider(name) {
             Some(provider) => Ok((&provider.name, &provider.issuer)),
-            None if fence.providers.is_empty() => Err(wrong(format!("the fence has no provider `{name}`, nor any other"))),
+            None if fence.providers.is_empty() => {
+                Err(wrong(format!("the fence has no provider `{name}`, nor any other")))
+            }
             None => Err(wrong(format!("the fence has no provider `{name}`; it has {}", all()))),
         }
     }
 
-    async fn svid(&self, fence: &Fence, trust_domain: &str, store: &Store, now: u64) -> Result<Target, Refusal> {
+    async fn svid(
+        &self,
+        fence: &Fence,
+        trust_domain: &str,
+        store: &Store,
+        now: u64,
+    ) -> Result<Target, Refusal> {
         let trust_domain = TrustDomain::new(trust_domain).map_err(|e| wrong(e.to_string()))?;
         let id = match fence.service(&self.name) {
             Some(service) => SpiffeId::service(&trust_domain, &service.name),
@@ -246,7 +259,9 @@ impl Revoke {
             return Err(Refusal(StatusCode::NOT_FOUND, reason));
         };
         if self.for_good {
-            return Err(wrong("a serial number is revoked for good anyway; name the service to revoke it as a whole"));
+            return Err(wrong(
+                "a serial number is revoked for good anyway; name the service to revoke it as a whole",
+            ));
         }
         Ok(Target::serial(&serial, issued.not_after.saturating_sub(now)))
     }

@@ -159,7 +159,10 @@ async fn it_is_remembered_who_revoked_what_when_and_why_until_it_can_be_forgotte
     assert_eq!(list.len(), 2);
     let of = |what: &str| list.iter().find(|one| one["what"] == what).unwrap();
     let (user, session) = (of("user"), of("session"));
-    assert_eq!((&user["by"], &user["why"], &user["provider"]), (&json!("operator"), &json!("again"), &json!("staff")));
+    assert_eq!(
+        (&user["by"], &user["why"], &user["provider"]),
+        (&json!("operator"), &json!("again"), &json!("staff"))
+    );
     assert_eq!((&user["issued_until"], &session["issued_until"]), (&json!(NOW + 10), &Value::Null));
     assert_eq!(session["by"], "provider staff");
     let actions: Vec<_> = world.store.audit(0).await.unwrap().into_iter().map(|r| r.action).collect();
@@ -213,7 +216,10 @@ async fn what_is_meant_is_found_in_the_fence_and_among_what_was_issued() {
     assert_eq!((serial.what, serial.forget_at), (What::Token("0abc".into()), NOW + 1120));
     let service = one(json!({"what": "svid", "name": "billing"})).await;
     let id = || What::Subject("spiffe://clinic.example/service/billing".into());
-    assert_eq!((service.issuer.as_str(), service.what, service.issued_until), (SVID, id(), NOW - SVID_BACKDATE));
+    assert_eq!(
+        (service.issuer.as_str(), service.what, service.issued_until),
+        (SVID, id(), NOW - SVID_BACKDATE)
+    );
     let whole = one(json!({"what": "svid", "name": "billing", "for_good": true})).await;
     assert_eq!((whole.what, whole.issued_until, whole.forget_at), (id(), u64::MAX, u64::MAX));
 

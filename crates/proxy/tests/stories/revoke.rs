@@ -120,7 +120,8 @@ struct H2 {
 
 impl H2 {
     fn connect(rig: &Rig) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let gateway = rig.gateway;
         let send = runtime.block_on(async {
             let stream = tokio::net::TcpStream::connect(gateway).await.unwrap();
@@ -134,7 +135,8 @@ impl H2 {
     /// Opens a stream, and waits for its head.
     fn open(&self, name: &str, path: &str, field: (&str, &str)) -> Open {
         let open = Open::new(format!("{name} {path}, a stream"));
-        let request = http::Request::get(format!("http://x{path}")).header(field.0, field.1).body(()).unwrap();
+        let request =
+            http::Request::get(format!("http://x{path}")).header(field.0, field.1).body(()).unwrap();
         let (mut send, watched) = (self.send.clone(), open.clone());
         let status = self.runtime.block_on(async move {
             let (response, _) = send.send_request(request, true).unwrap();
@@ -155,9 +157,11 @@ impl H2 {
     }
 
     fn ask(&self, path: &str, field: (&str, &str)) -> u16 {
-        let request = http::Request::get(format!("http://x{path}")).header(field.0, field.1).body(()).unwrap();
+        let request =
+            http::Request::get(format!("http://x{path}")).header(field.0, field.1).body(()).unwrap();
         let mut send = self.send.clone();
-        let asked = async move { send.send_request(request, true).unwrap().0.await.unwrap().status().as_u16() };
+        let asked =
+            async move { send.send_request(request, true).unwrap().0.await.unwrap().status().as_u16() };
         self.runtime.block_on(asked)
     }
 }
@@ -242,7 +246,8 @@ impl World {
     }
 
     fn revoke(&self, what: What) -> Instant {
-        let until = if matches!(what, What::Subject(_) | What::Client(_) | What::Issuer) { unix() } else { u64::MAX };
+        let until =
+            if matches!(what, What::Subject(_) | What::Client(_) | What::Issuer) { unix() } else { u64::MAX };
         let one = Revocation { issuer: ISSUER.into(), what, issued_until: until, forget_at: unix() + 600 };
         let began = Instant::now();
         self.rig.revoke(Revocations::Added(vec![one]));
@@ -253,7 +258,9 @@ impl World {
     fn told(&self, rule: &str, count: usize) {
         eventually(&format!("{count} events of {rule}"), || {
             let events = self.rig.events();
-            let cut = events.iter().filter(|r| field(r, "/firewall_rule/uid") == rule && r.json["unmapped"]["cut"] == true);
+            let cut = events
+                .iter()
+                .filter(|r| field(r, "/firewall_rule/uid") == rule && r.json["unmapped"]["cut"] == true);
             (cut.count() >= count).then_some(())
         });
     }
@@ -287,7 +294,9 @@ fn whatever_is_revoked_about_a_token_cuts_what_is_open_under_it_and_nothing_else
         assert_eq!(h2.ask("/once", ("authorization", &ann)), 401, "{kind}");
         assert_eq!(h2.ask("/once", ("x-api-key", &world.key(0))), 200, "the connection lives on");
         world.told("token.revoked", 3);
-        let event = world.rig.event("the cut", |r| r.json["unmapped"]["cut"] == true && field(r, "/http_request/url/path") == "/a");
+        let event = world.rig.event("the cut", |r| {
+            r.json["unmapped"]["cut"] == true && field(r, "/http_request/url/path") == "/a"
+        });
         assert_eq!(field(&event, "/src_endpoint/owner/name"), "ann");
     }
 }
@@ -399,7 +408,8 @@ fn what_services_have_open_on_behalf_of_somebody_is_cut_with_them() {
     // The service passes on what it was given.
     let call = |name: &str| {
         let token = provider.token(&json!({ "sub": name, "jti": name }));
-        let request = format!("GET /api/x HTTP/1.1\r\nHost: x\r\n{}Connection: close\r\n\r\n", bearer(&token));
+        let request =
+            format!("GET /api/x HTTP/1.1\r\nHost: x\r\n{}Connection: close\r\n\r\n", bearer(&token));
         let answer = raw(TcpStream::connect(rig.gateway).unwrap(), request.as_bytes());
         let given = answer.lines().find(|line| line.to_lowercase().starts_with("txn-token:"));
         let given = format!("{}\r\n", given.unwrap_or_else(|| panic!("{answer}")));
@@ -415,7 +425,8 @@ fn what_services_have_open_on_behalf_of_somebody_is_cut_with_them() {
     let took: Vec<Duration> = mine.iter().map(|open| open.cut(began)).collect();
     println!("revoked user, between services: cut after {took:?}");
     others.iter().chain([&itself]).for_each(Open::lives);
-    let event = rig.event("the cut", |r| r.json["unmapped"]["cut"] == true && r.json["unmapped"]["txn"].is_string());
+    let event =
+        rig.event("the cut", |r| r.json["unmapped"]["cut"] == true && r.json["unmapped"]["txn"].is_string());
     assert_eq!(field(&event, "/firewall_rule/uid"), "token.revoked");
     assert_eq!(field(&event, "/src_endpoint/owner/name"), "ann");
 }
@@ -450,7 +461,8 @@ fn a_revoked_svid_is_cut_at_both_ends_refused_and_renewed_at_once() {
     };
 
     // By number, of the callee: others live on, and it gets another at once.
-    let (mine, others) = (open(), vec![call("patients", "/patients/1", ""), call("patients", "/patients/2", UPGRADE)]);
+    let (mine, others) =
+        (open(), vec![call("patients", "/patients/1", ""), call("patients", "/patients/2", UPGRADE)]);
     let began = revoke(What::Token(rig.control.serial(&id("records"))), u64::MAX);
     let took: Vec<Duration> = mine.iter().map(|open| open.cut(began)).collect();
     println!("revoked the callee's SVID: cut after {took:?}");
@@ -459,7 +471,8 @@ fn a_revoked_svid_is_cut_at_both_ends_refused_and_renewed_at_once() {
     println!("calls pass again {:?} after the revocation", began.elapsed());
 
     // All of the caller's so far: everything that it has open, TCP too; those that come after are believed.
-    let mine = [open(), others, vec![h1(portal.connect(&rig.address("vault"), 9004), "vault", "/v", "")]].concat();
+    let mine =
+        [open(), others, vec![h1(portal.connect(&rig.address("vault"), 9004), "vault", "/v", "")]].concat();
     let inside = h1(TcpStream::connect(rig.gateway).unwrap(), "gateway", "/g", "");
     let began = revoke(What::Subject(id("portal")), unix() - 60);
     let took: Vec<Duration> = mine.iter().map(|open| open.cut(began)).collect();
@@ -469,7 +482,9 @@ fn a_revoked_svid_is_cut_at_both_ends_refused_and_renewed_at_once() {
     works("records");
     works("patients");
     println!("calls pass again {:?} after the revocation", began.elapsed());
-    rig.event("the cut", |r| field(r, "/firewall_rule/uid") == "svid.revoked" && r.json["unmapped"]["cut"] == true);
+    rig.event("the cut", |r| {
+        field(r, "/firewall_rule/uid") == "svid.revoked" && r.json["unmapped"]["cut"] == true
+    });
 }
 
 #[test]
