@@ -35,8 +35,8 @@ use crate::entities::Entities;
 use crate::federation::{Federation, keys_for};
 use crate::keys::{AskKeys, Done, Keys, Refusal};
 use crate::mint::Minter;
-use crate::revocations::{AskRevocations, Revocations, SVID_BACKDATE, Target};
 use crate::nodes::{NodeNews, Nodes, cut, may_hold, nonsense};
+use crate::revocations::{AskRevocations, Revocations, SVID_BACKDATE, Target};
 use crate::sessions::Sessions;
 use crate::signin::SignIns;
 use crate::state::State;
@@ -406,7 +406,8 @@ impl Core {
             self.entity("api_key", &prefix, activity, true, &message);
             if activity == 4 {
                 // What was made of it goes with it.
-                let revoked = self.revocations.revoke(Target::api_key(&prefix), "operator", "key revoke", now());
+                let revoked =
+                    self.revocations.revoke(Target::api_key(&prefix), "operator", "key revoke", now());
                 revoked.await.map_err(|Refusal(status, why)| (status, why))?;
             }
         }
@@ -416,6 +417,7 @@ impl Core {
     /// Revokes, lists, and takes back.
     async fn revoke(&self, ask: AskRevocations) -> Answer {
         let refused = |Refusal(status, why)| (status, why);
+        let removes = matches!(ask, AskRevocations::Remove(_));
         let value = match ask {
             AskRevocations::Revoke(revoke) => {
                 let (Some(fence), Some((snapshot, _))) = (&self.fence, &self.current) else {
@@ -427,18 +429,19 @@ impl Core {
             }
             ask => self.revocations.answer(ask).await.map_err(refused)?,
         };
-        self.tell_ca().await.map_err(internal)?;
+        if self.tell_ca().await.map_err(internal)? && removes {
+            // Whoever was refused asks at once.
+            self.nodes.renew();
+        }
         Ok(value)
     }
 
-    /// Tells the CA which identities were revoked.
-    async fn tell_ca(&self) -> Result<(), ringfence_store::StoreError> {
-        if let Ok(ca) = self.ca() {
-            // Revocations are by the beginning of certificates, which is before they are issued.
-            let issued = |(id, begun): (String, u64)| (id, begun.saturating_add(SVID_BACKDATE));
-            ca.set_revoked(self.revocations.svids().await?.into_iter().map(issued));
-        }
-        Ok(())
+    /// Tells the CA which identities were revoked; whether that was news to it.
+    async fn tell_ca(&self) -> Result<bool, ringfence_store::StoreError> {
+        let Ok(ca) = self.ca() else { return Ok(false) };
+        // Revocations are by the beginning of certificates, which is before they are issued.
+        let issued = |(id, begun): (String, u64)| (id, begun.saturating_add(SVID_BACKDATE));
+        Ok(ca.set_revoked(self.revocations.svids().await?.into_iter().map(issued)))
     }
 
     async fn command(&self, command: Command) -> Answer {
