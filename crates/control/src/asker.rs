@@ -12,6 +12,8 @@ use tokio::time::timeout;
 
 /// Most questions that are under way: as many as that process takes.
 const MAX_ASKED: usize = 256;
+/// Most of them about one provider, so that one that is slow takes no other's place.
+const MAX_OF_ONE: usize = MAX_ASKED / 2;
 /// How long an answer may take. That process gives up on a provider sooner.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -24,7 +26,13 @@ struct Asked {
     /// Numbers are never used twice, so that a late answer of a process before is nobody's.
     next: u64,
     queue: Option<mpsc::Sender<ToFederation>>,
-    waiting: HashMap<u64, oneshot::Sender<Result<Outcome, Refusal>>>,
+    waiting: HashMap<u64, Question>,
+}
+
+#[derive(Debug)]
+struct Question {
+    provider: String,
+    answer: oneshot::Sender<Result<Outcome, Refusal>>,
 }
 
 impl Asker {
@@ -39,22 +47,27 @@ impl Asker {
 
     /// An answer came.
     pub(crate) fn answered(&self, request: u64, outcome: Result<Outcome, Refusal>) {
-        if let Some(waiting) = self.asked().waiting.remove(&request) {
-            let _ = waiting.send(outcome);
+        if let Some(Question { answer, .. }) = self.asked().waiting.remove(&request) {
+            let _ = answer.send(outcome);
         }
     }
 
-    /// Asks, and waits for the answer.
-    pub(crate) async fn ask(&self, question: impl FnOnce(u64) -> ToFederation) -> Result<Outcome, Refusal> {
-        self.ask_within(PATIENCE, question).await
+    /// Asks something about a provider, and waits for the answer.
+    pub(crate) async fn ask(
+        &self,
+        provider: &str,
+        question: impl FnOnce(u64) -> ToFederation,
+    ) -> Result<Outcome, Refusal> {
+        self.ask_within(PATIENCE, provider, question).await
     }
 
     async fn ask_within(
         &self,
         patience: Duration,
+        provider: &str,
         question: impl FnOnce(u64) -> ToFederation,
     ) -> Result<Outcome, Refusal> {
-        let (request, answer) = self.put(question)?;
+        let (request, answer) = self.put(provider, question)?;
         let waiting = Waiting { asker: self, request };
         let outcome = timeout(patience, answer).await;
         drop(waiting);
@@ -67,17 +80,19 @@ impl Asker {
 
     fn put(
         &self,
+        provider: &str,
         question: impl FnOnce(u64) -> ToFederation,
     ) -> Result<(u64, oneshot::Receiver<Result<Outcome, Refusal>>), Refusal> {
         let mut asked = self.asked();
-        if asked.waiting.len() >= MAX_ASKED {
+        let of_it = asked.waiting.values().filter(|waiting| waiting.provider == provider).count();
+        if asked.waiting.len() >= MAX_ASKED || of_it >= MAX_OF_ONE {
             return Err(refusal(RefusalCode::Busy, "too many requests to OpenID providers are under way"));
         }
         asked.next += 1;
         let (request, (answer, wait)) = (asked.next, oneshot::channel());
         let queue = asked.queue.as_ref().ok_or_else(gone)?;
         queue.try_send(question(request)).map_err(|_| gone())?;
-        asked.waiting.insert(request, answer);
+        asked.waiting.insert(request, Question { provider: provider.to_owned(), answer });
         Ok((request, wait))
     }
 
@@ -121,9 +136,13 @@ mod tests {
     #[tokio::test]
     async fn answers_find_their_questions_in_any_order_and_only_once() {
         let asker = Asker::default();
-        assert_eq!(asker.ask(question).await.unwrap_err().code, RefusalCode::Unavailable, "nobody is there");
+        assert_eq!(
+            asker.ask("staff", question).await.unwrap_err().code,
+            RefusalCode::Unavailable,
+            "nobody is there"
+        );
         let mut questions = asker.connect();
-        let both = async { tokio::join!(asker.ask(question), asker.ask(question)) };
+        let both = async { tokio::join!(asker.ask("staff", question), asker.ask("staff", question)) };
         let answers = async {
             let mut numbers = Vec::new();
             while numbers.len() < 2 {
@@ -147,16 +166,19 @@ mod tests {
     async fn no_more_than_its_bound_waits_and_a_restart_answers_all() {
         let asker = Asker::default();
         let _questions = asker.connect();
-        let tasks: Vec<_> = (0..MAX_ASKED)
-            .map(|_| {
+        let mut tasks = Vec::new();
+        for provider in ["staff", "partners"] {
+            let before = asker.asked().waiting.len();
+            for _ in 0..MAX_OF_ONE {
                 let asker = asker.clone();
-                tokio::spawn(async move { asker.ask(question).await })
-            })
-            .collect();
-        while asker.asked().waiting.len() < MAX_ASKED {
-            tokio::task::yield_now().await;
+                tasks.push(tokio::spawn(async move { asker.ask(provider, question).await }));
+            }
+            while asker.asked().waiting.len() < before + MAX_OF_ONE {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(asker.ask(provider, question).await.unwrap_err().code, RefusalCode::Busy);
         }
-        assert_eq!(asker.ask(question).await.unwrap_err().code, RefusalCode::Busy);
+        assert_eq!(asker.ask("third", question).await.unwrap_err().code, RefusalCode::Busy);
         let _others = asker.connect();
         for task in tasks {
             assert_eq!(task.await.unwrap().unwrap_err().code, RefusalCode::Unavailable);
@@ -169,7 +191,7 @@ mod tests {
     async fn whoever_gives_up_waiting_leaves_nothing_behind() {
         let asker = Asker::default();
         let _questions = asker.connect();
-        let outcome = asker.ask_within(Duration::from_millis(20), question).await;
+        let outcome = asker.ask_within(Duration::from_millis(20), "staff", question).await;
         assert_eq!(outcome.unwrap_err().reason, "the provider did not answer in time");
         assert!(asker.asked().waiting.is_empty());
     }

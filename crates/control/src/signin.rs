@@ -76,7 +76,7 @@ impl SignIns {
     pub(crate) async fn answer(&self, ground: &Ground, ask: Ask) -> Result<Told, NoAnswer> {
         match ask {
             Ask::Begin { provider, redirect_uri, prompt, acr_values, max_age } => {
-                ground.login(&provider)?;
+                let (known, _) = ground.login(&provider)?;
                 let begin = |request| ToFederation::Begin {
                     request,
                     provider,
@@ -85,7 +85,7 @@ impl SignIns {
                     acr_values,
                     max_age,
                 };
-                match self.0.asker.ask(begin).await.map_err(refused)? {
+                match self.0.asker.ask(&known.name, begin).await.map_err(refused)? {
                     Outcome::Begun { url, state, nonce, verifier } => {
                         Ok(Told::Begun { url, state, nonce, verifier })
                     }
@@ -120,7 +120,7 @@ impl SignIns {
             max_age,
             acr_values,
         };
-        let signed = self.0.asker.ask(complete).await.map_err(refused).and_then(signed_in);
+        let signed = self.0.asker.ask(&provider.name, complete).await.map_err(refused).and_then(signed_in);
         let opened = match signed {
             Ok(signed) => self.open(ground, provider, client, nonce, signed).await,
             Err(why) => Err(why),
@@ -196,7 +196,7 @@ impl SignIns {
         };
         let (name, subject) = (session.provider.clone(), session.subject.clone());
         let refresh = |request| ToFederation::Refresh { request, provider: name, refresh_token, subject };
-        let mut signed = match self.0.asker.ask(refresh).await {
+        let mut signed = match self.0.asker.ask(&provider.name, refresh).await {
             Ok(outcome) => signed_in(outcome)?,
             Err(Refusal { code: RefusalCode::Denied, reason }) => {
                 let why = format!("its provider does not vouch for the user any more: {reason}");
@@ -236,14 +236,15 @@ impl SignIns {
         if !current {
             return Ok(Told::SignedOut { url: None });
         }
+        let name = session.provider.clone();
         let end = |request| ToFederation::EndSession {
             request,
-            provider: session.provider,
+            provider: name,
             id_token_hint: tokens.id,
             post_logout_redirect_uri: Some(back),
             state: None,
         };
-        let url = match self.0.asker.ask(end).await {
+        let url = match self.0.asker.ask(&session.provider, end).await {
             Ok(Outcome::EndSession { url }) => Some(url),
             _ => None,
         };
@@ -261,7 +262,7 @@ impl SignIns {
         let token = token.expose().clone();
         let name = provider.name.clone();
         let ask = |request| ToFederation::LogoutToken { request, provider: name, token };
-        let (sid, subject) = match self.0.asker.ask(ask).await {
+        let (sid, subject) = match self.0.asker.ask(&provider.name, ask).await {
             Ok(Outcome::LoggedOut { sid, subject }) => (sid, subject),
             Ok(_) => return Err(confused()),
             Err(why) => {
@@ -289,11 +290,12 @@ impl SignIns {
         provider: String,
         token: Secret<String>,
     ) -> Result<Told, NoAnswer> {
-        if !ground.provider(&provider).is_some_and(|provider| provider.introspect) {
-            return Err(NoAnswer::new(NoAnswerCode::Malformed, "that provider is not asked for tokens"));
-        }
+        let known = ground
+            .provider(&provider)
+            .filter(|provider| provider.introspect)
+            .ok_or_else(|| NoAnswer::new(NoAnswerCode::Malformed, "that provider is not asked for tokens"))?;
         let ask = |request| ToFederation::Introspect { request, provider, token };
-        match self.0.asker.ask(ask).await.map_err(refused)? {
+        match self.0.asker.ask(&known.name, ask).await.map_err(refused)? {
             Outcome::Introspected(said) => {
                 Ok(Told::Introspected { active: said.active, claims: said.claims, until: said.until })
             }

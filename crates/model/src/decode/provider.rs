@@ -145,7 +145,7 @@ impl Decoder<'_> {
         let mut time = |key| fields.get(key).and_then(|n| self.time_in(n, MIN_SESSION, Login::MAX));
         let (idle, absolute) = (time("idle"), time("absolute"));
         login.absolute = absolute.unwrap_or(login.absolute);
-        login.idle = idle.unwrap_or(login.idle.min(login.absolute));
+        login.idle = idle.unwrap_or_else(|| login.idle.min(login.absolute));
         if let (Some(entry), true) = (fields.entry("idle"), login.idle > login.absolute) {
             let message = "no session lives long enough to say nothing for so long: `absolute` is shorter";
             self.error(

@@ -35,7 +35,7 @@ pub(super) fn check(merged: &Merged, service: &Service, out: &mut Diagnostics) {
     }
     for access in service.routes.iter().map(|route| &route.access).chain([&service.access]) {
         let asked = |credential: &Credential| {
-            let name = if let Credential::Token(name) = credential { name } else { return false };
+            let Credential::Token(name) = credential else { return false };
             merged.providers.iter().any(|provider| provider.name == *name && provider.introspect)
         };
         let mut opaque = access.accept.iter().filter(|accepted| asked(&accepted.credential));
