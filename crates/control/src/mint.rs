@@ -217,6 +217,11 @@ impl Introspected {
         }
     }
 
+    /// Whether it was said what a token is, and may still be believed.
+    pub(crate) fn knows(&self, provider: &str, token: &str, now: u64) -> bool {
+        self.kept().get(&key(provider, token)).is_some_and(|answer| answer.until > now)
+    }
+
     /// Keeps what an active token is. What does not fit is not kept: its bearer is let in without a transaction token, or not at all.
     pub(crate) fn keep(
         &self,

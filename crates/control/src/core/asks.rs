@@ -2,14 +2,15 @@
 
 use axum::http::StatusCode;
 use ringfence_keeper::protocol::DataPurpose;
-use ringfence_snapshot::node::{Ask, NoAnswer, NoAnswerCode, ToProxy};
+use ringfence_keys::Secret;
+use ringfence_snapshot::node::{Ask, NoAnswer, NoAnswerCode, Shown, ToProxy, Told};
 use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::{Core, internal, now, unavailable};
 use crate::api::Answer;
-use crate::mint::may_mint;
-use crate::signin::Ground;
+use crate::mint::{Minter, may_mint};
+use crate::signin::{Ground, SignIns};
 
 /// Most sessions that one answer lists.
 const PAGE: usize = 1000;
@@ -42,18 +43,19 @@ impl Core {
                 _ if !place.is_free() => Err(NoAnswer::new(NoAnswerCode::Busy, "too much is under way")),
                 (None, ..) => Err(NoAnswer::new(NoAnswerCode::Unavailable, "the keeper is not there yet")),
                 (_, _, Err(refusal)) => Err(refusal),
-                (Some(ground), Ask::Mint(mint), _) => minter.mint(ground.ca.keeper(), *mint).await,
-                (Some(ground), ask, _) => {
-                    let opaque = match &ask {
-                        Ask::Introspect { provider, token } => Some((provider.clone(), token.clone())),
-                        _ => None,
-                    };
-                    let outcome = signins.answer(&ground, ask).await;
-                    if let (Some((provider, token)), Ok(told)) = (opaque, &outcome) {
-                        minter.introspected().note(&provider, token.expose(), told, now());
+                (Some(ground), Ask::Mint(mint), _) => {
+                    // What a provider said before control was started anew is not known any more.
+                    if let Shown::Opaque { provider, token } = &mint.shown
+                        && !minter.introspected().knows(provider, token.expose(), now())
+                    {
+                        let _ = introspect(&signins, &minter, &ground, provider.clone(), token.clone()).await;
                     }
-                    outcome
+                    minter.mint(ground.ca.keeper(), *mint).await
                 }
+                (Some(ground), Ask::Introspect { provider, token }, _) => {
+                    introspect(&signins, &minter, &ground, provider, token).await
+                }
+                (Some(ground), ask, _) => signins.answer(&ground, ask).await,
             };
             let _ = sender.send(&ToProxy::Answer { request, outcome }, &[]).await;
             drop(place);
@@ -154,4 +156,18 @@ impl Core {
         }
         self.nodes.publish_cookie_keys(keys);
     }
+}
+
+/// Has a provider asked about a token, and notes what it says for whoever mints for it.
+async fn introspect(
+    signins: &SignIns,
+    minter: &Minter,
+    ground: &Ground,
+    provider: String,
+    token: Secret<String>,
+) -> Result<Told, NoAnswer> {
+    let (name, shown) = (provider.clone(), token.clone());
+    let told = signins.answer(ground, Ask::Introspect { provider, token }).await?;
+    minter.introspected().note(&name, shown.expose(), &told, now());
+    Ok(told)
 }
