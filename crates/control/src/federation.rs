@@ -1,6 +1,6 @@
 //! The process that speaks with OpenID providers: what it is told of the fence, and where the keys that it finds go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +33,9 @@ pub(crate) struct Federation {
     providers: watch::Sender<Arc<Vec<ProviderConfig>>>,
     /// The server of entity data, for the same.
     entities: watch::Sender<Option<EntitiesConfig>>,
+    /// The authority of our own gateway, PEM, and the providers that are reached over it.
+    gateway: String,
+    behind: BTreeSet<String>,
     link: Option<Link>,
     asker: Asker,
 }
@@ -52,6 +55,8 @@ impl Federation {
             news,
             providers: watch::Sender::default(),
             entities: watch::Sender::default(),
+            gateway: String::new(),
+            behind: BTreeSet::new(),
             link: None,
             asker: Asker::default(),
         }
@@ -84,14 +89,37 @@ impl Federation {
     }
 
     /// Tells which providers there are, and who we are there.
-    pub(crate) fn follow(&self, fence: &Fence, beside: &BTreeMap<String, Beside>) {
-        let config = |provider: &Provider| config(provider, beside.get(&provider.name));
+    pub(crate) fn follow(&mut self, fence: &Fence, beside: &BTreeMap<String, Beside>) {
+        let behind = fence.providers.iter().filter(|provider| provider.is_behind_gateway());
+        self.behind = behind.map(|provider| provider.name.clone()).collect();
+        let config = |provider: &Provider| {
+            let mut config = config(provider, beside.get(&provider.name));
+            if provider.is_behind_gateway() {
+                config.ca = Some(self.gateway.clone());
+            }
+            config
+        };
         self.providers.send_replace(Arc::new(fence.providers.iter().map(config).collect()));
     }
 
     /// For whoever asks on behalf of a request.
     pub(crate) fn asker(&self) -> Asker {
         self.asker.clone()
+    }
+
+    /// Takes the authority of our own gateway, which changes with a rotation.
+    pub(crate) fn set_gateway_authority(&mut self, pem: &str) {
+        if self.gateway == pem {
+            return;
+        }
+        pem.clone_into(&mut self.gateway);
+        if !self.behind.is_empty() {
+            self.providers.send_modify(|providers| {
+                for provider in Arc::make_mut(providers).iter_mut().filter(|p| self.behind.contains(&p.name)) {
+                    provider.ca = Some(pem.to_owned());
+                }
+            });
+        }
     }
 
     /// Has a server asked for entity data, or none.

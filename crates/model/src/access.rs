@@ -1,7 +1,7 @@
 //! Who may come in: whose tokens are believed, and what a route accepts and demands.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,8 @@ pub struct Provider {
     pub user_claim: String,
     /// The member of a token that lists groups, if groups are believed.
     pub groups_claim: Option<String>,
-    /// Its private authority, PEM, relative to the fence's folder; the public ones without it.
+    /// Its private authority, PEM, relative to the fence's folder; the public ones without it. `gateway` is the authority of this
+    /// fence's own gateway ([`Provider::is_behind_gateway`]).
     pub ca: Option<PathBuf>,
     /// Whether it may lie at a loopback or private address.
     pub allow_private: bool,
@@ -107,6 +108,14 @@ impl Binding {
     /// All, with their words in the fence.
     pub const ALL: [(&'static str, Self); 3] =
         [("any", Self::Any), ("dpop", Self::Dpop), ("mtls", Self::Mtls)];
+}
+
+impl Provider {
+    /// Whether it is reached over this fence's own gateway, whose certificate proves it.
+    #[must_use]
+    pub fn is_behind_gateway(&self) -> bool {
+        self.ca.as_deref() == Some(Path::new("gateway"))
+    }
 }
 
 /// How a token is signed (RFC 7518, RFC 8037).

@@ -25,7 +25,8 @@ pub(super) fn read(fence: &Fence, env: &Env) -> (Result<Beside, String>, Vec<Str
 fn read_all(fence: &Fence, env: &Env, warnings: &mut Vec<String>) -> Result<Beside, String> {
     let mut beside = Beside::default();
     for provider in &fence.providers {
-        let ca = provider.ca.as_ref().map(|file| text(fence, file, MAX_AUTHORITY, &provider.position));
+        let file = provider.ca.as_ref().filter(|_| !provider.is_behind_gateway());
+        let ca = file.map(|file| text(fence, file, MAX_AUTHORITY, &provider.position));
         let proof = provider.client.as_ref().and_then(|client| proof(fence, client, env, warnings));
         let (ca, proof) = (ca.transpose()?, proof.transpose()?);
         if ca.is_some() || proof.is_some() {

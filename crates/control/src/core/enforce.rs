@@ -86,6 +86,7 @@ impl Core {
         let signed = ca.sign_snapshot(bytes).await?;
         self.state.store_snapshot(&addresses, &signed, (epoch, revision)).await?;
         let pem: String = snapshot.bundle.serving.iter().map(|der| pem("CERTIFICATE", &der.0)).collect();
+        self.federation.set_gateway_authority(&pem);
         self.supervisor.send(&FromControl::Trust(pem), &[]).await?;
         self.entity("snapshot", &revision.to_string(), 1, true, "signed and in force");
         self.nodes.publish(&signed);
