@@ -283,7 +283,7 @@ fn a_service_asks_about_itself_and_what_is_proved_of_a_subject_counts() {
     let ask = |asker: &Asker<'_>, subject: &str| {
         engine.evaluate(&request(subject), Some(asker), now()).map(|judged| judged.decision.allowed)
     };
-    let of = |service| Asker { service, principal: None, chain: &[] };
+    let of = |service| Asker { service, principal: None, chain: &[], source: None };
     assert_eq!(ask(&of("patients"), "staff/nora"), Ok(true));
     assert_eq!(ask(&of("records"), "staff/nora").unwrap_err().status, 403);
     let nora = Principal::user("staff", "nora");

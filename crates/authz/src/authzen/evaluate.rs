@@ -1,7 +1,9 @@
 //! Requests to decisions, and decisions to answers.
 
+use std::net::IpAddr;
 use std::time::SystemTime;
 
+use ringfence_model::OUTSIDE;
 use serde_json::{Map, json};
 
 use super::{EvaluationRequest, EvaluationResponse, EvaluationsRequest, Refused, Semantic};
@@ -20,6 +22,8 @@ pub struct Asker<'a> {
     pub principal: Option<&'a Principal>,
     /// All services on the way of that request.
     pub chain: &'a [&'a str],
+    /// Where the gateway's client called from.
+    pub source: Option<IpAddr>,
 }
 
 /// What was asked, and what was decided.
@@ -97,9 +101,8 @@ impl Asker<'_> {
         }
         question.principal = proved.clone();
         question.chain = self.chain.iter().map(|name| (*name).to_owned()).collect();
-        if let Some(caller) = self.chain.last() {
-            (*caller).clone_into(&mut question.caller);
-        }
+        self.chain.last().copied().unwrap_or(OUTSIDE).clone_into(&mut question.caller);
+        question.source = self.source;
         Ok(())
     }
 }

@@ -28,7 +28,7 @@ use crate::deny::Deny;
 use crate::h1::Kind;
 use crate::handle::Ctx;
 use crate::peer::Way;
-use crate::table::{Edge, EdgeRef};
+use crate::table::{Edge, EdgeRef, Table};
 use crate::view::HeadView;
 use crate::worker::unix_now;
 
@@ -185,6 +185,27 @@ pub(crate) fn deliver(ctx: &Ctx<'_>, on: &OnBehalf, trace: TraceId) {
         let record = &ctx.worker.shared.delivered;
         record.deliver(callee, token.digest(), token.expires_at(), trace, &on.chain, unix_now());
     }
+}
+
+/// Whom a service works for that asks its own sidecar: by a token that it was given, with the services on the way to it.
+pub(crate) fn held(
+    ctx: &Ctx<'_>,
+    view: HeadView<'_>,
+    table: &Table,
+    trace: TraceId,
+) -> Result<Option<(Rc<Behalf>, Chain)>, Deny> {
+    let Some(token) = single(view, TOKEN)? else { return Ok(None) };
+    let (worker, caller) = (ctx.worker, &ctx.peer.caller);
+    let given = Some(token).filter(|token| token.len() <= MAX_TOKEN).and_then(|token| {
+        let chain = worker.shared.delivered.find(caller, &sha256(token), trace, unix_now())?;
+        Some((std::str::from_utf8(token).ok()?, chain))
+    });
+    let Some((text, chain)) = given else {
+        let reason = format!("{caller} was not given this transaction token, or it has ended");
+        return Err(Deny::new(403, "delegate", "delegate.unknown", reason));
+    };
+    let behalf = worker.behalves.verify(&table.txn, &worker.tokens, text).map_err(|wrong| wrong.deny())?;
+    Ok(Some((behalf, chain)))
 }
 
 /// At the caller's sidecar: on whose behalf its service acts. A token that the service was not given counts for nothing.

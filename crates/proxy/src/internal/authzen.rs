@@ -6,12 +6,14 @@ use std::time::SystemTime;
 use ringfence_authz::authzen::{
     Asker, EvaluationRequest, EvaluationResponse, EvaluationsRequest, Judged, Refused,
 };
-use ringfence_authz::{Effect, PrincipalKind};
+use ringfence_authz::{Actor, Effect, PrincipalKind};
 use serde_json::json;
 
 use super::{JSON, Reply, Told, base, refused};
+use crate::delegate;
 use crate::deny::Deny;
 use crate::handle::Ctx;
+use crate::headers::trace_of;
 use crate::policy::Policy;
 use crate::table::TableRef;
 use crate::view::HeadView;
@@ -41,9 +43,24 @@ fn policy<'t>(ctx: &Ctx<'_>, table: &'t TableRef) -> Result<&'t Policy, Deny> {
 }
 
 /// Answers one evaluation, or several.
-pub(super) fn evaluate(ctx: &Ctx<'_>, table: &TableRef, several: bool, bytes: &[u8]) -> Result<Reply, Deny> {
+pub(super) fn evaluate(
+    ctx: &Ctx<'_>,
+    view: HeadView<'_>,
+    table: &TableRef,
+    bytes: &[u8],
+) -> Result<Reply, Deny> {
     let policy = policy(ctx, table)?;
-    let asker = Asker { service: &ctx.peer.caller, principal: None, chain: &[] };
+    let several = view.path() == EVALUATIONS;
+    // Who stands behind the request that the service works on, if it passes the token of that request on.
+    let held = delegate::held(ctx, view, table, trace_of(view).trace)?;
+    let actor = held.as_ref().map(|(behalf, _)| ctx.worker.actors.behalf(policy, behalf));
+    let chain: Vec<&str> = held.iter().flat_map(|(_, chain)| chain.names()).collect();
+    let asker = Asker {
+        service: &ctx.peer.caller,
+        principal: actor.as_deref().map(Actor::principal),
+        chain: &chain,
+        source: held.as_ref().and_then(|(behalf, _)| behalf.source()),
+    };
     let malformed = |Refused { status, message }| refused(status, "evaluation.malformed", message);
     let request = if several {
         EvaluationsRequest::parse(bytes).map_err(malformed)?

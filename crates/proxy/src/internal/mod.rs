@@ -132,7 +132,7 @@ async fn answer(
         keys::PATH => Ok(keys::reply(table)),
         authzen::METADATA => authzen::metadata(ctx, view, table),
         _ => match body::read(ctx, view, front).await? {
-            Ok(bytes) => authzen::evaluate(ctx, table, path == authzen::EVALUATIONS, &bytes),
+            Ok(bytes) => authzen::evaluate(ctx, view, table, &bytes),
             Err(deny) => Err(deny),
         },
     };

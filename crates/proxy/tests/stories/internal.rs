@@ -5,6 +5,7 @@ use ringfence_model::Position;
 use ringfence_snapshot::{OWN_IP, Policies, Text};
 use serde_json::{Value, json};
 
+use crate::delegate;
 use crate::net::echo;
 use crate::rig::{Rig, field, raw};
 
@@ -297,4 +298,45 @@ fn a_kept_connection_and_http2_are_answered_alike() {
         decisions
     });
     assert_eq!(decisions, [json!(true), json!(false)]);
+}
+
+#[test]
+fn what_the_token_of_a_request_proves_counts_and_not_what_a_service_says_of_it() {
+    let clinic = delegate::clinic();
+    let text = r#"@id("in") permit(principal is User, action, resource in Service::"portal") when { context.target like "/api*" };
+@id("nurses")
+permit(principal in Group::"staff/nurse", action, resource in Service::"portal")
+when { context.target == "/wards" && context.chain.isEmpty() && context.caller == Service::"outside" };
+"#;
+    let file = Text { name: "a.cedar".into(), text: text.into() };
+    let position = Position::new("ringfence.yaml".into(), 3, 1);
+    *clinic.rig.control.policies.lock().unwrap() =
+        Some(Policies { files: vec![file], entities: None, position });
+    clinic.rig.apply(&delegate::fence(1));
+    let token = clinic.given("");
+    let of = |user: &str, groups: Value| {
+        json!({
+            "subject": { "type": "user", "id": format!("staff/{user}"), "properties": { "groups": groups } },
+            "action": { "name": "GET" }, "resource": { "type": "path", "id": "portal/wards" },
+            "context": { "caller": "appointments", "source": "192.0.2.1" },
+        })
+    };
+    let ask = |service: &str, token: &str, body: &Value| {
+        let fields = format!("{TYPE}{}", if token.is_empty() { String::new() } else { delegate::txn(token) });
+        let (status, _, answer) =
+            post(&clinic.rig, service, "/access/v1/evaluation", &fields, &body.to_string());
+        (status, answer["decision"].as_bool())
+    };
+    assert_eq!(
+        ask("portal", &token, &of("ada", json!([]))),
+        (200, Some(true)),
+        "her token says her groups and her way"
+    );
+    assert_eq!(ask("portal", "", &of("ada", json!([]))), (200, Some(false)));
+    assert_eq!(ask("portal", "", &of("ada", json!(["nurse"]))), (200, Some(false)), "by way of appointments");
+    assert_eq!(ask("portal", &token, &of("bob", json!(["nurse"]))), (403, None), "it is not his token");
+    assert_eq!(ask("appointments", &token, &of("ada", json!([]))), (403, None), "nor that service's");
+    assert_eq!(ask("portal", "forged", &of("ada", json!([]))), (403, None));
+    let event = clinic.rig.event("the refusal", |r| field(r, "/firewall_rule/uid") == "delegate.unknown");
+    assert!(!event.line().contains(&token), "a token is never written down");
 }
