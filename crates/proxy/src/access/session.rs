@@ -3,7 +3,7 @@
 //! What is asked of control now and then is whether the provider still knows the user. That a provider does not answer ends no session
 //! before its time; that it says no ends it at once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use ringfence_keys::digest::sha256;
 use ringfence_keys::to_hex;
 use ringfence_oidc::session::{Cookies, NoSession, Session};
 use ringfence_snapshot::Identity;
-use ringfence_snapshot::node::{Ask, NoAnswerCode, Told};
+use ringfence_snapshot::node::{Ask, NoAnswer, NoAnswerCode, Told};
 use ringfence_token::{TokenError, VerifiedToken};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -33,6 +33,9 @@ use crate::worker::{Worker, unix_now};
 const REMEMBERED: usize = 16_384;
 /// Refreshes that a thread has under way.
 const MAX_FLIGHTS: usize = 128;
+/// Questions for sign-ins that a thread has under way: whoever asks for them has shown nothing yet, and all else that is asked of control
+/// goes the same way.
+const MAX_ASKING: usize = 64;
 /// How long a request waits for the refresh of its session before it goes on with what it has.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a session is not refreshed again when that failed, in seconds.
@@ -46,6 +49,8 @@ pub(crate) struct Sessions {
     identities: RefCell<HashMap<[u8; 32], Arc<Identity>>>,
     flights: RefCell<HashMap<String, Rc<Notify>>>,
     news: RefCell<HashMap<String, News>>,
+    /// Questions for sign-ins and the like that are under way.
+    asking: Cell<usize>,
 }
 
 /// What a refresh gave.
@@ -142,6 +147,15 @@ impl Sessions {
         self.identities.borrow_mut().clear();
     }
 
+    /// Asks on behalf of somebody who need not be known.
+    pub(crate) async fn ask(&self, shared: &Shared, ask: Ask) -> Result<Told, NoAnswer> {
+        if self.asking.get() >= MAX_ASKING {
+            return Err(NoAnswer::new(NoAnswerCode::Busy, "too many sign-ins are under way"));
+        }
+        let _one = Asking::new(&self.asking);
+        shared.asks.ask(ask).await
+    }
+
     /// It is over here at once, whatever its cookie says; elsewhere as soon as the revocation arrives.
     pub(crate) fn end(&self, id: &str, until: u64) {
         self.learn(id.to_owned(), News { what: What::Ended, until });
@@ -197,6 +211,22 @@ impl Sessions {
         let identity = Arc::new(identity);
         known.insert(*token.digest(), identity.clone());
         Ok((token, identity))
+    }
+}
+
+/// Counts a question while somebody waits for its answer.
+struct Asking<'a>(&'a Cell<usize>);
+
+impl<'a> Asking<'a> {
+    fn new(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 

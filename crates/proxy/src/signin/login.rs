@@ -46,7 +46,7 @@ pub(super) async fn begin(at: &At<'_>, name: &str, place: usize) -> Reply {
         acr_values: acr_values.clone(),
         max_age: None,
     };
-    let (url, state, nonce, verifier) = match shared.asks.ask(ask).await {
+    let (url, state, nonce, verifier) = match at.ask(ask).await {
         Ok(Answer::Begun { url, state, nonce, verifier }) => (url, state, nonce, verifier),
         Ok(_) => {
             return at.fail(
@@ -135,7 +135,7 @@ async fn complete(
         max_age: login.max_age,
     };
     let worker = at.ctx.worker;
-    let (token, refresh_at) = match worker.shared.asks.ask(ask).await {
+    let (token, refresh_at) = match at.ask(ask).await {
         Ok(Answer::SignedIn { session, refresh_at }) => (session, refresh_at),
         Ok(_) => {
             return at.fail(

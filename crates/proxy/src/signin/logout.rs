@@ -32,7 +32,7 @@ pub(super) async fn sign_out(at: &At<'_>) -> Reply {
         let id = token.token_id().unwrap_or_default().to_owned();
         worker.sessions.end(&id, session.expires);
         let ask = Ask::SignOut { session: session.token, back: at.address("logged-out") };
-        match worker.shared.asks.ask(ask).await {
+        match at.ask(ask).await {
             Ok(Answer::SignedOut { url }) => onward = onward.or(url),
             Ok(_) => trouble = Some("control gave another answer".to_owned()),
             Err(no) => trouble = Some(no.reason),
@@ -70,7 +70,7 @@ pub(super) async fn backchannel(at: &At<'_>, front: &mut Front<'_>, name: &str) 
         return Ok(Reply::problem(refuse(400, "the form has not one `logout_token`".into()), at.id));
     };
     let ask = Ask::LoggedOut { provider: name.to_owned(), token: Secret::new(token.to_owned()) };
-    let deny = match at.ctx.worker.shared.asks.ask(ask).await {
+    let deny = match at.ask(ask).await {
         Ok(Answer::LoggedOut) => {
             let fields = vec![("cache-control", "no-store".to_owned())];
             return Ok(Reply { status: 200, fields, body: String::new(), told: Told::default() });

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 
 use ringfence_event::{Call, Event, EventId, Kind as EventKind, User};
 use ringfence_snapshot::Identity;
-use ringfence_snapshot::node::{NoAnswer, NoAnswerCode};
+use ringfence_snapshot::node::{Ask, NoAnswer, NoAnswerCode, Told as Answer};
 
 pub(crate) use self::page::Page;
 pub(crate) use self::place::{is_navigation, is_secure, login_path, same_origin};
@@ -166,6 +166,12 @@ impl At<'_> {
             NoAnswerCode::Unavailable => (Page::Unavailable, "signin.unavailable"),
         };
         self.fail(page, Some(provider), rule, no.reason.clone())
+    }
+
+    /// What control says.
+    async fn ask(&self, ask: Ask) -> Result<Answer, NoAnswer> {
+        let worker = self.ctx.worker;
+        worker.sessions.ask(&worker.shared, ask).await
     }
 
     /// The place in the table of a provider where people sign in.

@@ -271,3 +271,23 @@ fn no_service_plants_a_session() {
     let answer = Browser::default().send(&rig, "GET", "/open", "", "").to_ascii_lowercase();
     assert!(answer.contains("set-cookie: own=fine") && !answer.contains("evil"), "{answer}");
 }
+
+#[test]
+fn a_flood_of_sign_ins_is_bounded() {
+    let (rig, asked) = rig();
+    asked.slow_begin.store(1500, Ordering::Relaxed);
+    let rig = Arc::new(rig);
+    let flood: Vec<_> = (0..200)
+        .map(|_| {
+            let rig = rig.clone();
+            std::thread::spawn(move || status(&Browser::default().get(&rig, "/.ringfence/login/staff")))
+        })
+        .collect();
+    let codes: Vec<u16> = flood.into_iter().map(|one| one.join().unwrap()).collect();
+    let count = |code| codes.iter().filter(|one| **one == code).count();
+    assert_eq!(count(303) + count(503), 200, "{codes:?}");
+    assert!(count(503) >= 200 - 2 * 64, "no more than 64 wait on a thread: {codes:?}");
+    refused_by(&rig, "/.ringfence/login/staff", "signin.busy");
+    asked.slow_begin.store(0, Ordering::Relaxed);
+    assert_eq!(status(&Browser::default().sign_in(&rig, "/a")), 303);
+}

@@ -16,7 +16,7 @@ fn whatever_a_session_stands_for_ends_it_when_it_is_revoked() {
         browser.sign_in(&rig, "/a");
         assert_eq!(status(&browser.get(&rig, "/a")), 200);
         rig.revoke(Revocations::Added(vec![revocation(issuer, what.clone())]));
-        eventually("the session to end", || (status(&browser.get(&rig, "/a")) == 303).then_some(()));
+        over(&rig, &browser, "/a");
         // Signing in anew is another matter, but for what was made before.
         assert_eq!(status(&browser.sign_in(&rig, "/b")), 403, "{what:?}: a session made before is not begun");
         let later = json!({ "jti": "s2", "iat": unix() + 2, "origin": { "iss": ISSUER, "sub": "ada", "iat": unix() + 2 } });

@@ -69,6 +69,7 @@ pub struct Asked {
     /// What a refresh gives, in place of a session.
     pub refusal: Mutex<Option<NoAnswerCode>>,
     pub slow: AtomicU64,
+    pub slow_begin: AtomicU64,
 }
 
 /// A session token as the keeper signs them, with these members changed; null takes one out.
@@ -105,6 +106,7 @@ fn answer(asked: &Asked, control: &Control, ask: Ask) -> Result<Told, NoAnswer> 
     };
     match ask {
         Ask::Begin { provider, redirect_uri, acr_values, .. } => {
+            std::thread::sleep(Duration::from_millis(asked.slow_begin.load(Ordering::Relaxed)));
             let number = asked.begun.fetch_add(1, Ordering::Relaxed);
             *asked.redirect_uri.lock().unwrap() = redirect_uri;
             *asked.acr_values.lock().unwrap() = acr_values;
@@ -258,4 +260,11 @@ const SESSION: &str = "__Host-ringfence-staff";
 
 fn revocation(issuer: &str, what: What) -> Revocation {
     Revocation { issuer: issuer.into(), what, issued_until: unix(), forget_at: unix() + 9000 }
+}
+
+/// Waits until the session is over on every thread.
+fn over(rig: &Rig, browser: &Browser, path: &str) {
+    eventually("the session to end", || {
+        (0..16).all(|_| status(&browser.clone().get(rig, path)) == 303).then_some(())
+    });
 }
