@@ -340,6 +340,26 @@ mod tests {
     }
 
     #[test]
+    fn every_service_finds_its_own_sidecar() {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = spec_of(dir.path(), "", "").unwrap();
+        assert_eq!(spec.env["RINGFENCE_URL"], "http://ringfence.internal");
+        assert_eq!(spec.hosts["ringfence.internal"], OWN_IP);
+        assert!(spec.ports.contains(&80));
+        // On the common loopback it is an address, and listened for.
+        let fence =
+            Fence::parse(vec![("f", "fence: t\ntrust_domain: t.example\nservices: { portal: {} }\n")])
+                .unwrap();
+        let applied = Applied { revision: 1, services: vec![("portal".into(), 1)], egress: Vec::new() };
+        let portal = fence.service("portal").unwrap();
+        let own = hosts(Isolation::Off, &applied, portal)["ringfence.internal"];
+        assert!(own.is_loopback());
+        let listeners = listeners(Isolation::Off, &fence, &applied, portal);
+        let found = listeners.iter().find(|listen| listen.port == 80).unwrap();
+        assert_eq!((found.bound, &*found.addresses), (20_080, &[own][..]));
+    }
+
+    #[test]
     fn no_service_may_write_its_own_fence() {
         let dir = tempfile::tempdir().unwrap();
         let folder = std::fs::canonicalize(dir.path()).unwrap();
