@@ -8,13 +8,14 @@ mod keys;
 mod login;
 mod policies;
 mod provider;
-mod revoke;
 mod resource;
+mod revoke;
 mod rotation;
 #[path = "../clinic/running.rs"]
 #[expect(dead_code, reason = "shared with the clinic's stories, which use more of it")]
 mod running;
 mod talk;
+mod tour;
 mod trouble;
 
 use std::process::Command;

@@ -45,7 +45,15 @@ impl<'a> Browser<'a> {
         let origin = format!("https://localhost:{}", self.clinic.port);
         let url = if path.starts_with('/') { format!("{origin}{path}") } else { path.to_owned() };
         Command::new("curl")
-            .args(["-s", "--max-time", "20", "-H", "accept: text/html", "-w", "\n%{http_code} %{url_effective}"])
+            .args([
+                "-s",
+                "--max-time",
+                "20",
+                "-H",
+                "accept: text/html",
+                "-w",
+                "\n%{http_code} %{url_effective}",
+            ])
             .arg("--cacert")
             .arg(self.clinic.folder.join(".ringfence/ca.pem"))
             .args(["-b".as_ref(), self.jar.as_os_str(), "-c".as_ref(), self.jar.as_os_str()])
@@ -78,6 +86,19 @@ impl<'a> Browser<'a> {
     }
 }
 
+impl Browser<'_> {
+    /// Signs out here, and at the provider, which asks once more.
+    fn sign_out(&self) {
+        let origin = format!("origin: https://localhost:{}", self.clinic.port);
+        let (code, page, url) = self.ask("/.ringfence/logout", &["-L", "-H", &origin, "--data", ""]);
+        let question = page.split_once("name=\"xsrf\" value=\"").and_then(|(_, rest)| rest.split_once('"'));
+        let Some((xsrf, _)) = question else { panic!("{code} {url}: {page}") };
+        let confirm = format!("https://id.localhost:{}/session/end/confirm", self.clinic.port);
+        let (code, page, url) = self.ask(&confirm, &["-L", "--data", &format!("xsrf={xsrf}&logout=yes")]);
+        assert!(code == 200 && url.ends_with("/.ringfence/logged-out"), "{code} {url}: {page}");
+    }
+}
+
 impl Drop for Browser<'_> {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.jar);
@@ -85,14 +106,17 @@ impl Drop for Browser<'_> {
 }
 
 fn wait_for_provider(clinic: &Clinic) {
-    let known = || clinic.event(Duration::from_millis(100), |e| e.to_string().contains("its keys are believed"));
+    let known =
+        || clinic.event(Duration::from_millis(100), |e| e.to_string().contains("its keys are believed"));
     assert!(eventually(SOON, known).is_some(), "{}", clinic.said());
 }
 
-fn why(clinic: &Clinic, rule: &str) -> String {
-    let event = clinic.event(SOON, |e| e["firewall_rule"]["uid"] == rule);
-    let event = event.unwrap_or_else(|| panic!("no event of {rule}:\n{}", text(&clinic.ringfence(&["events"]).stdout)));
-    let trace = event["metadata"]["trace_uid"].as_str().unwrap_or_else(|| panic!("{event}"));
+fn why(clinic: &Clinic, rule: &str, path: &str) -> String {
+    let wanted = |e: &Value| e["firewall_rule"]["uid"] == rule && e["http_request"]["url"]["path"] == path;
+    let event = clinic.event(SOON, wanted);
+    let event = event
+        .unwrap_or_else(|| panic!("no event of {rule}:\n{}", text(&clinic.ringfence(&["events"]).stdout)));
+    let trace = event["trace"]["uid"].as_str().unwrap_or_else(|| panic!("{event}"));
     text(&clinic.ringfence(&["why", trace]).stdout)
 }
 
@@ -109,14 +133,17 @@ fn the_tour_of_the_clinic_shows_who_may_what_and_why_not() {
     let (code, page) = nora.get("/patients/p-1001");
     assert!(code == 200 && page.contains("hypertension"), "{code} {page}");
     let cookies = std::fs::read_to_string(&nora.jar).unwrap();
-    assert!(cookies.contains("#HttpOnly_localhost") && !cookies.contains("eyJ"), "no token in the browser: {cookies}");
+    assert!(
+        cookies.contains("#HttpOnly_localhost") && !cookies.contains("eyJ"),
+        "no token in the browser: {cookies}"
+    );
 
     // A patient sees one record.
     let alma = Browser::new(&clinic, "alma");
     assert_eq!(alma.sign_in("p-1001", "/patients/p-1001").0, 200);
     let (code, other) = alma.get("/patients/p-1002");
     assert!(code == 403 && !other.contains("diabetes"), "{code} {other}");
-    let told = why(&clinic, "policy.default");
+    let told = why(&clinic, "policy.default", "/patients/p-1002");
     assert!(told.contains("p-1001") && told.contains("GET"), "{told}");
 
     // Whoever bills gets invoices and names, and no diagnosis.
@@ -125,7 +152,7 @@ fn the_tour_of_the_clinic_shows_who_may_what_and_why_not() {
     assert!(code == 200 && page.contains("Alma Birch"), "{code} {page}");
     let (_, page) = bela.get("/patients/p-1001");
     assert!(!page.contains("hypertension"), "{page}");
-    let told = why(&clinic, "billing-sees-no-diagnosis");
+    let told = why(&clinic, "billing-sees-no-diagnosis", "/patients/p-1001");
     for part in ["bela", "portal → patients", "whoever bills needs no health data", "clinic.cedar:"] {
         assert!(told.contains(part), "{part}: {told}");
     }
@@ -134,9 +161,9 @@ fn the_tour_of_the_clinic_shows_who_may_what_and_why_not() {
     nightly(&clinic);
 
     // Who signs out is out, and so is whoever is revoked.
-    let (code, _, url) = alma.ask("/.ringfence/logout", &["-L", "--data", ""]);
-    assert!(code == 200, "{code} {url}");
-    assert!(alma.get("/patients/p-1001").1.contains("Clinic sign-in") || !alma.get("/patients/p-1001").1.contains("hypertension"));
+    alma.sign_out();
+    let (code, page) = alma.get("/patients/p-1001");
+    assert!(code == 200 && page.contains("Clinic sign-in"), "{code} {page}");
     let revoked = clinic.ringfence(&["revoke", "user", "staff", "nora"]);
     assert!(revoked.status.success(), "{}", text(&revoked.stderr));
     let gone = || (!nora.get("/patients/p-1001").1.contains("hypertension")).then_some(());
@@ -148,7 +175,8 @@ fn the_tour_of_the_clinic_shows_who_may_what_and_why_not() {
 fn laboratory(clinic: &Clinic, nora: &Browser<'_>) {
     let key = |name: &str, scopes: &str| {
         let made = clinic.ringfence(&["key", "create", "--client", name, "--scopes", scopes, "--json"]);
-        let made: Value = serde_json::from_slice(&made.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&made.stderr)));
+        let made: Value =
+            serde_json::from_slice(&made.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&made.stderr)));
         made["key"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned()
     };
     let report = |key: &str| {
@@ -174,7 +202,8 @@ fn nightly(clinic: &Clinic) {
             .arg(format!("https://id.localhost:{}/token", clinic.port))
             .output()
             .unwrap();
-        let said: Value = serde_json::from_slice(&said.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&said.stdout)));
+        let said: Value =
+            serde_json::from_slice(&said.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&said.stdout)));
         said["access_token"].as_str().map(ToOwned::to_owned)
     };
     assert_eq!(token("wrong"), None);
