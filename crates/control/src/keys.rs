@@ -356,16 +356,27 @@ async fn whole_set(
             tokio::time::sleep(Duration::from_secs(1)).await;
             continue;
         };
+        // A change counts at once, and once more after this page, which was read before it: a later part may hold the record as it was.
+        let mut again = Vec::new();
         for records in parts(&page) {
             let part = ApiKeys::Part { first: std::mem::take(&mut first), last: false, records };
             sender.send(&ToProxy::ApiKeys(part), &[]).await?;
             loop {
                 match changes.try_recv() {
-                    Ok(change) => sender.send(&*change, &[]).await?,
+                    Ok(change) => {
+                        sender.send(&*change, &[]).await?;
+                        again.push(change);
+                    }
                     Err(TryRecvError::Lagged(_)) => return Ok(Whole::Behind),
                     Err(TryRecvError::Empty | TryRecvError::Closed) => break,
                 }
+                if again.len() > BEHIND {
+                    return Ok(Whole::Behind);
+                }
             }
+        }
+        for change in again {
+            sender.send(&*change, &[]).await?;
         }
         match page.last() {
             Some(document) => after.clone_from(&document.name),
