@@ -85,14 +85,8 @@ mod tests {
             (json!({}), IdentityError::Nameless),
             (json!({ IDENTITY: "ada" }), IdentityError::Nameless),
             (json!({ IDENTITY: { "kind": "user", "id": "ada" } }), IdentityError::Nameless),
-            (
-                json!({ IDENTITY: { "kind": "root", "provider": "s", "id": "a" } }),
-                IdentityError::Nameless,
-            ),
-            (
-                json!({ IDENTITY: { "kind": "user", "provider": "s", "id": "a\nb" } }),
-                IdentityError::Nameless,
-            ),
+            (json!({ IDENTITY: { "kind": "root", "provider": "s", "id": "a" } }), IdentityError::Nameless),
+            (json!({ IDENTITY: { "kind": "user", "provider": "s", "id": "a\nb" } }), IdentityError::Nameless),
             (
                 json!({ IDENTITY: { "kind": "user", "provider": "s", "id": "a", "groups": ["x".repeat(257)] } }),
                 IdentityError::TooMuch,

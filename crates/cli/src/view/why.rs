@@ -177,10 +177,16 @@ fn next_step(rule: &str) -> Option<&'static str> {
         "delegate.expired" => {
             "a token lives two minutes, or until the credential ends: what takes longer the service does for itself"
         }
-        "delegate.chain" => "look at the hops of the trace: the services call each other in circles, or sidecars are of different versions",
+        "delegate.chain" => {
+            "look at the hops of the trace: the services call each other in circles, or sidecars are of different versions"
+        }
         "delegate.several" => "a client library adds the header to one that is there already: set it instead",
-        "delegate.unavailable" => "look at the events of control and of the keeper: `ringfence status` says whether they run",
-        "delegate.denied" => "the keeper looks at the credential itself: it may have been revoked, or its provider's keys are not there yet",
+        "delegate.unavailable" => {
+            "look at the events of control and of the keeper: `ringfence status` says whether they run"
+        }
+        "delegate.denied" => {
+            "the keeper looks at the credential itself: it may have been revoked, or its provider's keys are not there yet"
+        }
         "delegate.invalid" | "delegate.workload" => {
             "no sidecar of ours passes such a token on: the node of the caller may have been broken into, or runs with another trust bundle"
         }
@@ -282,10 +288,17 @@ mod tests {
             record.json["unmapped"][name] = value;
         }
         let whom = on_behalf(&record).unwrap();
-        assert!(whom.contains(" of staff through app, by way of portal → appointments, transaction 0192-7"), "{whom}");
+        assert!(
+            whom.contains(" of staff through app, by way of portal → appointments, transaction 0192-7"),
+            "{whom}"
+        );
         assert!(!whom.contains('\u{1b}'), "{whom:?}");
         let text = one(&record, Path::new("/nowhere"), None, false);
-        assert!(text.contains(&format!("for       {whom}\n")) && text.contains("so        the service has to send"), "{text}");
+        assert!(
+            text.contains(&format!("for       {whom}\n"))
+                && text.contains("so        the service has to send"),
+            "{text}"
+        );
         assert!(trace_lines(&[record], false).contains(&format!("for {whom}\n")));
         assert_eq!(on_behalf(&denied()), None);
     }

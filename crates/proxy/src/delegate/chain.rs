@@ -78,7 +78,22 @@ mod tests {
     #[test]
     fn what_no_sidecar_writes_is_no_chain() {
         let long = vec!["a"; MAX_CHAIN + 1].join(",");
-        for bad in ["", ",", "a,", ",a", "a,,b", "a, b", "A", "a b", "7a", "a\n", "\u{e9}", "a=b", &"a".repeat(64), &long] {
+        for bad in [
+            "",
+            ",",
+            "a,",
+            ",a",
+            "a,,b",
+            "a, b",
+            "A",
+            "a b",
+            "7a",
+            "a\n",
+            "\u{e9}",
+            "a=b",
+            &"a".repeat(64),
+            &long,
+        ] {
             assert_eq!(Chain::parse(bad.as_bytes()), None, "{bad:?}");
         }
         assert_eq!(Chain::parse(b"\xff"), None);

@@ -97,7 +97,10 @@ impl Exchange {
                 Ok(Told::Minted { token, expires_at }) => {
                     (Ok(Rc::new(Held { text: token, expires_at, behalf: OnceCell::new() })), since)
                 }
-                Ok(_) => (Err(unavailable("control answered another question: is it of the same version?")), Instant::now()),
+                Ok(_) => (
+                    Err(unavailable("control answered another question: is it of the same version?")),
+                    Instant::now(),
+                ),
                 Err(error) => (Err(error), Instant::now()),
             };
             let _ = asked.outcome.set((outcome, since));
@@ -186,7 +189,8 @@ fn look_at(
         .verify(&table.txn, &worker.tokens, &held.text)
         .map_err(|wrong| format!("the transaction token that control brought does not count: {wrong}"))?;
     let theirs = behalf.identity();
-    let same = (theirs.kind, &theirs.provider, &theirs.id) == (identity.kind, &identity.provider, &identity.id);
+    let same =
+        (theirs.kind, &theirs.provider, &theirs.id) == (identity.kind, &identity.provider, &identity.id);
     if !same || behalf.token().workload() != Some(gateway.as_str()) {
         return Err("the transaction token that control brought is for somebody else".into());
     }

@@ -47,7 +47,15 @@ struct Token {
 
 impl Record {
     /// Remembers that `service` gets this token now. `chain` holds the services on the way, without itself.
-    pub(crate) fn deliver(&self, service: &Arc<str>, token: &Digest, ends: u64, trace: TraceId, chain: &Chain, now: u64) {
+    pub(crate) fn deliver(
+        &self,
+        service: &Arc<str>,
+        token: &Digest,
+        ends: u64,
+        trace: TraceId,
+        chain: &Chain,
+        now: u64,
+    ) {
         let delivered = self.of(service).unwrap_or_else(|| {
             let mut services = self.services.write().unwrap_or_else(PoisonError::into_inner);
             services.entry(service.clone()).or_default().clone()
@@ -161,12 +169,16 @@ mod tests {
     #[test]
     fn the_trace_decides_between_two_ways_and_the_newest_where_it_says_nothing() {
         let record = Record::default();
-        let deliver = |number, way| record.deliver(&portal(), &digest(1), NOW + 120, trace(number), &chain(way), NOW);
+        let deliver =
+            |number, way| record.deliver(&portal(), &digest(1), NOW + 120, trace(number), &chain(way), NOW);
         deliver(1, "portal");
         deliver(2, "portal,archive");
         deliver(3, "portal");
         let way = |number| record.find("portal", &digest(1), trace(number), NOW).unwrap();
-        assert_eq!((way(1), way(2), way(3), way(4)), (chain("portal"), chain("portal,archive"), chain("portal"), chain("portal")));
+        assert_eq!(
+            (way(1), way(2), way(3), way(4)),
+            (chain("portal"), chain("portal,archive"), chain("portal"), chain("portal"))
+        );
     }
 
     #[test]

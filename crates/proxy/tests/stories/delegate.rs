@@ -115,15 +115,20 @@ impl Clinic {
     }
 
     fn at(&self, point: &str, path: &str) -> ringfence_event::Record {
-        self.rig.event(path, |r| field(r, "/http_request/url/path") == path && field(r, "/unmapped/point") == point)
+        self.rig.event(path, |r| {
+            field(r, "/http_request/url/path") == path && field(r, "/unmapped/point") == point
+        })
     }
 }
 
 #[test]
 fn each_service_on_the_way_learns_who_it_is_for_and_the_log_which_way_it_took() {
     let clinic = clinic();
-    let answer = clinic.ask("/api/a", &(clinic.ada() + &trace(1) + "Txn-Token: forged\r\nRingfence-Chain: vault\r\n"));
-    let token = told(&answer, "txn-token").unwrap_or_else(|| panic!("{answer} {:?}", clinic.rig.troubles())).to_owned();
+    let answer =
+        clinic.ask("/api/a", &(clinic.ada() + &trace(1) + "Txn-Token: forged\r\nRingfence-Chain: vault\r\n"));
+    let token = told(&answer, "txn-token")
+        .unwrap_or_else(|| panic!("{answer} {:?}", clinic.rig.troubles()))
+        .to_owned();
     let carried = txn(&token) + &trace(1) + "Ringfence-User: root\r\n";
     let second = clinic.call(&clinic.portal, "appointments", "/b", &carried);
     let third = clinic.call(&clinic.appointments, "patients", "/c", &carried);
@@ -188,7 +193,9 @@ fn a_burst_of_requests_with_one_new_credential_asks_once_per_thread() {
                 let head = format!("GET /api HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
                 let last = head.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
                 let many = head.repeat(19) + &last;
-                raw(TcpStream::connect(clinic.rig.gateway).unwrap(), many.as_bytes()).matches("ringfence-user: ada").count()
+                raw(TcpStream::connect(clinic.rig.gateway).unwrap(), many.as_bytes())
+                    .matches("ringfence-user: ada")
+                    .count()
             })
         })
         .collect();
@@ -200,7 +207,11 @@ fn a_burst_of_requests_with_one_new_credential_asks_once_per_thread() {
     let before = clinic.minted();
     for _ in 0..50 {
         let mut stream = TcpStream::connect(clinic.rig.gateway).unwrap();
-        std::io::Write::write_all(&mut stream, format!("GET /api HTTP/1.1\r\nHost: x\r\n{other}\r\n").as_bytes()).unwrap();
+        std::io::Write::write_all(
+            &mut stream,
+            format!("GET /api HTTP/1.1\r\nHost: x\r\n{other}\r\n").as_bytes(),
+        )
+        .unwrap();
     }
     assert!(clinic.ask("/api", &other).contains("ringfence-user: ada"));
     assert!(clinic.minted() - before <= threads, "{} more", clinic.minted() - before);
@@ -220,7 +231,10 @@ fn a_token_is_used_again_for_its_credential_and_client_alone_and_never_beyond_it
         (new && unix() >= begun + 2).then_some(())
     });
     let distinct: std::collections::BTreeSet<_> = seen.iter().collect();
-    assert!(distinct.len() as u64 <= clinic.minted() && clinic.minted() <= 3 * THREADS.load(Ordering::Relaxed) as u64);
+    assert!(
+        distinct.len() as u64 <= clinic.minted()
+            && clinic.minted() <= 3 * THREADS.load(Ordering::Relaxed) as u64
+    );
     let other = clinic.ask("/api", &bearer(&clinic.provider.token(&json!({ "sub": "bob" }))));
     assert_eq!(told(&other, "ringfence-user"), Some("bob"));
     assert!(!seen.contains(&told(&other, "txn-token").unwrap().to_owned()));
@@ -255,7 +269,11 @@ fn without_a_keeper_nobody_who_is_somebody_gets_in() {
     for _ in 0..30 {
         assert!(clinic.ask("/api", &fields).starts_with("HTTP/1.1 503"));
     }
-    assert!(clinic.minted() - before <= 2 * THREADS.load(Ordering::Relaxed) as u64 + 2, "{}", clinic.minted() - before);
+    assert!(
+        clinic.minted() - before <= 2 * THREADS.load(Ordering::Relaxed) as u64 + 2,
+        "{}",
+        clinic.minted() - before
+    );
     assert!(clinic.ask("/open", "").starts_with("HTTP/1.1 200"), "whoever proves nothing needs none");
     *keeper.refuses.lock().unwrap() = None;
     eventually("a token", || clinic.ask("/api", &fields).starts_with("HTTP/1.1 200").then_some(()));
@@ -275,7 +293,8 @@ fn without_a_keeper_nobody_who_is_somebody_gets_in() {
 #[test]
 fn control_cannot_have_one_user_taken_for_another() {
     let clinic = clinic();
-    let root = Identity { id: "root".into(), kind: IdentityKind::User, ..Identity::client("staff", "root", vec![]) };
+    let root =
+        Identity { id: "root".into(), kind: IdentityKind::User, ..Identity::client("staff", "root", vec![]) };
     *clinic.rig.control.keeper.swaps.lock().unwrap() = Some(root);
     let answer = clinic.ask("/api/swapped", &clinic.ada());
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
@@ -288,7 +307,10 @@ fn a_service_without_a_sidecar_is_told_the_name_and_never_gets_a_token() {
     let clinic = clinic();
     let answer = clinic.ask("/archive", &clinic.ada());
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer} {:?}", clinic.rig.troubles());
-    assert_eq!((told(&answer, "ringfence-user"), told(&answer, "ringfence-scopes")), (Some("ada"), Some("read write")));
+    assert_eq!(
+        (told(&answer, "ringfence-user"), told(&answer, "ringfence-scopes")),
+        (Some("ada"), Some("read write"))
+    );
     assert!(told(&answer, "txn-token").is_none() && clinic.minted() == 0, "{answer}");
     let token = clinic.given(&trace(1));
     let answer = clinic.call(&clinic.portal, "archive", "/x", &(txn(&token) + &trace(1)));
@@ -318,7 +340,8 @@ fn the_same_token_over_two_ways_is_told_apart_by_its_trace() {
     let mut last = String::new();
     for _ in 0..16 {
         last = clinic.call(from, to, "/circle", &carried(2));
-        (from, to) = if to == "portal" { (&clinic.portal, "appointments") } else { (&clinic.appointments, "portal") };
+        (from, to) =
+            if to == "portal" { (&clinic.portal, "appointments") } else { (&clinic.appointments, "portal") };
     }
     assert!(last.starts_with("HTTP/1.1 403"), "{last}");
     let (rule, line) = clinic.refusal("/circle");

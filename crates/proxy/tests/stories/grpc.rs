@@ -106,7 +106,7 @@ async fn answer(
     send.send_trailers(ok_trailers()).unwrap();
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 

@@ -85,7 +85,8 @@ impl Keeper {
             Shown::ApiKey(key) => {
                 let key = ApiKey::parse(key.expose()).ok_or_else(|| denied("no API key"))?;
                 let records = self.records.lock().unwrap();
-                let record = records.iter().find(|r| r.prefix == key.prefix()).ok_or_else(|| denied("unknown"))?;
+                let record =
+                    records.iter().find(|r| r.prefix == key.prefix()).ok_or_else(|| denied("unknown"))?;
                 (Identity::client("api_key", &record.client, record.scopes.clone()), None)
             }
             _ => return Err(denied("the played keeper knows tokens and API keys only")),

@@ -8,6 +8,7 @@
 )]
 
 mod bound;
+mod carried;
 mod delegate;
 mod gateway;
 mod grpc;

@@ -19,7 +19,7 @@ use crate::net::echo;
 use crate::rig::{Authority, Rig, TRUST_DOMAIN, eventually, field, get, local, raw};
 
 /// The mesh side of somebody who holds these certificates.
-fn mesh_of(authority: &Authority, trusted: &Authority, id: &str) -> Mesh {
+pub fn mesh_of(authority: &Authority, trusted: &Authority, id: &str) -> Mesh {
     let key = KeyPair::generate().unwrap();
     let leaf = authority.issue(&[id.to_owned()], &key, Duration::from_secs(600));
     let td = TrustDomain::new(TRUST_DOMAIN).unwrap();
@@ -53,9 +53,9 @@ fn call(rig: &Rig, mesh: &Mesh, own: &str, callee: &str) -> Result<String, Strin
     }
 }
 
-struct Stream<'a>(&'a mut ClientConnection, &'a mut TcpStream);
+pub struct Stream<'a>(&'a mut ClientConnection, &'a mut TcpStream);
 
-fn rustls_stream<'a>(session: &'a mut ClientConnection, socket: &'a mut TcpStream) -> Stream<'a> {
+pub fn rustls_stream<'a>(session: &'a mut ClientConnection, socket: &'a mut TcpStream) -> Stream<'a> {
     Stream(session, socket)
 }
 
