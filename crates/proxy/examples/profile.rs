@@ -14,6 +14,8 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+#[path = "../tests/stories/keeper.rs"]
+mod keeper;
 #[path = "../tests/stories/net.rs"]
 mod net;
 #[path = "../tests/stories/rig.rs"]

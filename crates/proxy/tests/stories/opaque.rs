@@ -71,7 +71,7 @@ fn world() -> World {
                 Ok(Told::Introspected { active: false, claims: serde_json::Map::new(), until: unix() + 600 })
             }
             Some(claims) => {
-                let until = claims["exp"].as_u64().unwrap_or(unix() + 600);
+                let until = claims["exp"].as_u64().unwrap_or_else(|| unix() + 600);
                 Ok(Told::Introspected { active: true, claims: claims.as_object().unwrap().clone(), until })
             }
         }

@@ -326,7 +326,9 @@ fn a_key_that_is_revoked_or_rotated_without_overlap_cuts_what_is_open_under_it()
     others.iter().for_each(Open::lives);
     let began = Instant::now();
     world.rig.tell_keys(ApiKeys::Changed(KeyRecord { previous: None, ..rotated }));
-    others.iter().for_each(|open| drop(open.cut(began)));
+    others.iter().for_each(|open| {
+        open.cut(began);
+    });
     world.told("api_key.secret", 3);
 }
 
@@ -350,7 +352,9 @@ fn another_fence_cuts_what_it_does_not_permit_any_more_and_leaves_the_rest() {
         world.port,
         "[{ path: /, accept: [{ token: staff }] }, { path: /other, accept: [{ token: staff }, api_key] }]",
     ));
-    by_key.iter().for_each(|open| drop(open.cut(began)));
+    by_key.iter().for_each(|open| {
+        open.cut(began);
+    });
     by_token.iter().chain(&other).for_each(Open::lives);
     world.told("accept.changed", 3);
     let began = Instant::now();
@@ -358,7 +362,9 @@ fn another_fence_cuts_what_it_does_not_permit_any_more_and_leaves_the_rest() {
         world.port,
         "[{ path: /, accept: [{ token: staff }], require: { groups: [nurse] } }, { path: /other, accept: [{ token: staff }, api_key] }]",
     ));
-    by_token.iter().for_each(|open| drop(open.cut(began)));
+    by_token.iter().for_each(|open| {
+        open.cut(began);
+    });
     other.iter().for_each(Open::lives);
     world.told("require.group", 3);
 }
