@@ -92,6 +92,11 @@ impl Open {
     }
 }
 
+/// How long after `since` each was cut.
+fn cut_all(open: &[Open], since: Instant) -> Vec<Duration> {
+    open.iter().map(|open| open.cut(since)).collect()
+}
+
 /// Opens a stream over HTTP/1.1, by an upgrade or not, and waits for its first bytes.
 fn h1(mut stream: TcpStream, name: &str, path: &str, fields: &str) -> Open {
     let open = Open::new(format!("{name} {path}"));
@@ -288,7 +293,7 @@ fn whatever_is_revoked_about_a_token_cuts_what_is_open_under_it_and_nothing_else
             4 => What::Key("k1".into()),
             _ => What::Issuer,
         });
-        let took: Vec<Duration> = mine.iter().map(|open| open.cut(began)).collect();
+        let took = cut_all(&mine, began);
         println!("revoked {kind}: cut after {took:?}");
         others.iter().chain(&keys).for_each(Open::lives);
         assert_eq!(h2.ask("/once", ("authorization", &ann)), 401, "{kind}");
@@ -311,7 +316,7 @@ fn a_key_that_is_revoked_or_rotated_without_overlap_cuts_what_is_open_under_it()
     let began = Instant::now();
     let record = KeyRecord { disabled: true, ..world.keys[0].1.clone() };
     world.rig.tell_keys(ApiKeys::Changed(record));
-    let took: Vec<Duration> = mine.iter().map(|open| open.cut(began)).collect();
+    let took = cut_all(&mine, began);
     println!("revoked API key: cut after {took:?}");
     others.iter().for_each(Open::lives);
     world.told("api_key.revoked", 3);
@@ -395,7 +400,7 @@ fn other_policies_or_data_about_entities_cut_what_they_do_not_permit_any_more() 
     let mine = world.all(&h2, "ann", ("authorization", &ann), "/a");
     let others = world.all(&h2, "bob", ("authorization", &bob), "/a");
     let began = apply(&["bob"]);
-    let took: Vec<Duration> = mine.iter().map(|open| open.cut(began)).collect();
+    let took = cut_all(&mine, began);
     println!("other entity data: cut after {took:?}");
     others.iter().for_each(Open::lives);
     world.told("policy.default", 3);
@@ -428,7 +433,7 @@ fn what_services_have_open_on_behalf_of_somebody_is_cut_with_them() {
     let one = Revocation { issuer: ISSUER.into(), what, issued_until: unix(), forget_at: unix() + 600 };
     let began = Instant::now();
     rig.revoke(Revocations::Added(vec![one]));
-    let took: Vec<Duration> = mine.iter().map(|open| open.cut(began)).collect();
+    let took = cut_all(&mine, began);
     println!("revoked user, between services: cut after {took:?}");
     others.iter().chain([&itself]).for_each(Open::lives);
     let event =
@@ -470,7 +475,7 @@ fn a_revoked_svid_is_cut_at_both_ends_refused_and_renewed_at_once() {
     let (mine, others) =
         (open(), vec![call("patients", "/patients/1", ""), call("patients", "/patients/2", UPGRADE)]);
     let began = revoke(What::Token(rig.control.serial(&id("records"))), u64::MAX);
-    let took: Vec<Duration> = mine.iter().map(|open| open.cut(began)).collect();
+    let took = cut_all(&mine, began);
     println!("revoked the callee's SVID: cut after {took:?}");
     others.iter().for_each(Open::lives);
     works("records");
@@ -481,7 +486,7 @@ fn a_revoked_svid_is_cut_at_both_ends_refused_and_renewed_at_once() {
         [open(), others, vec![h1(portal.connect(&rig.address("vault"), 9004), "vault", "/v", "")]].concat();
     let inside = h1(TcpStream::connect(rig.gateway).unwrap(), "gateway", "/g", "");
     let began = revoke(What::Subject(id("portal")), unix() - 60);
-    let took: Vec<Duration> = mine.iter().map(|open| open.cut(began)).collect();
+    let took = cut_all(&mine, began);
     println!("revoked the caller's SVIDs: cut after {took:?}");
     // It was called with the same.
     inside.cut(began);
