@@ -61,9 +61,10 @@ fn proof(
     Some(match client.proof.as_ref()? {
         ClientProof::SecretFile(file) => secret(file).map(Proof::Secret),
         ClientProof::Key(file) => secret(file).map(Proof::Key),
-        ClientProof::SecretEnv(name) => env.secret(name).map(Proof::Secret).ok_or_else(|| {
-            format!("{}: the environment of `up` has no variable `{name}`", client.position)
-        }),
+        ClientProof::SecretEnv(name) => env
+            .secret(name)
+            .map(Proof::Secret)
+            .ok_or_else(|| format!("{}: the environment of `up` has no variable `{name}`", client.position)),
     })
 }
 
@@ -97,9 +98,8 @@ fn text(fence: &Fence, file: &Path, max: u64, position: &Position) -> Result<Sec
 /// Whether others than its owner may read it.
 fn seen_by_others(path: &Path) -> Option<String> {
     let mode = std::fs::metadata(path).ok()?.permissions().mode();
-    (mode & 0o077 != 0).then(|| {
-        format!("{}: others than its owner may use this secret: chmod 600 it", path.display())
-    })
+    (mode & 0o077 != 0)
+        .then(|| format!("{}: others than its owner may use this secret: chmod 600 it", path.display()))
 }
 
 #[cfg(test)]
@@ -140,9 +140,13 @@ mod tests {
     fn a_secret_of_the_environment_must_be_there() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ca.pem"), "x").unwrap();
-        let of = |name: &str| read(&fence(folder.path(), &format!(", secret: {{ env: {name} }}")), &Env::default()).0;
+        let of = |name: &str| {
+            read(&fence(folder.path(), &format!(", secret: {{ env: {name} }}")), &Env::default()).0
+        };
         assert!(of("RINGFENCE_NO_SUCH_SECRET").unwrap_err().contains("RINGFENCE_NO_SUCH_SECRET"));
-        let Some(Proof::Secret(path)) = of("PATH").unwrap().providers.remove(0).proof else { panic!("a secret") };
+        let Some(Proof::Secret(path)) = of("PATH").unwrap().providers.remove(0).proof else {
+            panic!("a secret")
+        };
         assert!(!path.expose().is_empty());
     }
 }

@@ -403,4 +403,16 @@ mod tests {
         assert_eq!(hidden("key.pem"), [dir.path().join("key.pem")]);
         assert!(spec_of(dir.path(), "", "").unwrap().hide.is_empty());
     }
+
+    #[test]
+    fn what_proves_who_we_are_at_providers_is_hidden_from_services() {
+        let dir = tempfile::tempdir().unwrap();
+        let hidden = |proof: &str| {
+            let client = format!("{{ issuer: https://a.example, client: {{ id: t, {proof} }} }}");
+            spec_of(dir.path(), "", &format!(" }}\nproviders: {{ a: {client}")).unwrap().hide
+        };
+        assert_eq!(hidden("secret: { file: secrets/a }"), [dir.path().join("secrets")]);
+        assert_eq!(hidden("key: { file: a.pem }"), [dir.path().join("a.pem")]);
+        assert_eq!(hidden("secret: { env: A }"), [""; 0].map(PathBuf::from));
+    }
 }

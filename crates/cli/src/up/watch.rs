@@ -202,7 +202,10 @@ mod tests {
     fn a_new_secret_of_a_client_is_noticed_and_never_shown() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-        write("ringfence.yaml", "fence: t\ntrust_domain: t.example\nproviders: { a: { issuer: https://a.example, client: { id: t, secret: { file: s } } } }\nservices: { a: {} }\n");
+        write(
+            "ringfence.yaml",
+            "fence: t\ntrust_domain: t.example\nproviders: { a: { issuer: https://a.example, client: { id: t, secret: { file: s } } } }\nservices: { a: {} }\n",
+        );
         write("s", "hunter2\n");
         let (mut watch, texts) = Watch::new(&folder.path().join("ringfence.yaml"), &Env::default()).unwrap();
         assert!(texts.beside.is_ok() && !format!("{texts:?}").contains("hunter2"));
