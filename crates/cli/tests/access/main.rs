@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "test")]
 
 mod bound;
+mod behalf;
 mod browser;
 mod clients;
 mod keys;
