@@ -81,7 +81,7 @@ impl Entities {
             "url": server.url,
             "every": server.every.as_secs(),
             "fetched_at": kept.map(|kept| kept.fetched),
-            "confirmed_at": self.confirmed.or(kept.map(|kept| kept.fetched)),
+            "confirmed_at": self.confirmed.or_else(|| kept.map(|kept| kept.fetched)),
             "trouble": self.silent.as_ref().or(self.refused.as_ref()),
         })
     }
