@@ -135,7 +135,8 @@ pub(crate) fn specificity(one: &str, other: &str) -> std::cmp::Ordering {
 
 /// A prefix or pattern without the names of its segments: two that are alike match the same paths.
 pub(crate) fn shape(text: &str) -> String {
-    let segments: Vec<&str> = text.split('/').map(|segment| if is_any(segment) { "*" } else { segment }).collect();
+    let segments: Vec<&str> =
+        text.split('/').map(|segment| if is_any(segment) { "*" } else { segment }).collect();
     segments.join("/")
 }
 
