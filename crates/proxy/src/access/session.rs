@@ -201,8 +201,10 @@ impl Sessions {
             return Err(wrong("the session is of another provider"));
         }
         // A provider that was declared anew under the same name is another one.
-        let issuer = token.claims().get("origin").and_then(|origin| origin.get("iss"));
-        if issuer.and_then(|iss| iss.as_str()) != Some(&provider.issuer) {
+        let origin = |name| token.claims().get("origin")?.get(name)?.as_str();
+        let client = provider.client.as_ref().map(|client| client.id.as_str());
+        if origin("iss") != Some(&provider.issuer) || origin("client_id").is_some_and(|id| Some(id) != client)
+        {
             return Err(wrong("the session is of the provider that had this name before"));
         }
         if known.len() >= REMEMBERED {

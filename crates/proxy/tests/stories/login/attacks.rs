@@ -99,6 +99,7 @@ fn what_a_callback_says_is_not_shown_and_ends_in_a_page() {
         json!({ "exp": unix() - 60, "iat": unix() - 120 }),
         json!({ "idn": { "kind": "user", "provider": "patients", "id": "ada" } }),
         json!({ "origin": { "iss": "https://other.example", "sub": "ada" } }),
+        json!({ "origin": { "iss": ISSUER, "sub": "ada", "client_id": "another" } }),
         json!({ "aud": "other.example", "iss": "other.example" }),
     ] {
         *asked.changes.lock().unwrap() = changes.clone();
