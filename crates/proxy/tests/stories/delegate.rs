@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ringfence_model::Position;
 use ringfence_snapshot::node::{NoAnswer, NoAnswerCode};
-use ringfence_snapshot::{Identity, IdentityKind};
+use ringfence_snapshot::{Identity, IdentityKind, Policies, Text};
 use serde_json::json;
 
 use crate::net::{Net, echo};
@@ -364,4 +365,39 @@ fn a_token_that_a_service_keeps_serves_it_until_its_end() {
     let itself = clinic.call(&clinic.portal, "appointments", "/itself", &txn(&token));
     assert!(itself.starts_with("HTTP/1.1 200") && told(&itself, "ringfence-user").is_none(), "{itself}");
     assert_eq!(field(&clinic.at("sidecar-out", "/itself"), "/firewall_rule/uid"), "delegate.unknown");
+}
+
+#[test]
+fn policies_judge_whom_the_token_names_and_which_way_it_came() {
+    let clinic = clinic();
+    let text = r#"
+permit(principal, action, resource in Service::"portal");
+permit(principal == User::"staff/ada", action == Action::"GET", resource in Service::"appointments")
+when { principal in Group::"staff/nurse" && context.scopes.contains("read") && context has source && context.source.isLoopback() };
+@id("only-by-way-of-appointments")
+permit(principal is User, action, resource in Service::"patients")
+when { context.chain.contains(Service::"appointments") && context.chain.contains(Service::"portal") };
+permit(principal == Service::"portal", action, resource in Service::"archive");
+"#;
+    let files = vec![Text { name: "policies/a.cedar".into(), text: text.into() }];
+    let position = Position::new("ringfence.yaml".into(), 4, 1);
+    *clinic.rig.control.policies.lock().unwrap() = Some(Policies { files, entities: None, position });
+    let (listener, external) = local();
+    echo(listener);
+    clinic.rig.apply(&fence(external));
+    let token = clinic.given(&trace(1));
+    let carried = txn(&token) + &trace(1);
+    let status = |from: &Net, to, path, fields: &str| {
+        clinic.call(from, to, path, fields).get(9..12).map(str::to_owned)
+    };
+    let (ok, no) = (Some("200".to_owned()), Some("403".to_owned()));
+    assert_eq!(status(&clinic.portal, "appointments", "/a", &carried), ok, "{:?}", clinic.rig.troubles());
+    assert_eq!(status(&clinic.portal, "appointments", "/itself", ""), no, "portal is not ada");
+    assert_eq!(status(&clinic.appointments, "patients", "/b", &carried), ok, "{:?}", clinic.rig.troubles());
+    assert_eq!(status(&clinic.portal, "patients", "/straight", &carried), no, "not by way of appointments");
+    let (rule, line) = clinic.refusal("/straight");
+    assert!(rule == "policy.default" && line.contains("user ada of staff"), "{line}");
+    // Where the callee has no side of its own, the caller's judges the same.
+    assert_eq!(status(&clinic.portal, "archive", "/own", ""), ok);
+    assert_eq!(status(&clinic.portal, "archive", "/ada", &carried), no);
 }
