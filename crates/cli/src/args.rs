@@ -84,10 +84,10 @@ struct At<T: ClapArgs> {
     #[command(flatten)]
     args: T,
     /// The fence: a file or a folder
-    #[arg(long, short, default_value = ".", value_name = "PATH")]
+    #[arg(global = true, long, short, default_value = ".", value_name = "PATH")]
     fence: PathBuf,
     /// The data directory [default: .ringfence beside the fence]
-    #[arg(long, value_name = "DIR")]
+    #[arg(global = true, long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
 

@@ -35,7 +35,10 @@ pub(crate) enum CallError {
 impl From<CallError> for Problem {
     fn from(error: CallError) -> Self {
         let status = match &error {
-            CallError::Refused { status, .. } if *status == StatusCode::NOT_FOUND => StatusCode::NOT_FOUND,
+            // What whoever asks may not have, and what is not there, is for them to know.
+            CallError::Refused { status: status @ (StatusCode::NOT_FOUND | StatusCode::FORBIDDEN), .. } => {
+                *status
+            }
             CallError::Late { .. } => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::BAD_GATEWAY,
         };

@@ -9,8 +9,13 @@ pub(crate) fn text(fence: &Fence, data: &DataDir, (ready, all): (usize, usize)) 
         vec![format!("{} is up: {ready} of {all} services ready, {} edges", fence.name, edges(fence))];
     if let Some(gateway) = &fence.gateway {
         let scheme = if matches!(gateway.tls, GatewayTls::Off) { "http" } else { "https" };
+        // By name where there is one: people sign in under it.
+        let named = |address: &std::net::SocketAddr| match gateway.hosts.first() {
+            Some(host) => format!("{scheme}://{host}:{}", address.port()),
+            None => format!("{scheme}://{address}"),
+        };
         for address in &gateway.listen {
-            lines.push(format!("gateway  {scheme}://{address}"));
+            lines.push(format!("gateway  {}", named(address)));
         }
         let route = fence.services.iter().find_map(|s| s.routes.first());
         if let (Some(address), Some(route)) = (gateway.listen.first(), route) {
@@ -25,7 +30,7 @@ pub(crate) fn text(fence: &Fence, data: &DataDir, (ready, all): (usize, usize)) 
                 String::new()
             };
             let host = route.host.as_ref().map(|h| format!("-H 'Host: {h}' ")).unwrap_or_default();
-            lines.push(format!("try      curl {trust}{host}{scheme}://{address}{}", route.path));
+            lines.push(format!("try      curl {trust}{host}{}{}", named(address), route.path));
         }
     }
     lines.push("see      ringfence status, ringfence top, ringfence events --follow, ringfence drill".into());
