@@ -9,6 +9,7 @@ mod attacks;
 mod forge;
 mod inside;
 mod scorecard;
+mod stage;
 mod target;
 mod watch;
 mod wire;

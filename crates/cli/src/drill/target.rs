@@ -83,6 +83,11 @@ impl Target {
         self.gateway.ok_or_else(|| Unable::new("the fence has no gateway"))
     }
 
+    /// What stands in for every gateway, to see that a drill can fail.
+    pub(crate) fn stand_in(&self) -> Option<SocketAddr> {
+        self.gateway.filter(|_| self.stand_in)
+    }
+
     /// Whether clients speak TLS to the gateway.
     pub(crate) fn gateway_tls(&self) -> bool {
         self.stand_in || self.fence.gateway.as_ref().is_none_or(|g| g.tls != GatewayTls::Off)

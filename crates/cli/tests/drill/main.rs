@@ -1,4 +1,4 @@
-//! Drills against real fences: ten of ten where all protections stand, and each drill fails where its own is off.
+//! Drills against real fences: all of them where all protections stand, and each drill fails where its own is off.
 #![expect(clippy::unwrap_used, reason = "test")]
 
 #[path = "../clinic/running.rs"]
@@ -13,7 +13,7 @@ use std::process::Output;
 use running::{Clinic, Who, text};
 use serde_json::Value;
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 12] = [
     "undeclared-call",
     "forged-svid",
     "expired-svid",
@@ -24,6 +24,8 @@ const NAMES: [&str; 10] = [
     "neighbour",
     "smuggled-request",
     "spoofed-header",
+    "forged-token",
+    "replayed-dpop",
 ];
 
 /// The scorecard of one drill, which must have been tried.
@@ -46,16 +48,16 @@ fn fails(output: &Output, name: &str) -> Value {
 }
 
 #[test]
-fn ten_of_ten_as_root() {
-    ten_of_ten(Who::Root);
+fn all_of_them_as_root() {
+    all_of_them(Who::Root);
 }
 
 #[test]
-fn ten_of_ten_as_an_unprivileged_user() {
-    ten_of_ten(Who::Nobody);
+fn all_of_them_as_an_unprivileged_user() {
+    all_of_them(Who::Nobody);
 }
 
-fn ten_of_ten(who: Who) {
+fn all_of_them(who: Who) {
     let clinic = Clinic::start(who);
     let output = clinic.ringfence(&["drill", "--json"]);
     for name in NAMES {
@@ -66,7 +68,7 @@ fn ten_of_ten(who: Who) {
     // Once more at once: what was told a moment ago must be told again.
     let again = clinic.ringfence(&["drill"]);
     let said = text(&again.stdout);
-    assert!(said.ends_with("\n10 of 10\n"), "{said}");
+    assert!(said.ends_with("\n12 of 12\n"), "{said}");
     assert_eq!(again.status.code(), Some(0));
     // Nobody was harmed.
     let status = clinic.json(&["status", "--json"]);

@@ -61,6 +61,17 @@ fn a_gateway_that_passes_identity_headers_on_fails_the_spoofed_header() {
 }
 
 #[test]
+fn a_gateway_that_believes_any_token_fails_the_drills_of_tokens() {
+    let (clinic, server) = (Clinic::start(Who::Nobody), Server::naive_gateway());
+    for name in ["forged-token", "replayed-dpop"] {
+        let output = clinic.ringfence(&["drill", "--json", "--gateway", &server.address, name]);
+        let one = fails(&output, name);
+        assert_eq!(one["reported"], false, "{one}");
+        assert!(one["detail"].as_str().unwrap().starts_with("0 of "), "not one attack is refused: {one}");
+    }
+}
+
+#[test]
 fn behind_the_real_gateway_a_service_that_tells_all_it_sees_sees_none_of_the_spoofed_headers() {
     let fence = "
 fence: echo

@@ -95,12 +95,16 @@ fn variants(host: &str, path: &str) -> Vec<Variant> {
 }
 
 pub(super) fn spoofed(target: &Target) -> Result<Outcome, Unable> {
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 11] = [
         "X-Forwarded-Client-Cert",
         "X-Forwarded-For",
         "X-Real-IP",
         "Forwarded",
         "Ringfence-Caller",
+        "Ringfence-User",
+        "Ringfence.User",
+        "Workload-Identity-Token",
+        "Workload-Proof-Token",
         "Txn-Token",
         // CGI servers read this as the second one.
         "X_Forwarded_For",

@@ -1,5 +1,6 @@
 //! The drills. Each file is one surface; each drill is one entry here and one function there.
 
+mod access;
 mod calls;
 mod dials;
 mod edge;
@@ -10,7 +11,7 @@ mod processes;
 use super::Drill;
 
 /// All of them, in the order in which they run.
-pub(super) static ALL: [Drill; 10] = [
+pub(super) static ALL: [Drill; 12] = [
     Drill {
         name: "undeclared-call",
         tries: "from inside a service: calls another one that it does not declare",
@@ -80,5 +81,19 @@ pub(super) static ALL: [Drill; 10] = [
         stops: "the gateway: headers that only Ringfence sets are not passed on",
         reports: "the call, with the rule `header.spoofed` and the names that were dropped",
         run: edge::spoofed,
+    },
+    Drill {
+        name: "forged-token",
+        tries: "shows a gateway tokens that its provider did not give for it: unsigned, by another key, for somebody else, past their end",
+        stops: "the gateway: signature, kind, issuer, audience and time, by the keys of the provider",
+        reports: "a denied call for each, with the rule",
+        run: access::forged_token,
+    },
+    Drill {
+        name: "replayed-dpop",
+        tries: "shows a gateway a stolen token that is bound to a key: alone, with a proof that was used, with proofs for something else or by another key",
+        stops: "the gateway: each proof counts once, for its request, its token and its key",
+        reports: "a denied call for each, with the rule",
+        run: access::replayed_dpop,
     },
 ];
