@@ -276,6 +276,10 @@ fn whoever_signs_out_at_the_provider_is_out_everywhere_within_a_second() {
     let seen = browser.sign_in("ann");
     let cookies = seen.cookie_field();
     assert_eq!(with_cookies(&clinic, "/records", &cookies), 200, "{seen:?}");
+    // A session needs no provider while it lasts.
+    provider.mood("down");
+    assert_eq!(with_cookies(&clinic, "/records", &cookies), 200);
+    provider.mood("good");
     browser.open(&format!("{}/session/end", provider.issuer));
     let out = browser.click("button[name=logout]");
     // The provider tells the gateway before it tells the browser.
