@@ -113,12 +113,12 @@ pub(crate) fn prefix(text: &str) -> Result<(), PatternError> {
     Ok(())
 }
 
-/// Whether a normalized path begins with the segments of a prefix.
-pub(crate) fn begins(prefix: &str, path: &str) -> bool {
+/// Whether a normalized path begins with the segments of a prefix, of which two are one if `same` says so.
+pub(crate) fn begins(prefix: &str, path: &str, same: impl Fn(&str, &str) -> bool) -> bool {
     let mut found = path.split('/');
     prefix.split('/').all(|want| match found.next() {
         Some(segment) if is_any(want) => !segment.is_empty(),
-        segment => segment == Some(want),
+        segment => segment.is_some_and(|segment| same(segment, want)),
     })
 }
 

@@ -9,7 +9,7 @@ use ringfence_spiffe::SpiffeId;
 
 use crate::access::{ClientCertificate, RouteAccess};
 use crate::deny::Deny;
-use crate::table::{self, Dialled, EdgeRef, OUTSIDE, TableRef, Via};
+use crate::table::{self, Dialled, EdgeRef, OUTSIDE, Routed, TableRef, Via};
 use crate::worker::Worker;
 
 /// The enforcement points, as events name them.
@@ -199,8 +199,17 @@ fn route(table: &TableRef, asked: Asked<'_>) -> Result<Authorized, Deny> {
     // A name with its root dot is the same name.
     let host = host.strip_suffix('.').unwrap_or(host);
     match table::route(table, host, asked.path) {
-        Some((edge, access)) => Ok(Authorized { access, ..Authorized::direct(edge) }),
-        None => Err(Deny::new(404, "route", "route.none", format!("no route leads to {host}{}", asked.path))),
+        Routed::To(edge, access) => Ok(Authorized { access, ..Authorized::direct(edge) }),
+        Routed::Case { path, position } => {
+            let reason = format!(
+                "many services take {} for what lies below the route {path}, which lets in other callers: write it in its case",
+                asked.path
+            );
+            Err(Deny::new(404, "route", "route.case", reason).position(Some(position)))
+        }
+        Routed::Nowhere => {
+            Err(Deny::new(404, "route", "route.none", format!("no route leads to {host}{}", asked.path)))
+        }
     }
 }
 

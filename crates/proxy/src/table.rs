@@ -3,22 +3,29 @@
 //! Built once per snapshot on the control thread; data-plane threads only read it. Edges get numbers that stay the same
 //! from one snapshot to the next, so that pools, counters and live connections can be indexed by them.
 
+mod compile;
+mod gateway;
+mod interner;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringfence_model::{Access, Allow, Binding, ExternalTls, HostPort, Limits, Protocol};
+use ringfence_model::{Allow, HostPort, Limits, Protocol};
 pub(crate) use ringfence_snapshot::Place;
-use ringfence_snapshot::{Target, VerifiedSnapshot};
+use ringfence_snapshot::VerifiedSnapshot;
 use ringfence_spiffe::{SpiffeId, TrustDomain};
 
+use self::gateway::GatewayTable;
+pub(crate) use self::gateway::{Routed, route, route_tcp};
+pub(crate) use self::interner::Interner;
 use crate::access::{Authority, RouteAccess, TableProvider};
 use crate::delegate::TxnKeys;
 use crate::h1;
 use crate::policy::Policy;
-use crate::shims::{Shim, Shims};
+use crate::shims::Shim;
 
 /// Caller's name for whoever comes through the gateway.
 pub(crate) const OUTSIDE: &str = "outside";
@@ -38,15 +45,6 @@ pub(crate) type TableRef = Rc<Arc<Table>>;
 pub(crate) struct EdgeRef {
     table: TableRef,
     at: EdgeAt,
-}
-
-/// Gives (caller, callee) pairs their numbers, and what they are reached by its stamp.
-#[derive(Debug, Default)]
-pub(crate) struct Interner {
-    ids: HashMap<(Arc<str>, Arc<str>), EdgeId>,
-    names: Vec<(Arc<str>, Arc<str>)>,
-    stamps: HashMap<EdgeId, (Via, u64, u64)>,
-    last_stamp: u64,
 }
 
 /// Everything that requests are judged by.
@@ -156,21 +154,6 @@ pub(crate) struct Egress {
     pub(crate) position: Arc<str>,
 }
 
-/// Routes of the gateway, the more specific before the less.
-#[derive(Debug, Default)]
-struct GatewayTable {
-    hosts: HashMap<String, Vec<RouteEntry>>,
-    any: Vec<RouteEntry>,
-    tcp: HashMap<String, EdgeAt>,
-}
-
-#[derive(Debug)]
-struct RouteEntry {
-    route: ringfence_model::Route,
-    edge: EdgeAt,
-    access: Option<Arc<RouteAccess>>,
-}
-
 /// What a caller reaches at an address and port.
 #[derive(Debug)]
 pub(crate) enum Dialled {
@@ -197,180 +180,7 @@ pub(crate) enum TableError {
     Id(#[from] ringfence_spiffe::IdError),
 }
 
-impl Interner {
-    pub(crate) fn id(&mut self, caller: &Arc<str>, callee: &Arc<str>) -> EdgeId {
-        let key = (caller.clone(), callee.clone());
-        *self.ids.entry(key).or_insert_with_key(|key| {
-            self.names.push(key.clone());
-            // As many as there are pairs of names; a snapshot is bounded.
-            (self.names.len() - 1) as EdgeId
-        })
-    }
-
-    /// Caller and callee of each edge, by number; deliveries are not among them.
-    pub(crate) fn edges(&self) -> impl Iterator<Item = (EdgeId, &(Arc<str>, Arc<str>))> {
-        self.names
-            .iter()
-            .enumerate()
-            .map(|(id, names)| (id as EdgeId, names))
-            .filter(|(_, names)| &*names.0 != DELIVERY)
-    }
-
-    /// The callee of an edge.
-    pub(crate) fn callee(&self, id: EdgeId) -> Option<Arc<str>> {
-        self.names.get(id as usize).map(|(_, callee)| callee.clone())
-    }
-
-    fn len(&self) -> usize {
-        self.names.len()
-    }
-
-    fn stamp(&mut self, id: EdgeId, via: &Via, bundle: u64) -> u64 {
-        match self.stamps.get(&id) {
-            Some((known, generation, stamp)) if known == via && *generation == bundle => *stamp,
-            _ => {
-                self.last_stamp += 1;
-                self.stamps.insert(id, (via.clone(), bundle, self.last_stamp));
-                self.last_stamp
-            }
-        }
-    }
-}
-
 impl Table {
-    pub(crate) fn compile(
-        snapshot: VerifiedSnapshot,
-        policy: Option<Arc<Policy>>,
-        txn: TxnKeys,
-        interner: &mut Interner,
-        shims: &Shims,
-    ) -> Result<Self, TableError> {
-        let trust_domain = TrustDomain::new(&snapshot.trust_domain)?;
-        let gateway_id = SpiffeId::gateway(&trust_domain, &snapshot.fence)?;
-        let names: Vec<Arc<str>> = snapshot.services.iter().map(|s| s.name.as_str().into()).collect();
-        let index = |name: &str| snapshot.services.binary_search_by(|s| s.name.as_str().cmp(name)).ok();
-        let bundle = snapshot.bundle.generation;
-        let authorities: Vec<Arc<Authority>> =
-            snapshot.authorities.iter().map(|declared| Arc::new(Authority::new(declared))).collect();
-        let access_of = |access: &Access| RouteAccess::of(access, &snapshot.providers, &authorities);
-        let (outside, delivery): (Arc<str>, Arc<str>) = (OUTSIDE.into(), DELIVERY.into());
-
-        let via = |at: usize, own: &SpiffeId| -> Result<Via, TableError> {
-            let service = &snapshot.services[at];
-            let (address, id) = match &service.target {
-                Target::External { address, tls: ExternalTls::Off } => {
-                    return Ok(Via::Plain(address.clone()));
-                }
-                Target::External { address, tls: ExternalTls::Spiffe { id } } => {
-                    (Some(address.clone()), id.as_deref())
-                }
-                Target::Fenced => (None, None),
-            };
-            let id = match id {
-                Some(id) => SpiffeId::parse(id)?,
-                None => SpiffeId::service(&trust_domain, &service.name)?,
-            };
-            Ok(Via::Mesh { address, id, own: own.clone() })
-        };
-
-        let mut all = Edges { list: Vec::new(), interner, bundle };
-        let mut inbound: Vec<HashMap<Arc<str>, EdgeAt>> = vec![HashMap::new(); names.len()];
-        let mut callers = HashMap::new();
-        for (at, service) in snapshot.services.iter().enumerate() {
-            let own = SpiffeId::service(&trust_domain, &service.name)?;
-            let mut edges = HashMap::new();
-            for call in &service.calls {
-                // `SignedSnapshot::verify` checked that each callee exists.
-                let Some(callee) = index(&call.service) else { continue };
-                let protocol = snapshot.services[callee].protocol;
-                let rules = Rules::Allow(call.allow.clone());
-                let edge = all.add(&names[at], &names[callee], protocol, rules, via(callee, &own)?);
-                if call.on_behalf {
-                    all.list[edge].on_behalf = Some(call.position.to_string().into());
-                }
-                inbound[callee].insert(names[at].clone(), edge);
-                edges.insert(callee, edge);
-            }
-            let mut egress: HashMap<u16, Vec<Arc<Egress>>> = HashMap::new();
-            for host in &service.egress {
-                let name: Arc<str> = format!("{}:{}", host.rule.host, host.rule.port).into();
-                egress.entry(host.address).or_default().push(Arc::new(Egress {
-                    id: all.interner.id(&names[at], &name),
-                    host: host.rule.host.as_str().into(),
-                    port: host.rule.port,
-                    tls: host.rule.tls,
-                    allow_private: host.rule.allow_private,
-                    position: host.rule.position.to_string().into(),
-                }));
-            }
-            let position = service.position.to_string().into();
-            callers.insert(names[at].clone(), Caller { position, edges, egress });
-        }
-
-        let mut gateway = GatewayTable::default();
-        if snapshot.gateway.is_some() {
-            for (at, service) in snapshot.services.iter().enumerate().filter(|(_, s)| !s.routes.is_empty()) {
-                let rules = Rules::Routes(service.routes.clone());
-                let edge = all.add(&outside, &names[at], service.protocol, rules, via(at, &gateway_id)?);
-                inbound[at].insert(outside.clone(), edge);
-                gateway.add(service, edge, access_of);
-            }
-        }
-        gateway.sort();
-
-        let mut by_address = HashMap::new();
-        let mut callees = Vec::with_capacity(names.len());
-        for ((at, service), inbound) in snapshot.services.iter().enumerate().zip(inbound) {
-            by_address.insert(service.address, at);
-            let delivery_via = match &service.target {
-                Target::Fenced => {
-                    service.listen.map(|port| Via::Shim { shim: shims.of(&service.name), port })
-                }
-                Target::External { address, tls: ExternalTls::Off } => Some(Via::Plain(address.clone())),
-                Target::External { tls: ExternalTls::Spiffe { .. }, .. } => None,
-            };
-            let rules = Rules::Allow(Vec::new());
-            let delivery =
-                delivery_via.map(|via| all.add(&delivery, &names[at], service.protocol, rules, via));
-            let callee = Callee {
-                name: names[at].clone(),
-                protocol: service.protocol,
-                port: service.port,
-                delivery,
-                access: access_of(&service.access),
-                inbound,
-            };
-            callees.push(Arc::new(callee));
-        }
-
-        let mut declared = vec![false; all.interner.len()];
-        let egress = callers.values().flat_map(|c: &Caller| c.egress.values().flatten()).map(|e| e.id);
-        for id in all.list.iter().map(|e| e.id).chain(egress) {
-            declared[id as usize] = true;
-        }
-        let edges = all.list;
-        let asks_certificates =
-            !authorities.is_empty() || snapshot.providers.iter().any(|p| p.bound == Binding::Mtls);
-        Ok(Self {
-            http1: http1_limits(&snapshot.limits),
-            limits: snapshot.limits.clone(),
-            fresh_until: snapshot.issued_at.saturating_add(snapshot.lease).min(snapshot.expires_at),
-            trust_domain,
-            edges,
-            callees,
-            by_address,
-            callers,
-            gateway,
-            providers: snapshot.providers.iter().map(TableProvider::new).collect(),
-            authorities,
-            asks_certificates,
-            policy,
-            txn,
-            declared,
-            snapshot,
-        })
-    }
-
     /// Whether the edge of this number is declared.
     pub(crate) fn declares(&self, id: EdgeId) -> bool {
         self.declared.get(id as usize).copied().unwrap_or(false)
@@ -381,17 +191,10 @@ impl Table {
         self.callees.binary_search_by(|c| (*c.name).cmp(name)).ok().map(|at| &self.callees[at])
     }
 
-    /// The edge that a request through the gateway takes. `host` is lower case and without port.
-    fn route(&self, host: &str, path: &str) -> Option<&RouteEntry> {
-        let of = |routes: &'_ [RouteEntry]| routes.iter().position(|r| r.route.covers(path));
-        let named = self.gateway.hosts.get(host).and_then(|routes| Some(&routes[of(routes)?]));
-        named.or_else(|| Some(&self.gateway.any[of(&self.gateway.any)?]))
-    }
-
     /// Whether any route is for this host.
     pub(crate) fn serves(&self, host: &str) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-        !self.gateway.any.is_empty() || self.gateway.hosts.contains_key(&host)
+        self.gateway.serves(&host)
     }
 
     /// Whose tokens are believed.
@@ -408,16 +211,6 @@ impl Table {
     pub(crate) fn position_of(&self, service: &str) -> Option<&Arc<str>> {
         self.callers.get(service).map(|c| &c.position)
     }
-}
-
-/// The edge that a request through the gateway takes, and who may take it. `host` is lower case and without port.
-pub(crate) fn route(table: &TableRef, host: &str, path: &str) -> Option<(EdgeRef, Option<Arc<RouteAccess>>)> {
-    table.route(host, path).map(|entry| (EdgeRef::new(table, entry.edge), entry.access.clone()))
-}
-
-/// The TCP service that a client of the gateway names by SNI.
-pub(crate) fn route_tcp(table: &TableRef, server_name: &str) -> Option<EdgeRef> {
-    table.gateway.tcp.get(server_name).map(|at| EdgeRef::new(table, *at))
 }
 
 /// The edge along which `caller` may call `callee`, as the callee's side sees it.
@@ -472,38 +265,6 @@ impl Deref for EdgeRef {
     }
 }
 
-/// The edges of a table while it is built.
-struct Edges<'a> {
-    list: Vec<Edge>,
-    interner: &'a mut Interner,
-    bundle: u64,
-}
-
-impl Edges<'_> {
-    fn add(
-        &mut self,
-        caller: &Arc<str>,
-        callee: &Arc<str>,
-        protocol: Protocol,
-        rules: Rules,
-        via: Via,
-    ) -> EdgeAt {
-        let id = self.interner.id(caller, callee);
-        let stamp = self.interner.stamp(id, &via, self.bundle);
-        self.list.push(Edge {
-            id,
-            caller: caller.clone(),
-            callee: callee.clone(),
-            protocol,
-            rules,
-            on_behalf: None,
-            via,
-            stamp,
-        });
-        self.list.len() - 1
-    }
-}
-
 impl Edge {
     /// Whether a request may pass: its method and its normalized path.
     pub(crate) fn allows(&self, method: &str, path: &str) -> bool {
@@ -519,45 +280,6 @@ impl Edge {
             Rules::Allow(rules) => rules.first().map(|rule| rule.position.to_string()),
             Rules::Routes(routes) => routes.first().map(|route| route.position.to_string()),
         }
-    }
-}
-
-impl GatewayTable {
-    fn add(
-        &mut self,
-        service: &ringfence_snapshot::Service,
-        edge: EdgeAt,
-        access_of: impl Fn(&Access) -> Option<Arc<RouteAccess>>,
-    ) {
-        for route in &service.routes {
-            let access = access_of(&route.access);
-            let entry = RouteEntry { route: route.clone(), edge, access };
-            match (&route.host, service.protocol) {
-                (Some(host), Protocol::Tcp) => drop(self.tcp.insert(host.clone(), edge)),
-                (None, Protocol::Tcp) => {}
-                (Some(host), _) => self.hosts.entry(host.clone()).or_default().push(entry),
-                (None, _) => self.any.push(entry),
-            }
-        }
-    }
-
-    fn sort(&mut self) {
-        for routes in self.hosts.values_mut().chain([&mut self.any]) {
-            routes.sort_by(|a, b| a.route.specificity(&b.route));
-        }
-    }
-}
-
-fn http1_limits(limits: &Limits) -> h1::Limits {
-    let defaults = h1::Limits::default();
-    let head = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX);
-    let fields = usize::try_from(limits.headers).unwrap_or(usize::MAX).min(h1::MAX_FIELDS);
-    h1::Limits {
-        head,
-        fields,
-        target: defaults.target.min(head),
-        trailer: defaults.trailer.min(head),
-        ..defaults
     }
 }
 

@@ -23,6 +23,7 @@ mod policies;
 mod revoke;
 mod rig;
 mod service;
+mod spelling;
 mod state;
 mod stolen;
 mod tokens;

@@ -1,0 +1,132 @@
+//! Routes of the gateway: which of them takes a request from outside.
+//!
+//! Many services take `/Admin` for `/admin`. A request whose path lies below a route but for the case of its letters, while another
+//! route of the same service takes it and lets in other callers, would reach such a service past who guards it: it is refused.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ringfence_model::{Access, Protocol};
+
+use super::{EdgeAt, EdgeRef, TableRef};
+use crate::access::RouteAccess;
+
+/// Routes of the gateway.
+#[derive(Debug, Default)]
+pub(super) struct GatewayTable {
+    hosts: HashMap<String, Routes>,
+    any: Routes,
+    tcp: HashMap<String, EdgeAt>,
+}
+
+/// Routes of one host, or of any, the more specific before the less.
+#[derive(Debug, Default)]
+struct Routes {
+    list: Vec<RouteEntry>,
+    /// Whether a service has two that let in different callers, here or at any host: only then does case matter.
+    mixed: bool,
+}
+
+#[derive(Debug)]
+struct RouteEntry {
+    route: ringfence_model::Route,
+    edge: EdgeAt,
+    access: Option<Arc<RouteAccess>>,
+}
+
+/// Where a request from outside leads.
+#[derive(Debug)]
+pub(crate) enum Routed {
+    /// Along this edge, for those who may take it.
+    To(EdgeRef, Option<Arc<RouteAccess>>),
+    /// Its service may take it for what another route guards.
+    Case {
+        /// Path of the other route.
+        path: String,
+        /// Where that stands.
+        position: String,
+    },
+    /// Nowhere.
+    Nowhere,
+}
+
+impl GatewayTable {
+    pub(super) fn add(
+        &mut self,
+        service: &ringfence_snapshot::Service,
+        edge: EdgeAt,
+        access_of: impl Fn(&Access) -> Option<Arc<RouteAccess>>,
+    ) {
+        for route in &service.routes {
+            let access = access_of(&route.access);
+            let entry = RouteEntry { route: route.clone(), edge, access };
+            match (&route.host, service.protocol) {
+                (Some(host), Protocol::Tcp) => drop(self.tcp.insert(host.clone(), edge)),
+                (None, Protocol::Tcp) => {}
+                (Some(host), _) => self.hosts.entry(host.clone()).or_default().list.push(entry),
+                (None, _) => self.any.list.push(entry),
+            }
+        }
+    }
+
+    /// After the last was added.
+    pub(super) fn sort(&mut self) {
+        for routes in self.hosts.values_mut().chain([&mut self.any]) {
+            routes.list.sort_by(|a, b| a.route.specificity(&b.route));
+        }
+        for routes in self.hosts.values_mut() {
+            routes.mixed = are_mixed(routes.list.iter().chain(&self.any.list));
+        }
+        self.any.mixed = are_mixed(self.any.list.iter());
+    }
+
+    /// Whether any route is for this host.
+    pub(super) fn serves(&self, host: &str) -> bool {
+        !self.any.list.is_empty() || self.hosts.contains_key(host)
+    }
+
+    /// The route that takes a request, and the one that guards what its service may take it for.
+    fn choose(&self, host: &str, path: &str) -> Option<(&RouteEntry, Option<&RouteEntry>)> {
+        let named = self.hosts.get(host);
+        let chosen = named.and_then(|routes| routes.of(path)).or_else(|| self.any.of(path))?;
+        if !named.unwrap_or(&self.any).mixed {
+            return Some((chosen, None));
+        }
+        let all = named.into_iter().chain([&self.any]).flat_map(|routes| &routes.list);
+        let mut before = all.take_while(|entry| !std::ptr::eq(*entry, chosen));
+        let other = before.find(|entry| {
+            entry.edge == chosen.edge
+                && entry.route.covers_in_any_case(path)
+                && !entry.route.access.is_as(&chosen.route.access)
+        });
+        Some((chosen, other))
+    }
+}
+
+impl Routes {
+    fn of(&self, path: &str) -> Option<&RouteEntry> {
+        self.list.iter().find(|entry| entry.route.covers(path))
+    }
+}
+
+fn are_mixed<'a>(routes: impl Iterator<Item = &'a RouteEntry>) -> bool {
+    let mut first: HashMap<EdgeAt, &Access> = HashMap::new();
+    let mut routes = routes.map(|entry| (entry.edge, &entry.route.access));
+    routes.any(|(edge, access)| !first.entry(edge).or_insert(access).is_as(access))
+}
+
+/// Where a request through the gateway leads. `host` is lower case and without port.
+pub(crate) fn route(table: &TableRef, host: &str, path: &str) -> Routed {
+    match table.gateway.choose(host, path) {
+        Some((entry, None)) => Routed::To(EdgeRef::new(table, entry.edge), entry.access.clone()),
+        Some((_, Some(other))) => {
+            Routed::Case { path: other.route.path.clone(), position: other.route.position.to_string() }
+        }
+        None => Routed::Nowhere,
+    }
+}
+
+/// The TCP service that a client of the gateway names by SNI.
+pub(crate) fn route_tcp(table: &TableRef, server_name: &str) -> Option<EdgeRef> {
+    table.gateway.tcp.get(server_name).map(|at| EdgeRef::new(table, *at))
+}
