@@ -28,6 +28,7 @@ mod request;
 mod schema;
 mod table;
 mod text;
+mod types;
 
 pub use actor::{Actor, Principal, PrincipalKind};
 pub use data::{MAX_DATA_BYTES, MAX_ENTITIES};

@@ -7,8 +7,7 @@ use cedar_policy_core::ast::{
     EntityUID, Expr, ExprKind, Literal, Policy, PolicyID, PolicySet, PrincipalOrResourceConstraint, Var,
 };
 use cedar_policy_core::parser::{Loc, parse_policyset};
-use cedar_policy_core::validator::ValidationMode;
-use ringfence_model::{Diagnostic, Diagnostics, OUTSIDE, Position, Severity, SourceFile};
+use ringfence_model::{Diagnostic, Diagnostics, OUTSIDE, Position, SourceFile};
 use smol_str::SmolStr;
 
 use crate::decision::{Effect, Mode, PolicyRef};
@@ -18,6 +17,7 @@ use crate::names::{CLIENT, GROUP, PATH, SERVICE, USER};
 use crate::position::Lines;
 use crate::schema::Schema;
 use crate::text::{plain, short};
+use crate::types::{check_types, told};
 
 /// Policies of one fence.
 pub const MAX_POLICIES: usize = 50_000;
@@ -29,8 +29,6 @@ const MAX_BRACKETS: usize = 64;
 const MAX_OPERATORS: usize = 4_000;
 /// Characters of `@reason`.
 const MAX_REASON: usize = 500;
-/// Characters of a message of Cedar's.
-const MAX_TOLD: usize = 400;
 /// Parsing and checking recurse; their thread has room for whatever the bounds above let through.
 const STACK_BYTES: usize = 256 << 20;
 /// Providers that every fence has: keys and certificates.
@@ -81,10 +79,10 @@ impl Policies {
 }
 
 /// A policy on its way.
-struct Read {
-    policy: Policy,
-    reference: Arc<PolicyRef>,
-    file: usize,
+pub(crate) struct Read {
+    pub(crate) policy: Policy,
+    pub(crate) reference: Arc<PolicyRef>,
+    pub(crate) file: usize,
 }
 
 fn read(files: &[SourceFile], schema: &Schema) -> Result<(Policies, Vec<Diagnostic>), Diagnostics> {
@@ -262,8 +260,10 @@ fn check_words(one: &Read, lines: &Lines, schema: &Schema, out: &mut Diagnostics
                     })
                     .collect();
                 if !known.iter().any(|known| known == id) {
-                    let error =
-                        error("unknown-path", format!("no `allow` and no route of the fence names the path `{shown}`"));
+                    let error = error(
+                        "unknown-path",
+                        format!("no `allow` and no route of the fence names the path `{shown}`"),
+                    );
                     out.push(error.did_you_mean(id, known.iter().map(String::as_str)));
                 }
             }
@@ -293,55 +293,11 @@ fn check_words(one: &Read, lines: &Lines, schema: &Schema, out: &mut Diagnostics
         && uid.entity_type().to_string() == SERVICE
     {
         let at = uid.loc().map_or(start, Loc::start);
-        let message = "this holds only for paths of the service that neither `allow` nor route of the fence names";
+        let message =
+            "this holds only for paths of the service that neither `allow` nor route of the fence names";
         let warning = Diagnostic::warning("resource-eq", lines.position(at), message);
         out.push(warning.help("for the whole service, write `resource in …`".to_owned()));
     }
-}
-
-fn check_types(read: &[Read], lines: &[Lines], schema: &Schema, out: &mut Diagnostics) {
-    let Ok(set) = PolicySet::try_from_iter(read.iter().map(|one| one.policy.clone())) else { return };
-    let result = schema.validator.validate(&set, ValidationMode::Strict);
-    let (errors, warnings) = result.into_errors_and_warnings();
-    let mut tell = |error: &dyn miette::Diagnostic, is_error: bool| {
-        // Cedar says which policy only in words.
-        let text = error.to_string();
-        let number = text.strip_prefix("for policy `").and_then(|rest| rest.split_once('`'));
-        let one = number.and_then(|(number, _)| read.get(number.parse::<usize>().ok()?));
-        let Some(one) = one else {
-            let message = short(&text, MAX_TOLD);
-            out.push(Diagnostic::error("policy", Position::whole("policies".into()), message));
-            return;
-        };
-        let mut diagnostic = told(&lines[one.file], "policy", error);
-        if !is_error {
-            diagnostic.severity = Severity::Warning;
-        }
-        if error.labels().is_none() {
-            diagnostic.position = one.reference.position.clone();
-        }
-        out.push(diagnostic);
-    };
-    errors.for_each(|error| tell(&error, true));
-    warnings.for_each(|warning| tell(&warning, false));
-}
-
-/// Cedar's words, at our place.
-fn told(lines: &Lines, code: &'static str, error: &dyn miette::Diagnostic) -> Diagnostic {
-    let text = error.to_string();
-    // Its own number of the policy says nothing to the reader.
-    let message = match text.strip_prefix("for policy `").and_then(|rest| rest.split_once("`, ")) {
-        Some((_, message)) => message.to_owned(),
-        None => text,
-    };
-    let label = error.labels().and_then(|mut labels| labels.next());
-    let (at, length) = label.as_ref().map_or((0, 1), |label| (label.offset(), label.len()));
-    let expected = label.and_then(|label| label.label().map(ToOwned::to_owned));
-    let help = error.help().map(|help| help.to_string()).or(expected);
-    let help = help.map(|help| short(&help, MAX_TOLD));
-    Diagnostic::error(code, lines.position(at), short(&message, MAX_TOLD))
-        .width(lines.width(at, length))
-        .help(help)
 }
 
 /// Entities that an expression names, and where.

@@ -284,6 +284,25 @@ fn what_is_wrong_with_policies_is_shown_where_it_stands() {
     }
     let shown = picture("permit(principal, action, resource in Service::\"patiens\");");
     assert!(shown.contains("^^^^^^^^^^^^^^^^^^ did you mean"), "{shown}");
+    for (condition, message, help) in [
+        ("context.caller == \"portal\"", "the types String and Service are not compatible", "`==`"),
+        (
+            "resource in [Path::\"patients/patients/{id}\", Service::\"patients\"]",
+            "the types Path and Service are not compatible",
+            "elements of a set",
+        ),
+    ] {
+        let before = "permit(principal, action, resource);\n\nforbid(principal, action, resource)\n  when { ";
+        let shown = picture(&format!("{before}{condition} }};"));
+        let line = format!("  when {{ {condition} }};");
+        for part in [message, "--> policies/a.cedar:4:", &line, help] {
+            assert!(shown.contains(part), "{part:?} is not in\n{shown}");
+        }
+        assert!(!shown.contains("for policy `"), "{shown}");
+        let at = condition.find('[').unwrap_or(0);
+        let carets = format!("{}{} ", " ".repeat("  when { ".len() + at), "^".repeat(condition.len() - at));
+        assert!(shown.contains(&carets), "{carets:?} is not in\n{shown}");
+    }
 }
 
 #[test]

@@ -88,10 +88,13 @@ fn what_no_path_names_is_an_error_with_its_place() {
     let wrong = |policies: &str| {
         Engine::new(&fence, &Sources::of_texts([("a.cedar", policies)], None)).unwrap_err().to_string()
     };
-    let never = engine("permit(principal, action, resource)\nwhen { context.path has nr && context.path.nr == \"7\" };");
+    let never = engine(
+        "permit(principal, action, resource)\nwhen { context.path has nr && context.path.nr == \"7\" };",
+    );
     let told: Vec<String> = never.warnings().iter().map(ToString::to_string).collect();
     assert!(told.iter().any(|told| told.contains("a.cedar:1:")), "a name that no path has: {told:?}");
-    let unasked = wrong("permit(principal is User, action, resource) when { context.path.id == principal.id };");
+    let unasked =
+        wrong("permit(principal is User, action, resource) when { context.path.id == principal.id };");
     assert!(unasked.contains("a.cedar:1:") && unasked.contains("has"), "{unasked}");
     let path = wrong("permit(principal, action, resource in Path::\"patients/records/{nr}\");");
     assert!(path.contains("no `allow` and no route") && path.contains("{id}"), "{path}");
