@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use crate::running::{Clinic, Who, as_user, binary, make_folder, own, services, spine, text, workspace};
+use crate::running::{Clinic, Who, as_user, binary, make_folder, own, services, spine, text};
 use crate::servers::Server;
 use crate::{fails, score};
 
