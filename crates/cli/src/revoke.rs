@@ -43,16 +43,16 @@ enum Thing {
     },
     /// Whatever a client of a provider was issued so far
     Client {
-        /// The provider's name in the fence
+        /// The provider's name in the fence, or `certificate` for a client certificate's
         provider: String,
-        /// `client_id` of its tokens
+        /// `client_id` of its tokens, or the name in its certificates
         name: String,
     },
-    /// One token of a provider
+    /// One token of a provider, or one client certificate
     Token {
-        /// The provider's name in the fence
+        /// The provider's name in the fence, or `certificate`
         provider: String,
-        /// `jti` of the token
+        /// `jti` of the token, or SHA-256 of the certificate
         jti: String,
     },
     /// A session at a provider, by its own name

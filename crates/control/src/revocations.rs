@@ -29,6 +29,10 @@ const KIND: &str = "revocation";
 const BEHIND: usize = 1024;
 /// Longest reason, and name of who revokes.
 const MAX_WHY: usize = 512;
+/// Who asks by the admin API, and how many revocations only they can add: whoever signs in and out all day must not take an operator's
+/// means away.
+const OPERATOR: &str = "operator";
+const OPERATORS_SHARE: usize = 4096;
 /// Most that one answer lists.
 const PAGE: usize = 1000;
 /// Most that are forgotten in one write.
@@ -119,6 +123,7 @@ impl Revocations {
             Stored { revocation, what: what.into(), provider, name, at: now, by: by.into(), why: why.into() };
         let _turn = self.0.turn.lock().await;
         let all = self.all().await?;
+        let room = if by == OPERATOR { MAX_REVOKED } else { MAX_REVOKED - OPERATORS_SHARE };
         {
             let known = lock(all);
             match known.get(&id) {
@@ -127,7 +132,7 @@ impl Revocations {
                     new.issued_until = new.issued_until.max(old.issued_until);
                     new.forget_at = new.forget_at.max(old.forget_at);
                 }
-                None if known.len() >= MAX_REVOKED => {
+                None if known.len() >= room => {
                     return Err(Refusal(StatusCode::CONFLICT, Full.to_string()));
                 }
                 None => {}
@@ -174,7 +179,7 @@ impl Revocations {
     pub(crate) async fn answer(&self, ask: AskRevocations) -> Result<Value, Refusal> {
         match ask {
             AskRevocations::List { after } => self.list(&after).await,
-            AskRevocations::Remove(id) => self.remove(&id, "operator").await,
+            AskRevocations::Remove(id) => self.remove(&id, OPERATOR).await,
             AskRevocations::Revoke(_) => Err(Refusal(StatusCode::INTERNAL_SERVER_ERROR, "not here".into())),
         }
     }

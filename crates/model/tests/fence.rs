@@ -248,6 +248,17 @@ fn a_route_may_accept_api_keys_beside_tokens_or_alone() {
 const LOGIN: &str = "providers:\n  staff: { issuer: https://id.t.example, client: { id: t, secret: { file: s } }, login: {} }\n  api: { issuer: https://api.t.example }\n";
 
 #[test]
+fn no_provider_is_taken_for_whoever_shows_a_certificate_or_an_api_key() {
+    for (name, said) in [("certificate", "shows a client certificate"), ("api_key", "cannot name a provider")]
+    {
+        let text =
+            format!("providers:\n  {name}: {{ issuer: https://id.t.example }}\n{}", with_portal("listen: 2"));
+        let error = parse(&text).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}
+
+#[test]
 fn people_sign_in_at_a_provider_where_we_are_a_client() {
     let text = |provider: &str, portal: &str| {
         format!("providers:\n  staff: {{ issuer: https://id.t.example{provider} }}\n{}", with_portal(portal))

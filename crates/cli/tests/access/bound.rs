@@ -17,7 +17,7 @@ trust_domain: clinic.example
 gateway: {{ listen: 127.0.0.1:8443 }}
 providers:
   key: {{ issuer: {}, audiences: [clinic], bound: dpop, ca: id/key.pem, allow_private: true }}
-  certificate: {{ issuer: {}, audiences: [clinic], bound: mtls, ca: id/certificate.pem, allow_private: true }}
+  holder: {{ issuer: {}, audiences: [clinic], bound: mtls, ca: id/certificate.pem, allow_private: true }}
   opaque:
     issuer: {}
     audiences: [clinic]
@@ -33,7 +33,7 @@ services:
     routes:
       - {{ path: / }}
       - {{ path: /key, accept: [{{ token: key }}], require: {{ scopes: [read] }} }}
-      - {{ path: /certificate, accept: [{{ token: certificate }}] }}
+      - {{ path: /certificate, accept: [{{ token: holder }}] }}
       - {{ path: /opaque, accept: [{{ token: opaque }}], require: {{ scopes: [read] }} }}
       - {{ path: /opaque/admin, accept: [{{ token: opaque }}], require: {{ scopes: [write] }} }}
 ",

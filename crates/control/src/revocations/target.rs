@@ -5,7 +5,7 @@ use ringfence_keeper::protocol::{MAX_SVID_LIFE, MAX_TXN_LIFE};
 use ringfence_model::Fence;
 use ringfence_spiffe::{SpiffeId, TrustDomain};
 use ringfence_store::Store;
-use ringfence_token::{Revocation, SESSION_MAX_LIFE, SVID, What};
+use ringfence_token::{CERTIFICATE, Revocation, SESSION_MAX_LIFE, SVID, What};
 use serde::{Deserialize, Serialize};
 
 use crate::keys::Refusal;
@@ -132,6 +132,12 @@ impl Target {
         Self::of("provider", provider, issuer, What::Issuer, Until::Now, Some(YEAR)).at(provider)
     }
 
+    /// One client certificate, by its SHA-256, and whatever certificate names a client. When one was issued does not count: it may name any
+    /// time, and the client may have got others.
+    fn certificate(word: &'static str, name: &str, what: What) -> Self {
+        Self::of(word, name, CERTIFICATE, what, Until::ForGood, None).at(CERTIFICATE)
+    }
+
     /// An API key, for what was made of it: the key itself is revoked in its record.
     pub(crate) fn api_key(prefix: &str) -> Self {
         let keep = Some(MAX_TXN_LIFE + SKEW);
@@ -195,6 +201,7 @@ impl Revoke {
         let mut target = match self.what {
             RevokeWhat::Session => Target::session(trust_domain, &self.name),
             RevokeWhat::Svid => self.svid(fence, trust_domain, store, now).await?,
+            what if self.provider.as_deref() == Some(CERTIFICATE) => self.certificate(what)?,
             what => {
                 let (provider, issuer) = self.provider(fence)?;
                 match what {
@@ -212,6 +219,27 @@ impl Revoke {
             target.keep = Some(keep.max(usual));
         }
         Ok(target)
+    }
+
+    fn certificate(&self, what: RevokeWhat) -> Result<Target, Refusal> {
+        match what {
+            RevokeWhat::Client => {
+                Ok(Target::certificate("client", &self.name, What::Client(self.name.clone())))
+            }
+            RevokeWhat::Token => {
+                // As tools print it: in capitals, with colons.
+                let name = self.name.replace(':', "").to_ascii_lowercase();
+                if name.len() != 64 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                    return Err(wrong(
+                        "a client certificate is named by its SHA-256, 64 hexadecimal digits: events have it as `credential_uid`",
+                    ));
+                }
+                Ok(Target::certificate("token", &name, What::Token(name.clone())))
+            }
+            _ => Err(wrong(
+                "of certificates, one is revoked (`token certificate SHA256`) or all of a client (`client certificate NAME`)",
+            )),
+        }
     }
 
     fn provider<'f>(&self, fence: &'f Fence) -> Result<(&'f str, &'f str), Refusal> {

@@ -227,6 +227,9 @@ async fn what_is_meant_is_found_in_the_fence_and_among_what_was_issued() {
         (json!({"what": "user", "provider": "nobody", "name": "ann"}), "it has staff"),
         (json!({"what": "user", "name": "ann"}), "of which provider"),
         (json!({"what": "client", "provider": "api_key", "name": "lab"}), "ringfence key revoke"),
+        (json!({"what": "token", "provider": "certificate", "name": "ab:cd"}), "SHA-256"),
+        (json!({"what": "user", "provider": "certificate", "name": "lab"}), "of certificates"),
+        (json!({"what": "provider", "provider": "certificate"}), "of certificates"),
         (json!({"what": "svid", "name": "nothing"}), "neither a service"),
         (json!({"what": "svid", "name": "0def"}), "neither a service"),
         (json!({"what": "svid", "name": "0abc", "for_good": true}), "name the service"),
@@ -241,4 +244,52 @@ async fn what_is_meant_is_found_in_the_fence_and_among_what_was_issued() {
         assert_eq!(refused.0, StatusCode::BAD_REQUEST);
     }
     assert!(world.dir.path().exists());
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_revoked_by_its_digest_and_all_of_a_client_by_its_name() {
+    use ringfence_token::{CERTIFICATE, Revoked};
+    let world = World::new().await;
+    let digest = "0a".repeat(32);
+    let shown = vec!["0A"; 32].join(":");
+    for (what, name, about) in [
+        ("token", shown.as_str(), Revoked::Token(&digest)),
+        ("client", "lab-7.partner.example", Revoked::Client("lab-7.partner.example")),
+    ] {
+        let target =
+            world.target(json!({"what": what, "provider": "certificate", "name": name})).await.unwrap();
+        let revocation = target.revocation(NOW);
+        assert_eq!((revocation.issued_until, revocation.forget_at), (u64::MAX, u64::MAX));
+        let mut list = ringfence_token::Revocations::new(1);
+        list.add(&revocation).unwrap();
+        assert!(list.hits(CERTIFICATE, &[about], 0).is_some(), "{what}");
+        assert!(list.hits("api_key", &[about], 0).is_none());
+    }
+}
+
+#[tokio::test]
+async fn those_who_sign_out_all_day_leave_the_operator_room() {
+    let world = World::new().await;
+    let revocations = world.revocations();
+    let session = |id: &str| Target::session("clinic.example", id);
+    let first = session("s").revocation(NOW);
+    {
+        let mut all = lock(revocations.all().await.unwrap());
+        for number in 0..MAX_REVOKED - OPERATORS_SHARE {
+            let stored = Stored {
+                revocation: first.clone(),
+                what: "session".into(),
+                provider: None,
+                name: String::new(),
+                at: NOW,
+                by: "user".into(),
+                why: String::new(),
+            };
+            all.insert(format!("n{number}"), stored);
+        }
+    }
+    let full = revocations.revoke(session("a"), "user", "signed out", NOW).await.unwrap_err();
+    assert_eq!(full.0, StatusCode::CONFLICT);
+    revocations.revoke(session("a"), OPERATOR, "by the operator", NOW).await.unwrap();
+    revocations.revoke(session("a"), "user", "again is no other one", NOW).await.unwrap();
 }

@@ -14,12 +14,19 @@ use crate::yaml::{Entry, Node};
 const MAX_URL: usize = 512;
 /// Shortest time without a word, and shortest life of a session.
 const MIN_SESSION: Duration = Duration::from_secs(60);
+/// What stands for the provider of whoever shows a client certificate; that of API keys is no name that could be given.
+const CERTIFICATES: &str = "certificate";
 
 impl Decoder<'_> {
     pub(super) fn provider(&mut self, entry: &Entry) -> Option<Provider> {
         if let Err(reason) = service_name(&entry.key) {
             let message = format!("{} cannot name a provider: {reason}", quote(&entry.key));
             self.error("bad-name", entry.mark, message.replace("a service's name", "its name"), None);
+        }
+        if entry.key == CERTIFICATES {
+            let message = "`certificate` stands for whoever shows a client certificate, so no provider may have that name";
+            let help = "its users and clients would be taken for those: name it otherwise".to_owned();
+            self.error("bad-name", entry.mark, message.to_owned(), Some(help));
         }
         let fields = self.fields(&entry.value, &spec::PROVIDER)?;
         if fields.get("issuer").is_none() {
