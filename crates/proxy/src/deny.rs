@@ -98,7 +98,15 @@ impl Deny {
         Self { status: shown.status(), shown: Some(Box::new(shown)), ..self }
     }
 
+    /// Whether somebody is only sent to sign in, as everybody is who comes for the first time.
+    pub(crate) fn is_invitation(&self) -> bool {
+        self.status == 303 && self.rule == "session.none"
+    }
+
     pub(crate) fn verdict(&self) -> Verdict<'_> {
+        if self.is_invitation() {
+            return Verdict::Allowed;
+        }
         if self.failed {
             return Verdict::Failed { reason: &self.reason };
         }

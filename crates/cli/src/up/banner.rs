@@ -1,6 +1,6 @@
 //! What a newcomer reads when everything is up: what stands where, and the first thing to try.
 
-use ringfence_model::{Fence, GatewayTls};
+use ringfence_model::{Credential, Fence, GatewayTls};
 
 use crate::data::DataDir;
 
@@ -30,7 +30,12 @@ pub(crate) fn text(fence: &Fence, data: &DataDir, (ready, all): (usize, usize)) 
                 String::new()
             };
             let host = route.host.as_ref().map(|h| format!("-H 'Host: {h}' ")).unwrap_or_default();
-            lines.push(format!("try      curl {trust}{host}{}{}", named(address), route.path));
+            let browser = route.access.accept.iter().any(|a| matches!(a.credential, Credential::Login(_)));
+            lines.push(if browser {
+                format!("try      {}{} in a browser; its authority is {}", named(address), route.path, ca.display())
+            } else {
+                format!("try      curl {trust}{host}{}{}", named(address), route.path)
+            });
         }
     }
     lines.push("see      ringfence status, ringfence top, ringfence events --follow, ringfence drill".into());
