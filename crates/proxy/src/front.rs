@@ -72,11 +72,26 @@ impl<'a> Front<'a> {
         keep: bool,
         takes_trailers: bool,
     ) -> Self {
-        Self::H1(H1Front { client, decoder, version, keep, takes_trailers, head_only: false, begun: false, more: Vec::new() })
+        Self::H1(H1Front {
+            client,
+            decoder,
+            version,
+            keep,
+            takes_trailers,
+            head_only: false,
+            begun: false,
+            more: Vec::new(),
+        })
     }
 
     pub(crate) fn h2(receive: h2::RecvStream, respond: SendResponse<Bytes>) -> Self {
-        Self::H2(H2Front { receive: Receive::new(receive), respond, send: None, head_only: false, more: Vec::new() })
+        Self::H2(H2Front {
+            receive: Receive::new(receive),
+            respond,
+            send: None,
+            head_only: false,
+            more: Vec::new(),
+        })
     }
 
     /// The same for a request of this method.
@@ -180,8 +195,11 @@ impl<'a> Front<'a> {
                 };
                 let wire = &mut front.client.wire;
                 wire.begin(framing);
-                let mut writer =
-                    ResponseWriter::new(&mut wire.out, view, &Reply { framing, connection, drop: keep_all() });
+                let mut writer = ResponseWriter::new(
+                    &mut wire.out,
+                    view,
+                    &Reply { framing, connection, drop: keep_all() },
+                );
                 for (name, value) in &front.more {
                     writer.field(name, value.as_bytes());
                 }

@@ -5,10 +5,10 @@ use std::task::Poll;
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 
+use crate::again::Granted;
 use crate::deny::Deny;
 use crate::front::{Client, Front};
 use crate::h1::{Decoder, Framing, Limits, Parsed, Refusal, RequestHead, Scratch, Version, parse_request};
-use crate::again::Granted;
 use crate::handle::{Ctx, Next, answer, handle};
 use crate::headers::Forwarding;
 use crate::io::Io;

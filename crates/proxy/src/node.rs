@@ -1,5 +1,8 @@
 //! The control thread of the node: told by the supervisor what to serve, by control what to enforce.
 
+mod beliefs;
+mod upward;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -13,37 +16,24 @@ use ringfence_channel::{Channel, ChannelError, Receiver, Sender};
 use ringfence_event::{Emitter, Entity, Event, Kind, Lifecycle, LifecycleActivity, Severity, Writer};
 use ringfence_keys::VerifyingKey;
 use ringfence_model::GatewayTls;
-use ringfence_snapshot::node::{
-    ApiKeys, FromProxy, MAX_API_KEYS, ProviderKeys as Told, Revocations, Stats, ToProxy,
-};
+use ringfence_snapshot::node::{FromProxy, ProviderKeys as Told, ToProxy};
 use ringfence_snapshot::{SignedSnapshot, SnapshotError, VerifiedSnapshot};
 use ringfence_spiffe::{BundleSet, TrustBundle, TrustDomain};
-use ringfence_tls::{GatewayCertificate, Identity};
+use ringfence_tls::GatewayCertificate;
 use ringfence_token::KeySet;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 
-use crate::access::{ProviderKeys, Uses};
 use crate::asks::{Asked, Open};
 use crate::delegate::TxnKeys;
 use crate::disk::Disk;
-use crate::identity::{Arrived, Renewer};
+use crate::identity::Renewer;
 use crate::policy::Policy;
 use crate::protocol::{FromNode, ListenerKind, ToNode};
 use crate::revoked::Known;
 use crate::shared::Shared;
-use crate::stats;
 use crate::table::Table;
 use crate::worker::{Command, unix_now};
-
-/// How often due certificates are looked for.
-const RENEW: Duration = Duration::from_millis(100);
-/// Longest that the keys of a provider are believed, whoever says for how long, in seconds.
-const MAX_KEYS_LIFE: u64 = 48 * 3600;
-/// How often control is told what happened.
-const STATS: Duration = Duration::from_secs(1);
-/// How often control is told which API keys were used.
-const USES: Duration = Duration::from_secs(20);
 
 /// The control thread's state.
 pub(crate) struct Node {
@@ -364,209 +354,6 @@ impl Node {
         Ok(())
     }
 
-    /// Has every thread believe the keys of a provider. A set that cannot be read changes nothing.
-    async fn believe(&self, told: Told) {
-        if !self.use_keys(&told).await {
-            return;
-        }
-        let mut all = self.keys.borrow_mut();
-        // Providers that are declared no more are forgotten when another is told.
-        let declared = self.table.borrow().as_ref().map(|table| table.snapshot.clone());
-        all.retain(|name, _| declared.iter().flat_map(|s| &s.providers).any(|p| p.name == *name));
-        self.sets.borrow_mut().retain(|name, _| all.contains_key(name) || *name == told.provider);
-        all.insert(told.provider.clone(), told);
-        if let Err(e) = self.disk.keep_keys(all.values()) {
-            let message = format!("the keys of providers could not be kept: {e}");
-            self.tell("proxy", LifecycleActivity::Update, &message, Severity::Medium);
-        }
-    }
-
-    /// Believes what the disk remembers, as long as it may be: a provider need not answer for a node to start.
-    async fn last_keys(&self) {
-        match self.disk.keys() {
-            Ok(kept) => {
-                for told in kept.into_iter().filter(|told| self.declares(told)) {
-                    if self.use_keys(&told).await {
-                        self.keys.borrow_mut().insert(told.provider.clone(), told);
-                    }
-                }
-            }
-            Err(e) => {
-                self.entity("provider", "-", 2, false, &format!("the keys that were kept are not used: {e}"));
-            }
-        }
-    }
-
-    /// Whether these are keys of a provider that there is.
-    fn declares(&self, told: &Told) -> bool {
-        let table = self.table.borrow();
-        let providers = table.iter().flat_map(|table| &table.snapshot.providers);
-        providers.into_iter().any(|p| p.name == told.provider && p.issuer == told.issuer)
-    }
-
-    async fn use_keys(&self, told: &Told) -> bool {
-        let known = self.sets.borrow().get(&told.provider).filter(|(jwks, _)| *jwks == told.jwks).cloned();
-        let set = match known {
-            // Asked again, a provider mostly says the same: then what threads remember of tokens still holds.
-            Some((_, set)) => set,
-            None => match KeySet::from_json(told.jwks.as_bytes()) {
-                Ok(set) => Arc::new(set),
-                Err(e) => {
-                    self.entity("provider", &told.provider, 3, false, &e.to_string());
-                    return false;
-                }
-            },
-        };
-        self.sets.borrow_mut().insert(told.provider.clone(), (told.jwks.clone(), set.clone()));
-        let keys = ProviderKeys {
-            provider: told.provider.as_str().into(),
-            issuer: told.issuer.clone(),
-            keys: set,
-            // A file says so as well, which is not signed.
-            until: told.until.min(unix_now() + MAX_KEYS_LIFE),
-        };
-        self.broadcast(|| Command::Keys(keys.clone())).await;
-        self.entity("provider", &told.provider, 3, true, "keys in use");
-        true
-    }
-
-    /// Takes what is told of API keys; none of it goes to disk.
-    async fn api_keys(&self, told: ApiKeys) {
-        let changes = matches!(told, ApiKeys::Changed(_) | ApiKeys::Part { last: true, .. });
-        let taken = self.shared.api_keys.take(told);
-        if changes {
-            self.broadcast(|| Command::Judge).await;
-        }
-        match taken {
-            Ok(None) => {}
-            Ok(Some(count)) => {
-                self.entity("api_key", "all", 3, true, &format!("{count} API keys are known"));
-            }
-            Err(reason) => self.entity("api_key", "all", 3, false, &reason),
-        }
-    }
-
-    /// Believes no more what the disk says was revoked, before anything else: control may not be there to say it again.
-    async fn last_revocations(&self) {
-        let kept = match self.disk.revocations() {
-            Ok(None) => return,
-            Ok(Some(kept)) => Known::kept(kept, unix_now()),
-            Err(e) => Err(e.to_string()),
-        };
-        match kept {
-            Ok(known) => {
-                *self.revoked.borrow_mut() = known;
-                self.revoke().await;
-            }
-            Err(reason) => {
-                let message = format!(
-                    "what was revoked is not known, so no credential and no SVID counts until control tells: {reason}"
-                );
-                self.entity("revocation", "kept", 2, false, &message);
-            }
-        }
-    }
-
-    /// Takes what control says was revoked: it counts first, and goes to disk then.
-    async fn revocations(&self, told: Revocations) {
-        let taken = self.revoked.borrow_mut().take(told);
-        match taken {
-            Ok(false) => {}
-            Ok(true) => {
-                self.revoke().await;
-                let kept = self.disk.keep_revocations(self.revoked.borrow().entries());
-                if let Err(e) = kept {
-                    let message = format!("what was revoked could not be kept: {e}");
-                    self.tell("proxy", LifecycleActivity::Update, &message, Severity::High);
-                }
-                let count = self.revoked.borrow().len();
-                self.entity("revocation", "all", 3, true, &format!("{count} revocations count"));
-            }
-            Err(reason) => {
-                let message = format!("control told revocations that make no sense: {reason}");
-                self.entity("revocation", "all", 3, false, &message);
-            }
-        }
-    }
-
-    /// What is known to be revoked counts on every thread, and for both ends of the mesh.
-    async fn revoke(&self) {
-        let Some(revoked) = self.revoked.borrow_mut().compiled(unix_now()) else { return };
-        let revoked = Arc::new(revoked);
-        self.shared.mesh.set_revoked(revoked.svids.clone());
-        // Nobody is shown one of ours that nobody believes; who wants to call waits for the next.
-        let gone = self.renewer.borrow_mut().renew_if(|id| {
-            let revoked = |identity: Identity| identity.is_revoked(&revoked.svids);
-            self.shared.mesh.identity(id).is_some_and(revoked)
-        });
-        for id in gone {
-            self.shared.mesh.remove_identity(&id);
-        }
-        self.ask();
-        self.broadcast(|| Command::Revoked(revoked.clone())).await;
-    }
-
-    /// Passes on which API keys were used.
-    async fn uses(self: Rc<Self>) {
-        let mut uses = Uses::default();
-        loop {
-            tokio::time::sleep(USES).await;
-            let sender = self.control.borrow().as_ref().map(|(sender, _)| sender.clone());
-            let Some(sender) = sender else { continue };
-            for used in uses.fresh(&self.shared.api_keys, unix_now()).chunks(MAX_API_KEYS) {
-                let _ = sender.send(&FromProxy::Used(used.to_vec()), &[]).await;
-            }
-        }
-    }
-
-    /// Passes on which keys are missing.
-    async fn want_keys(self: Rc<Self>, mut wanted: mpsc::Receiver<Arc<str>>) {
-        while let Some(provider) = wanted.recv().await {
-            let sender = self.control.borrow().as_ref().map(|(sender, _)| sender.clone());
-            if let Some(sender) = sender {
-                let _ = sender.send(&FromProxy::WantKeys { provider: provider.to_string() }, &[]).await;
-            }
-        }
-    }
-
-    /// Passes on what threads ask.
-    async fn asks(self: Rc<Self>, mut asked: mpsc::Receiver<Asked>) {
-        while let Some(asked) = asked.recv().await {
-            let sender = self.control.borrow().as_ref().map(|(sender, _)| sender.clone());
-            let Some(sender) = sender else {
-                Open::refuse(asked);
-                continue;
-            };
-            let entered = self.open.borrow_mut().enter(asked);
-            let Some((request, ask)) = entered else { continue };
-            if sender.send(&FromProxy::Ask { request, ask }, &[]).await.is_err() {
-                self.open.borrow_mut().answered(request, Err(Open::gone()));
-            }
-        }
-    }
-
-    fn certificate(&self, request: u64, outcome: Result<ringfence_snapshot::node::Issued, String>) {
-        let Some((name, arrived)) = self.renewer.borrow_mut().answered(request, outcome) else { return };
-        match arrived {
-            // It was issued in the second of the revocation; the one after will not have been.
-            Ok(Arrived::Identity(identity)) if self.shared.mesh.is_revoked(&identity) => {
-                self.renewer.borrow_mut().again(&name);
-                self.entity("certificate", &name, 1, false, "it was revoked before it came");
-            }
-            Ok(Arrived::Identity(identity)) => {
-                self.shared.mesh.put_identity(identity);
-                self.shared.identities.notify_waiters();
-                self.entity("certificate", &name, 3, true, "in use");
-            }
-            Ok(Arrived::Serving(certificate)) => {
-                *self.serving.borrow_mut() = Some(certificate);
-                self.choose_certificate();
-                self.entity("certificate", &name, 3, true, "in use at the gateway");
-            }
-            Err(reason) => self.entity("certificate", &name, 1, false, &reason),
-        }
-    }
-
     /// The gateway shows what the fence says: the certificate from files, or the one from the serving CA.
     fn choose_certificate(&self) {
         let from_files = self.table.borrow().as_ref().is_some_and(|t| {
@@ -575,59 +362,6 @@ impl Node {
         let chosen = if from_files { self.files.borrow() } else { self.serving.borrow() };
         if let Some(certificate) = &*chosen {
             self.shared.certificates.set(std::slice::from_ref(certificate));
-        }
-    }
-
-    fn ask(&self) {
-        let Some((sender, _)) = &*self.control.borrow() else { return };
-        let questions = self.renewer.borrow_mut().due();
-        if !questions.is_empty() {
-            let sender = sender.clone();
-            spawn_local(async move {
-                for question in questions {
-                    if sender.send(&question, &[]).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    }
-
-    async fn renew(self: Rc<Self>) {
-        loop {
-            tokio::time::sleep(RENEW).await;
-            self.ask();
-        }
-    }
-
-    async fn report(self: Rc<Self>) {
-        loop {
-            tokio::time::sleep(STATS).await;
-            let sender = self.control.borrow().as_ref().map(|(sender, _)| sender.clone());
-            if let Some(sender) = sender {
-                let _ = sender.send(&FromProxy::Stats(self.stats()), &[]).await;
-            }
-        }
-    }
-
-    fn stats(&self) -> Stats {
-        let shards = self.shared.shards();
-        let (revision, stale) = match &*self.table.borrow() {
-            Some(table) => (table.snapshot.revision, unix_now() >= table.fresh_until),
-            None => (0, true),
-        };
-        let outside = self.shared.gateway_metrics.snapshot().groups;
-        let inside = self.shared.mesh.metrics().snapshot().groups;
-        let groups =
-            inside.iter().zip(outside).map(|((group, a), (_, b))| (group.as_str().to_owned(), a + b));
-        Stats {
-            revision,
-            stale,
-            connections: shards.iter().map(|s| s.open_connections()).sum(),
-            events: (self.writer.stats().written(), self.writer.stats().dropped()),
-            groups: groups.filter(|(_, n)| *n > 0).collect(),
-            edges: self.shared.with_interner(|interner| stats::sum(&shards, interner)),
-            certificates: self.renewer.borrow().certificates(),
         }
     }
 

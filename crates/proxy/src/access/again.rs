@@ -41,9 +41,7 @@ impl Principal {
                 let domain = self.table.trust_domain.as_str();
                 known.check(tokens, domain).map_err(|e| refuse("token.revoked", &e))
             }
-            Evidence::Session(shown) => {
-                tokens.check(&shown.token).map_err(|e| refuse("session.revoked", &e))
-            }
+            Evidence::Session(shown) => tokens.check(&shown.token).map_err(|e| refuse("session.revoked", &e)),
             Evidence::Certificate(known) => known.check(tokens),
         }
     }

@@ -142,7 +142,8 @@ impl RouteAccess {
         // No scheme is registered for cookies. A script of the service's own page learns from it where to send its user.
         let login = self.logins.first();
         let more = if error.contains("insufficient_") { error } else { "" };
-        let login = login.map(|l| format!("Login realm=\"{realm}\", at=\"/.ringfence/login/{}\"{more}", l.name));
+        let login =
+            login.map(|l| format!("Login realm=\"{realm}\", at=\"/.ringfence/login/{}\"{more}", l.name));
         dpop.into_iter().chain(bearer).chain(key).chain(login).collect::<Vec<_>>().join(", ")
     }
 

@@ -65,7 +65,9 @@ impl Telling<'_> {
         match self {
             Self::Nothing => {}
             Self::Named(who) => {
-                for (name, value) in NAMED.into_iter().zip([name_field(&who.id), name_field(&who.provider), scopes_field(who)]) {
+                for (name, value) in
+                    NAMED.into_iter().zip([name_field(&who.id), name_field(&who.provider), scopes_field(who)])
+                {
                     put(name, value.as_bytes());
                 }
             }
@@ -113,7 +115,10 @@ pub(crate) fn required(edge: &Edge, brought: bool) -> Result<(), Deny> {
     } else {
         format!("no transaction token came: {} has to pass `Txn-Token` on", edge.caller)
     };
-    let reason = format!("the edge {} → {} is for requests on somebody's behalf, and {what}", edge.caller, edge.callee);
+    let reason = format!(
+        "the edge {} → {} is for requests on somebody's behalf, and {what}",
+        edge.caller, edge.callee
+    );
     Err(Deny::new(403, "delegate", "delegate.required", reason).position(Some(position.to_string())))
 }
 
@@ -123,12 +128,19 @@ pub(crate) fn unknown(caller: &str) -> String {
 }
 
 fn too_long(caller: &str) -> Deny {
-    let reason = format!("the request has passed more than {MAX_CHAIN} services with {caller}: do they call each other in circles?");
+    let reason = format!(
+        "the request has passed more than {MAX_CHAIN} services with {caller}: do they call each other in circles?"
+    );
     Deny::new(403, "delegate", "delegate.chain", reason)
 }
 
 /// On whose behalf a request is, by the token that comes with it. None counts that comes from outside.
-pub(crate) fn taken(ctx: &Ctx<'_>, view: HeadView<'_>, edge: &EdgeRef, trace: TraceId) -> Result<Option<OnBehalf>, Deny> {
+pub(crate) fn taken(
+    ctx: &Ctx<'_>,
+    view: HeadView<'_>,
+    edge: &EdgeRef,
+    trace: TraceId,
+) -> Result<Option<OnBehalf>, Deny> {
     match ctx.peer.way {
         Way::Gateway => Ok(None),
         Way::Outbound { .. } => sent(ctx, view, edge, trace),
@@ -139,7 +151,8 @@ pub(crate) fn taken(ctx: &Ctx<'_>, view: HeadView<'_>, edge: &EdgeRef, trace: Tr
 /// At the callee's sidecar: on whose behalf another side says that a request is.
 fn arrived(ctx: &Ctx<'_>, view: HeadView<'_>, edge: &EdgeRef) -> Result<Option<OnBehalf>, Deny> {
     let (token, chain) = (single(view, TOKEN)?, single(view, CHAIN)?);
-    let strange = |what| Deny::new(400, "delegate", "delegate.chain", format!("the caller's side sends {what}"));
+    let strange =
+        |what| Deny::new(400, "delegate", "delegate.chain", format!("the caller's side sends {what}"));
     let Some(token) = token else {
         if chain.is_some() {
             return Err(strange("a chain without a transaction token"));
@@ -167,7 +180,8 @@ fn arrived(ctx: &Ctx<'_>, view: HeadView<'_>, edge: &EdgeRef) -> Result<Option<O
         id.trust_domain() == &table.trust_domain && matches!(id.kind(), Some(IdKind::Gateway(_)))
     });
     if gateway.is_none() {
-        let reason = format!("the transaction token was asked for by {workload}, which is no gateway of ours");
+        let reason =
+            format!("the transaction token was asked for by {workload}, which is no gateway of ours");
         return Err(Deny::new(403, "delegate", "delegate.workload", reason));
     }
     let before = match chain {
