@@ -30,6 +30,7 @@ const KEY: &str = "txn-1";
 const TOKENS: usize = 5_000;
 const POLICIES: usize = 10_000;
 const SERVICES: usize = 20;
+const ROUNDS: usize = 5;
 
 /// All figures as text.
 pub(crate) fn measure() -> io::Result<String> {
@@ -95,46 +96,53 @@ fn transaction_tokens() -> io::Result<String> {
         possession: Possession::NONE,
         now,
     };
-    let mut verifier = Verifier::new(16_384);
-    let mut text = String::from("| | p50 µs | p99 µs |\n|---|---:|---:|\n");
     let services: Vec<String> = (0..SERVICES).map(|at| format!("s{at}")).collect();
-    let mut actors = Vec::with_capacity(TOKENS);
-    for pass in ["verified anew, with the policies' decision", "remembered, with the policies' decision"] {
-        let mut times = Vec::with_capacity(TOKENS);
-        for (at, token) in tokens.iter().enumerate() {
-            let begun = Instant::now();
-            let verified = verifier.verify(token, &check).map_err(io::Error::other)?;
-            // Prepared once for a token, as the data plane does it.
-            if actors.len() <= at {
-                let identity = Identity::of_transaction(&verified).map_err(io::Error::other)?;
-                actors.push(engine.actor(&principal(identity)));
+    let [mut anew, mut remembered] = [(f64::INFINITY, f64::INFINITY); 2];
+    for _ in 0..ROUNDS {
+        let mut verifier = Verifier::new(16_384);
+        let mut actors = Vec::with_capacity(TOKENS);
+        for best in [&mut anew, &mut remembered] {
+            let mut times = Vec::with_capacity(TOKENS);
+            for (at, token) in tokens.iter().enumerate() {
+                let begun = Instant::now();
+                let verified = verifier.verify(token, &check).map_err(io::Error::other)?;
+                // Prepared once for a token, as the data plane does it.
+                if actors.len() <= at {
+                    let identity = Identity::of_transaction(&verified).map_err(io::Error::other)?;
+                    actors.push(engine.actor(&principal(identity)));
+                }
+                let decision = engine.decide(
+                    &actors[at],
+                    &Request {
+                        caller: "portal",
+                        chain: &["portal"],
+                        service: &services[at % SERVICES],
+                        method: "GET",
+                        path: "/items/7",
+                        host: "s1",
+                        source: None,
+                        time: UNIX_EPOCH + Duration::from_secs(now),
+                    },
+                );
+                times.push(begun.elapsed());
+                if !black_box(decision).allowed {
+                    return Err(io::Error::other("a policy that was to allow denied"));
+                }
             }
-            let decision = engine.decide(
-                &actors[at],
-                &Request {
-                    caller: "portal",
-                    chain: &["portal"],
-                    service: &services[at % SERVICES],
-                    method: "GET",
-                    path: "/items/7",
-                    host: "s1",
-                    source: None,
-                    time: UNIX_EPOCH + Duration::from_secs(now),
-                },
-            );
-            times.push(begun.elapsed());
-            if !black_box(decision).allowed {
-                return Err(io::Error::other("a policy that was to allow denied"));
-            }
+            times.sort_unstable();
+            let at = |share: usize| times[TOKENS * share / 100].as_secs_f64() * 1e6;
+            *best = (best.0.min(at(50)), best.1.min(at(99)));
         }
-        times.sort_unstable();
-        let at = |share: usize| times[TOKENS * share / 100].as_secs_f64() * 1e6;
-        line(&mut text, format_args!("| {pass} | {:.1} | {:.1} |", at(50), at(99)));
+    }
+    let mut text = String::from("| | p50 µs | p99 µs |\n|---|---:|---:|\n");
+    for (name, (p50, p99)) in [("verified anew", anew), ("remembered", remembered)] {
+        line(&mut text, format_args!("| {name}, with the policies' decision | {p50:.1} | {p99:.1} |"));
     }
     line(
         &mut text,
         format_args!(
-            "\n{TOKENS} tokens (EdDSA) of as many users, {POLICIES} policies, wall time of one thread."
+            "\n{TOKENS} tokens (EdDSA) of as many users, {POLICIES} policies, wall time of one thread, the best of {ROUNDS} rounds: whatever \
+             else runs on the machine can only make a round slower."
         ),
     );
     Ok(text)

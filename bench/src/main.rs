@@ -144,7 +144,10 @@ fn compare(args: &Compare) -> io::Result<bool> {
         print!("{}", report::text(&outcome));
     }
     if args.write {
-        report::write("comparison", &report::markdown(&outcome, &facts, args.rounds, args.seconds))?;
+        let content = report::markdown(&outcome, &facts, args.rounds, args.seconds);
+        // Measured alone, it leaves the figures of the others.
+        let alone = args.cases == [Case::Token];
+        report::write(if alone { "token" } else { "comparison" }, &content)?;
     }
     let errors: u64 = outcome.iter().flat_map(|case| &case.rows).map(|row| row.errors).sum();
     if errors > 0 {

@@ -78,30 +78,39 @@ fn summary(outcomes: &[Outcome]) -> String {
     text
 }
 
+/// How it is measured.
+const COMPARISON: &str = "One worker each, on a core of its own; load and upstream on others. All contenders of a case are up at once \
+    and take turns, the order reversed every other round. 32 connections (handshake 16; h2 and grpc 8 with 16 \
+    streams each), 1 KiB answers, the load resumes no session and offers X25519 only, certificates are P-256. \
+    Contenders do what they can of the identity check: Envoy checks the SPIFFE ID on both hops; nginx and \
+    haproxy cannot and check the authority, and behind also a DNS name. In the product no process has mutual TLS \
+    on both hops: the gateway of `mtls` asks clients for no certificate (the same work per request, less per \
+    connection) and checks the SPIFFE ID behind, the callee's side of `sidecar` checks it before, and speaks \
+    plain text into the service's own network. Ringfence runs as in the product: routes, limits, framing guard, \
+    events and metrics on. `envoy-same` is Envoy with a JSON line per request and a decision by identity, method \
+    and path. `ringfence-mesh` is the whole way of the product in one process, gateway to sidecar to service: \
+    one TLS hop more than the others do. Where `core used` is well below 100 %, the load or other work on the \
+    machine was the bottleneck, and requests/s and latency at saturation are not the proxy's; CPU per request \
+    suffers less, but busy neighbours change how many events are handled per wake-up: quote it from a quiet \
+    machine.";
+/// What is done in the case of tokens.
+const TOKENS: &str = " In `token` each request shows one of 100 tokens (EdDSA): Envoy verifies it by its `jwt_authn` filter with \
+    the token cache on, and judges method, path, scope and group by `rbac`; Ringfence verifies it and judges the \
+    same by a Cedar policy; both write a line of JSON. Before the clock starts, a request without a token, one \
+    with a token of another key and one without the scope must be refused. `added p99` is p99 at the fixed rate \
+    less that of the upstream without a proxy. In this case `ringfence-mesh` also has a real keeper exchange \
+    each token for a transaction token, at most every 30 s, which the callee's sidecar verifies.";
+
 pub(crate) fn markdown(outcomes: &[Outcome], facts: &Facts, rounds: u32, seconds: f64) -> String {
+    let (title, cases) = match outcomes {
+        [Outcome { case, .. }] => (case.title(), format!("--cases {} ", case.name())),
+        _ => ("The proxy beside its peers", String::new()),
+    };
+    let tokens = if outcomes.iter().any(|outcome| outcome.case.tokens()) { TOKENS } else { "" };
     format!(
-        "## The proxy beside its peers\n\n    cargo xtask bench -- --rounds {rounds} --seconds \
-         {seconds} --write\n\nCPU time of the proxy per request, as a ratio to nginx, in `token` to Envoy: the median over \
-         the rounds of the ratio within each round.\n\n{}\n{}\n\nOne worker each, on a core of its own; \
-         load and upstream on others. All contenders of a case are up at once and take turns, the order \
-         reversed every other round. 32 connections (handshake 16; h2 and grpc 8 with 16 streams each), \
-         1 KiB answers, the load resumes no session and offers X25519 only, certificates are P-256. \
-         Contenders do what they can of the identity check: Envoy checks the SPIFFE ID on both \
-         hops; nginx and haproxy cannot and check the authority, and behind also a DNS name. In the \
-         product no process has mutual TLS on both hops: the gateway of `mtls` asks clients for no \
-         certificate (the same work per request, less per connection) and checks the SPIFFE ID behind, \
-         the callee's side of `sidecar` checks it before, and speaks plain text into the service's own \
-         network. Ringfence runs as in the product: routes, limits, framing guard, events and metrics \
-         on. `envoy-same` is Envoy with a JSON line per request and a decision by identity, method and \
-         path. In `token` each request shows one of 100 tokens (EdDSA): Envoy verifies it by its \
-         `jwt_authn` filter with the token cache on, and judges method, path, scope and group by `rbac`; Ringfence \
-         verifies it and judges the same by a Cedar policy; both write a line of JSON. Before the clock starts, a request \
-         without a token, one with a token of another key and one without the scope must be refused. `added p99` is \
-         p99 at the fixed rate less that of the upstream without a proxy. `ringfence-mesh` is the whole way of the product in one process, gateway to sidecar to \
-         service: one TLS hop more than the others do. Where `core used` is well below 100 %, the load \
-         or other work on the machine was the bottleneck, and requests/s and latency at saturation are \
-         not the proxy's; CPU per request suffers less, but busy neighbours change how many events are \
-         handled per wake-up: quote it from a quiet machine.\n\n{}",
+        "## {title}\n\n    cargo xtask bench -- {cases}--rounds {rounds} --seconds {seconds} --write\n\nCPU time of the proxy per \
+         request, as a ratio to nginx, in `token` to Envoy: the median over the rounds of the ratio within each round.\n\n{}\n{}\n\n\
+         {COMPARISON}{tokens}\n\n{}",
         summary(outcomes),
         facts.sentence(),
         text(outcomes)
