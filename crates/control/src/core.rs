@@ -1,8 +1,10 @@
 //! Control's one loop: every change of state passes through here, one at a time.
 
 pub(crate) mod asks;
+mod certificates;
 mod data;
 mod enforce;
+mod operator;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -11,48 +13,38 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
-use ringfence_ca::workload::{Serving, WorkloadApi, WorkloadEvent, WorkloadListener};
-use ringfence_ca::{Ca, IssuedSvid, Options};
+use ringfence_ca::workload::{Serving, WorkloadApi, WorkloadEvent};
+use ringfence_ca::{Ca, Options};
 use ringfence_channel::{ChannelError, Sender};
 use ringfence_event::{Emitter, Entity, Event, Kind};
 use ringfence_keeper::Client;
-use ringfence_keeper::protocol::{Stage, Step, X509Request};
-use ringfence_keys::{Algorithm, SigningKey, possession};
 use ringfence_model::{Fence, Provider};
 use ringfence_oidc::protocol::{EntitiesConfig, FromFederation};
-use ringfence_snapshot::node::{FromProxy, Issued, ProviderKeys, Subject, ToProxy};
-use ringfence_snapshot::{ClientAuthority, Der, Policies, SignedSnapshot, Snapshot};
-use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use ringfence_snapshot::node::{FromProxy, ProviderKeys};
+use ringfence_snapshot::{ClientAuthority, Policies, SignedSnapshot, Snapshot};
+use tokio::sync::mpsc;
 
 pub(crate) use self::enforce::Offer;
-use self::enforce::applied;
 use crate::ControlError;
-use crate::api::{Answer, Ask, Mint, Question, Rotate, RotateWhat};
+use crate::api::Question;
 use crate::attest::Asking;
 use crate::calendar::Calendar;
 use crate::entities::Entities;
 use crate::federation::{Federation, keys_for};
-use crate::keys::{AskKeys, Done, Keys, Refusal};
+use crate::keys::Keys;
 use crate::mint::Minter;
-use crate::nodes::{NodeNews, Nodes, cut, may_hold, nonsense};
-use crate::revocations::{AskRevocations, Revocations, SVID_BACKDATE, Target};
+use crate::nodes::{NodeNews, Nodes, cut, nonsense};
+use crate::revocations::Revocations;
 use crate::sessions::Sessions;
 use crate::signin::SignIns;
 use crate::state::State;
-use crate::supervisor::{Command, FromControl, Report, ToControl};
+use crate::supervisor::{FromControl, Report, ToControl};
 
 /// Seconds that a snapshot is valid, and seconds that enforcement points may run from it without hearing from control.
 const SNAPSHOT_LIFE: u64 = 24 * 3600;
 const LEASE: u64 = 3600;
 /// A new revision is made this often even if nothing changed, so that the lease never runs out while control lives.
 pub(crate) const REFRESH: Duration = Duration::from_secs(LEASE / 6);
-/// Longest life of an SVID that an operator may ask for, in seconds.
-const MINT_LIFE: u64 = 24 * 3600;
-
-/// Longest life of an SVID of a fenced service that an operator may ask for, in seconds: drills let it expire.
-const DRILL_LIFE: u64 = 5;
-
 /// Everything that control knows.
 pub(crate) struct Core {
     state: State,
@@ -287,298 +279,10 @@ impl Core {
         Ok(self.supervisor.send(&FromControl::NodeLost { introduction, nonsense }, &[]).await?)
     }
 
-    /// Has a certificate signed for a proxy that may have it.
-    fn sign(&self, node: &str, request: u64, subject: Subject, spki: Der, proof: Der) {
-        let Some(sender) = self.nodes.sender(node) else { return };
-        let Some(turn) = self.nodes.turn(node, &subject, &spki, &proof) else {
-            let reason = "the node asks for more than any honest one does: a request was dropped";
-            return self.entity("certificate", node, 1, false, reason);
-        };
-        let allowed = match &self.current {
-            Some((snapshot, _)) => may_hold(snapshot, node, &subject),
-            None => Err("no fence is in force yet".into()),
-        };
-        let name = match &subject {
-            Subject::Svid(id) => id.clone(),
-            Subject::Serving(hosts) => hosts.join(","),
-        };
-        let (ca, lives, emitter) = (self.ca().ok(), self.lives, self.emitter.clone());
-        tokio::spawn(async move {
-            let outcome = match (allowed, ca, subject) {
-                (Err(reason), ..) => Err(reason),
-                (Ok(()), None, _) => Err("the keeper is not there yet".into()),
-                (Ok(()), Some(ca), Subject::Svid(id)) => {
-                    let request = X509Request { id, spki, proof, ttl: lives.svid_life };
-                    ca.issue(request).await.map_err(|e| e.to_string())
-                }
-                (Ok(()), Some(ca), Subject::Serving(hosts)) => {
-                    ca.issue_serving(hosts, spki, proof).await.map_err(|e| e.to_string())
-                }
-            };
-            let (granted, message) = match &outcome {
-                Ok(_) => (true, "issued to the node"),
-                Err(reason) => (false, reason.as_str()),
-            };
-            let uid = outcome.as_ref().ok().map(|svid| svid.serial.as_str());
-            let entity = Entity { entity: "certificate", name: &name, uid, activity: 1, granted, message };
-            emitter.emit(&Event::new(Kind::Entity(entity)));
-            let outcome =
-                outcome.map(|svid: IssuedSvid| Issued { chain: svid.chain, not_after: svid.not_after });
-            let _ = sender.send(&ToProxy::Signed { request, outcome }, &[]).await;
-            drop(turn);
-        });
-    }
-
-    /// Something happened on a Workload API socket.
-    pub(crate) fn workload_event(&self, event: &WorkloadEvent) {
-        match event {
-            WorkloadEvent::Attested { service, workload, digest } => {
-                let digest = digest.as_deref().unwrap_or("unreadable");
-                let message = format!(
-                    "attested: pid {}, uid {}, program {} (sha256 {digest}), cgroup {}",
-                    workload.pid, workload.uid, workload.program, workload.cgroup
-                );
-                self.entity("workload", service, 2, true, &message);
-            }
-            WorkloadEvent::Refused { service, pid, uid, reason } => {
-                self.entity(
-                    "workload",
-                    service,
-                    2,
-                    false,
-                    &format!("pid {pid}, uid {uid} got nothing: {reason}"),
-                );
-            }
-            WorkloadEvent::Issued { service, kind, serial, .. } => {
-                let message = format!("{kind} over the Workload API, serial {serial}");
-                self.entity("certificate", service, 1, true, &message);
-            }
-            _ => {}
-        }
-    }
-
-    /// A question over the control socket. What takes long is answered later.
-    pub(crate) async fn question(&mut self, (ask, answer): Question) {
-        let ask = match ask {
-            Ask::Mint(mint) => return self.mint(mint, answer),
-            Ask::Sessions(ask) => return self.ask_sessions(ask, answer),
-            ask => ask,
-        };
-        let _ = answer.send(self.answer(ask).await);
-    }
-
-    async fn answer(&mut self, ask: Ask) -> Answer {
-        match ask {
-            Ask::Status => Ok(self.status()),
-            Ask::Stats => Ok(self.nodes.stats()),
-            Ask::Fence => match &self.current {
-                Some((snapshot, _)) => {
-                    let addresses = self.state.addresses().await.map_err(internal)?;
-                    serde_json::to_value(applied(snapshot, &addresses)).map_err(internal)
-                }
-                None => Err((StatusCode::SERVICE_UNAVAILABLE, "no fence is in force yet".into())),
-            },
-            Ask::Ca => {
-                let status = self.ca().map_err(unavailable)?.show().await.map_err(unavailable)?;
-                serde_json::to_value(status).map_err(internal)
-            }
-            Ask::Rotate(rotate) => self.rotate(&rotate).await,
-            Ask::Restart(service) => {
-                let known = self.fence.as_ref().and_then(|f| f.service(&service)).is_some();
-                if !known {
-                    return Err((StatusCode::NOT_FOUND, format!("the fence has no service `{service}`")));
-                }
-                self.command(Command::Restart { service }).await
-            }
-            Ask::Keys(ask) => self.keys(ask).await,
-            Ask::Revocations(ask) => self.revoke(ask).await,
-            Ask::Down => self.command(Command::Down).await,
-            // Taken out before.
-            Ask::Mint(_) | Ask::Sessions(_) => Err((StatusCode::INTERNAL_SERVER_ERROR, "not here".into())),
-        }
-    }
-
-    /// Makes, shows and changes API keys; the event names the key's public part.
-    async fn keys(&self, ask: AskKeys) -> Answer {
-        let (value, done) =
-            self.keys.answer(ask, now()).await.map_err(|Refusal(status, why)| (status, why))?;
-        if let Some(Done { prefix, activity, message }) = done {
-            self.entity("api_key", &prefix, activity, true, &message);
-            if activity == 4 {
-                // What was made of it goes with it.
-                let revoked =
-                    self.revocations.revoke(Target::api_key(&prefix), "operator", "key revoke", now());
-                revoked.await.map_err(|Refusal(status, why)| (status, why))?;
-            }
-        }
-        Ok(value)
-    }
-
-    /// Revokes, lists, and takes back.
-    async fn revoke(&self, ask: AskRevocations) -> Answer {
-        let refused = |Refusal(status, why)| (status, why);
-        let removes = matches!(ask, AskRevocations::Remove(_));
-        let value = match ask {
-            AskRevocations::Revoke(revoke) => {
-                let (Some(fence), Some((snapshot, _))) = (&self.fence, &self.current) else {
-                    return Err((StatusCode::SERVICE_UNAVAILABLE, "no fence is in force yet".into()));
-                };
-                let target = revoke.target(fence, &snapshot.trust_domain, self.state.store(), now()).await;
-                let target = target.map_err(refused)?;
-                self.revocations.revoke(target, "operator", &revoke.why, now()).await.map_err(refused)?
-            }
-            ask => self.revocations.answer(ask).await.map_err(refused)?,
-        };
-        if self.tell_ca().await.map_err(internal)? && removes {
-            // Whoever was refused asks at once.
-            self.nodes.renew();
-        }
-        Ok(value)
-    }
-
-    /// Tells the CA which identities were revoked; whether that was news to it.
-    async fn tell_ca(&self) -> Result<bool, ringfence_store::StoreError> {
-        let Ok(ca) = self.ca() else { return Ok(false) };
-        // Revocations are by the beginning of certificates, which is before they are issued.
-        let issued = |(id, begun): (String, u64)| (id, begun.saturating_add(SVID_BACKDATE));
-        Ok(ca.set_revoked(self.revocations.svids().await?.into_iter().map(issued)))
-    }
-
-    async fn command(&self, command: Command) -> Answer {
-        self.supervisor.send(&FromControl::Command(command), &[]).await.map_err(unavailable)?;
-        Ok(json!({ "done": true }))
-    }
-
-    /// Issuing: one step. Root: the next of prepare, activate, retire, each published before the following one.
-    async fn rotate(&mut self, &Rotate { what, step }: &Rotate) -> Answer {
-        let ca = self.ca().map_err(unavailable)?;
-        let status = match (what, step) {
-            (RotateWhat::Issuing, None) => ca.rotate_issuing("operator").await,
-            (RotateWhat::Issuing, Some(_)) => {
-                return Err((StatusCode::BAD_REQUEST, "an issuing CA is rotated in one step".into()));
-            }
-            (RotateWhat::Root, Some(step)) => ca.rotate_root("operator", step).await,
-            (RotateWhat::Root, None) => {
-                let before = ca.show().await.map_err(unavailable)?;
-                ca.rotate_root("operator", next_step(&before.roots)).await
-            }
-        };
-        let status = status.map_err(|e| (StatusCode::CONFLICT, e.to_string()))?;
-        self.entity(
-            if what == RotateWhat::Root { "root" } else { "issuing" },
-            "rotate",
-            3,
-            true,
-            "rotated by the operator",
-        );
-        self.refresh().await;
-        self.nodes.renew();
-        serde_json::to_value(status).map_err(internal)
-    }
-
-    fn mint(&self, mint: Mint, answer: oneshot::Sender<Answer>) {
-        let Some((snapshot, _)) = &self.current else {
-            let _ = answer.send(Err((StatusCode::SERVICE_UNAVAILABLE, "no fence is in force yet".into())));
-            return;
-        };
-        let service = snapshot.service(&mint.service);
-        // A fenced service's SVID leaves the Workload API only to be let run out, by a drill.
-        let drill = mint.ttl <= DRILL_LIFE;
-        let known = service.is_some_and(|s| drill || s.target != ringfence_snapshot::Target::Fenced);
-        if !known {
-            let why = match service {
-                None => format!("`{}` is no service of the fence", mint.service),
-                Some(_) => format!(
-                    "`{}` is fenced and gets its SVIDs from the Workload API; here it gets none that lives longer than {DRILL_LIFE} s, for drills",
-                    mint.service
-                ),
-            };
-            let _ = answer.send(Err((StatusCode::FORBIDDEN, why)));
-            return;
-        }
-        let id = format!("spiffe://{}/service/{}", snapshot.trust_domain, mint.service);
-        let roots = snapshot.bundle.x509.clone();
-        let why = if drill {
-            "minted for a drill over the control socket"
-        } else {
-            "minted for the operator over the control socket"
-        };
-        self.entity("certificate", &id, 1, true, why);
-        let ca = self.ca();
-        tokio::spawn(async move {
-            let minted = async {
-                let ca = ca.map_err(unavailable)?;
-                let key = SigningKey::generate(Algorithm::P256).map_err(internal)?;
-                let request = X509Request {
-                    spki: key.verifying_key().to_spki().into(),
-                    proof: possession::prove(&key, &id).map_err(internal)?.into(),
-                    ttl: mint.ttl.min(MINT_LIFE),
-                    id: id.clone(),
-                };
-                let svid = ca.issue(request).await.map_err(|e| (StatusCode::BAD_REQUEST, e.to_string()))?;
-                let key = key.to_pkcs8().map_err(internal)?;
-                let key = Der(key.expose().to_vec());
-                Ok(
-                    json!({ "id": id, "chain": svid.chain, "key": key, "roots": roots, "not_after": svid.not_after }),
-                )
-            };
-            let _ = answer.send(minted.await);
-        });
-    }
-
-    fn workload(&mut self, service: String, netns: u64, fd: OwnedFd) {
-        let Some(authority) = &self.ca else {
-            self.waiting.retain(|(name, ..)| *name != service);
-            return self.waiting.push((service, netns, fd));
-        };
-        let listener = WorkloadListener { service: service.clone(), listener: fd.into(), netns_inode: netns };
-        match authority.workload.serve(listener) {
-            Ok(serving) => drop(self.workloads.insert(service, serving)),
-            Err(e) => self.entity("workload", &service, 1, false, &e.to_string()),
-        }
-    }
-
-    pub(crate) fn ca(&self) -> Result<Ca, ControlError> {
-        self.ca.as_ref().map(|authority| authority.ca.clone()).ok_or(ControlError::NoKeeper)
-    }
-
-    fn status(&self) -> Value {
-        let snapshot = self.current.as_ref().map(|(s, _)| {
-            json!({
-                "trust_domain": s.trust_domain,
-                "epoch": s.epoch,
-                "revision": s.revision,
-                "issued_at": s.issued_at,
-                "expires_at": s.expires_at,
-                "services": s.services.len(),
-                "edges": s.services.iter().map(|s| s.calls.len()).sum::<usize>(),
-            })
-        });
-        let server = self.fence.as_ref().and_then(data::server);
-        let entities = server.map(|server| self.entities.status(server));
-        json!({
-            "report": self.report,
-            "snapshot": snapshot,
-            "nodes": self.nodes.status(),
-            "entities": entities,
-        })
-    }
-
     pub(crate) fn entity(&self, entity: &str, name: &str, activity: u8, granted: bool, message: &str) {
         let revision = self.current.as_ref().map_or(0, |(s, _)| s.revision);
         let kind = Kind::Entity(Entity { entity, name, uid: None, activity, granted, message });
         self.emitter.emit(&Event::new(kind).revision(revision));
-    }
-}
-
-/// The step of a root rotation that comes next.
-fn next_step(roots: &[ringfence_keeper::protocol::AuthorityStatus]) -> Step {
-    if roots.iter().any(|r| r.stage == Stage::Prepared) {
-        Step::Activate
-    } else if roots.iter().any(|r| r.stage == Stage::Retiring) {
-        Step::Retire { force: false }
-    } else {
-        Step::Prepare
     }
 }
 

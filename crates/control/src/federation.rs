@@ -115,7 +115,8 @@ impl Federation {
         pem.clone_into(&mut self.gateway);
         if !self.behind.is_empty() {
             self.providers.send_modify(|providers| {
-                for provider in Arc::make_mut(providers).iter_mut().filter(|p| self.behind.contains(&p.name)) {
+                for provider in Arc::make_mut(providers).iter_mut().filter(|p| self.behind.contains(&p.name))
+                {
                     provider.ca = Some(pem.to_owned());
                 }
             });

@@ -18,6 +18,7 @@ mod mint;
 mod nodes;
 mod pem;
 mod policies;
+mod refusal;
 mod revocations;
 mod sessions;
 mod signin;

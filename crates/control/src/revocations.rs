@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{OnceCell, broadcast};
 
-use crate::keys::Refusal;
+use crate::refusal::Refusal;
 pub use target::{Revoke, RevokeWhat};
 pub(crate) use target::{SVID_BACKDATE, Target};
 

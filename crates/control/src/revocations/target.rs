@@ -8,7 +8,7 @@ use ringfence_store::Store;
 use ringfence_token::{CERTIFICATE, Revocation, SESSION_MAX_LIFE, SVID, What};
 use serde::{Deserialize, Serialize};
 
-use crate::keys::Refusal;
+use crate::refusal::Refusal;
 
 /// The keeper lets SVIDs begin this many seconds before they are issued, for clocks that differ.
 pub(crate) const SVID_BACKDATE: u64 = ringfence_keeper::protocol::SVID_BACKDATE;

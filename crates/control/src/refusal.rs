@@ -1,0 +1,20 @@
+//! Why a question over the control socket was refused.
+
+use axum::http::StatusCode;
+use ringfence_store::StoreError;
+
+/// Why a question was refused.
+#[derive(Debug)]
+pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) String);
+
+impl From<(StatusCode, String)> for Refusal {
+    fn from((status, why): (StatusCode, String)) -> Self {
+        Self(status, why)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    }
+}
