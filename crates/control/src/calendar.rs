@@ -32,6 +32,9 @@ impl Core {
             self.entity("revocation", "forget", 4, false, &e.to_string());
         }
         let Ok(ca) = self.ca() else { return };
+        if let Ok(status) = ca.show().await {
+            self.watch_logs(&status).await;
+        }
         let outcome = match ca.maintain().await {
             // The bundle changed; whether all is done that was due, the next look tells.
             Ok(true) => return self.refresh().await,
@@ -90,6 +93,7 @@ mod tests {
                 tokens: Vec::new(),
                 counts: Counts::default(),
                 log: (0, String::new()),
+                minting: (0, String::new()),
             };
             while let Ok((Call { id, request }, _)) = channel.recv() {
                 let result = match request {

@@ -32,6 +32,7 @@ use crate::calendar::Calendar;
 use crate::entities::Entities;
 use crate::federation::{Federation, keys_for};
 use crate::keys::Keys;
+use crate::logs::Logs;
 use crate::mint::Minter;
 use crate::nodes::{NodeNews, Nodes, cut, nonsense};
 use crate::revocations::Revocations;
@@ -55,9 +56,11 @@ pub(crate) struct Core {
     keys: Keys,
     pub(crate) revocations: Revocations,
     federation: Federation,
+    /// What is known of the keeper's logs.
+    pub(crate) logs: Logs,
     supervisor: Sender<FromControl>,
     pub(crate) asking: Asking,
-    emitter: Emitter,
+    pub(crate) emitter: Emitter,
     lives: Options,
     fence: Option<Fence>,
     policies: Option<Policies>,
@@ -104,6 +107,7 @@ impl Core {
             news,
             nodes: Nodes::new(proxies),
             keys: Keys::new(state.store().clone()),
+            logs: Logs::new(state.store().clone()),
             revocations,
             federation,
             emitter,
@@ -185,6 +189,10 @@ impl Core {
     /// A keeper was introduced: the first, or another in place of one that ended.
     async fn keeper(&mut self, socket: UnixStream) -> Result<(), ControlError> {
         let client = Client::new(socket)?;
+        // Before it signs for us: what it signs makes its log longer again.
+        if let Ok(status) = client.status().await {
+            self.watch_logs(&status).await;
+        }
         tokio::spawn(self.revocations.tell_keeper(client.clone()));
         if let Some(authority) = &self.ca {
             authority.ca.set_keeper(client);
@@ -279,8 +287,13 @@ impl Core {
         Ok(self.supervisor.send(&FromControl::NodeLost { introduction, nonsense }, &[]).await?)
     }
 
+    /// Of the snapshot in force, 0 without one.
+    pub(crate) fn revision(&self) -> u64 {
+        self.current.as_ref().map_or(0, |(s, _)| s.revision)
+    }
+
     pub(crate) fn entity(&self, entity: &str, name: &str, activity: u8, granted: bool, message: &str) {
-        let revision = self.current.as_ref().map_or(0, |(s, _)| s.revision);
+        let revision = self.revision();
         let kind = Kind::Entity(Entity { entity, name, uid: None, activity, granted, message });
         self.emitter.emit(&Event::new(kind).revision(revision));
     }

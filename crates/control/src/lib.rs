@@ -14,6 +14,7 @@ mod core;
 mod entities;
 mod federation;
 mod keys;
+mod logs;
 mod mint;
 mod nodes;
 mod pem;

@@ -1,7 +1,7 @@
 //! The signing log: a line per signature, chained by hashes, on disk before the signature leaves.
 //!
 //! Each line carries the SHA-256 of the line before it, so no line can be changed or taken out unnoticed; control keeps the
-//! end of the chain elsewhere ([`crate::protocol::Status::log`]), so neither can the last ones. A line that a crash cut
+//! ends of both chains elsewhere ([`crate::protocol::Status`]), so neither can the last ones. A line that a crash cut
 //! in half was never acknowledged and is dropped at the next start. Size is bounded: full files are renamed away and
 //! the oldest of them is deleted.
 //!

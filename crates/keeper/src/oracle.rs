@@ -441,7 +441,10 @@ impl Oracle {
         let list = |records: &[Record]| records.iter().map(|r| r.status()).collect();
         let [x509, serving, jwt, snapshots, rotations, refused, sessions, txn] =
             self.counters.each_ref().map(|counter| counter.load(Ordering::Relaxed));
-        let tail = self.log.lock().unwrap_or_else(PoisonError::into_inner).tail().clone();
+        let end = |log: &Mutex<Log>| {
+            let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            (log.tail().entries, to_hex(&log.tail().hash))
+        };
         Status {
             fence: stored.fence.clone(),
             trust_domain: stored.trust_domain.clone(),
@@ -453,7 +456,8 @@ impl Oracle {
             serving: list(&stored.serving),
             tokens: list(&stored.tokens),
             counts: Counts { x509, serving, jwt, snapshots, rotations, refused, sessions, txn },
-            log: (tail.entries, to_hex(&tail.hash)),
+            log: end(&self.log),
+            minting: end(&self.minting),
         }
     }
 }

@@ -310,6 +310,8 @@ pub struct Status {
     pub counts: Counts,
     /// Entries and hash of the signing log's end, for control to keep elsewhere.
     pub log: (u64, String),
+    /// The same of the log of transaction tokens.
+    pub minting: (u64, String),
 }
 
 /// How often what was done since start.

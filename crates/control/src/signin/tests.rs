@@ -114,6 +114,7 @@ fn status() -> Status {
         tokens: Vec::new(),
         counts: Counts::default(),
         log: (0, String::new()),
+        minting: (0, String::new()),
     }
 }
 
