@@ -101,7 +101,7 @@ mod tests {
                         code: RefusalCode::RootOffline,
                         reason: "the root key is kept offline".into(),
                     }),
-                    Request::Status | Request::RotateIssuing => Ok(Reply::Status(status.clone())),
+                    Request::Status | Request::RotateIssuing => Ok(Reply::Status(Box::new(status.clone()))),
                     Request::Bundle => Ok(Reply::Bundle(Bundle::default())),
                     Request::Revocations(_) => Ok(Reply::Done),
                     Request::DataKey(_) => Ok(Reply::DataKey { key: Secret::new([7; 32]) }),

@@ -78,7 +78,7 @@ impl Client {
     /// [`ClientError`].
     pub async fn status(&self) -> Result<Status, ClientError> {
         match self.call(Request::Status).await? {
-            Reply::Status(status) => Ok(status),
+            Reply::Status(status) => Ok(*status),
             _ => Err(ClientError::Unexpected),
         }
     }
@@ -248,7 +248,7 @@ impl Client {
 
     async fn rotate(&self, request: Request) -> Result<Status, ClientError> {
         match self.call(request).await? {
-            Reply::Status(status) => Ok(status),
+            Reply::Status(status) => Ok(*status),
             _ => Err(ClientError::Unexpected),
         }
     }

@@ -218,7 +218,7 @@ impl Oracle {
         minted: &mut Vec<String>,
     ) -> Result<Reply, Refusal> {
         match request {
-            Request::Status => Ok(Reply::Status(self.status())),
+            Request::Status => Ok(Reply::Status(Box::new(self.status()))),
             Request::Bundle => Ok(Reply::Bundle(self.state().stored.bundle())),
             Request::SignSnapshot { bytes } => self.sign_snapshot(bytes, done),
             Request::IssueX509 { requests } => self.issue_x509(&requests, done),
@@ -352,7 +352,7 @@ impl Oracle {
             until: 0,
             revision: self.signed(),
         });
-        Ok(Reply::Status(self.status()))
+        Ok(Reply::Status(Box::new(self.status())))
     }
 
     /// The state, after it is on disk that something may live for `life` seconds: retiring waits for the longest.

@@ -235,7 +235,7 @@ pub struct JwtRequest {
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// To `Status`, and to each rotation.
-    Status(Status),
+    Status(Box<Status>),
     /// To `Bundle`.
     Bundle(Bundle),
     /// To `SignSnapshot`.

@@ -171,7 +171,7 @@ impl Keeper {
         let channel = BlockingChannel::<Call, Answer>::new(self.supervised.introduce_control()?);
         channel.send(&Call { id: 1, request }, &[])?;
         match channel.recv()?.0.result? {
-            Reply::Status(status) => Ok(status),
+            Reply::Status(status) => Ok(*status),
             _ => Err(Failure::Cannot("the keeper answered something else than was asked".into())),
         }
     }

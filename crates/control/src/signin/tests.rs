@@ -71,7 +71,7 @@ fn keeper() -> UnixStream {
         };
         while let Ok((Call { id, request }, _)) = channel.recv() {
             let result = match request {
-                Request::Status => Ok(Reply::Status(status())),
+                Request::Status => Ok(Reply::Status(Box::new(status()))),
                 Request::Bundle => Ok(Reply::Bundle(Bundle { jwt: jwt.clone(), ..Bundle::default() })),
                 Request::DataKey(DataPurpose::Store) => Ok(Reply::DataKey { key: Secret::new([9; 32]) }),
                 Request::OpenSession(open) if open.id_token.expose() == "forged" => {
