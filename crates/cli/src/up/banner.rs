@@ -32,7 +32,12 @@ pub(crate) fn text(fence: &Fence, data: &DataDir, (ready, all): (usize, usize)) 
             let host = route.host.as_ref().map(|h| format!("-H 'Host: {h}' ")).unwrap_or_default();
             let browser = route.access.accept.iter().any(|a| matches!(a.credential, Credential::Login(_)));
             lines.push(if browser {
-                format!("try      {}{} in a browser; its authority is {}", named(address), route.path, ca.display())
+                format!(
+                    "try      {}{} in a browser; its authority is {}",
+                    named(address),
+                    route.path,
+                    ca.display()
+                )
             } else {
                 format!("try      curl {trust}{host}{}{}", named(address), route.path)
             });

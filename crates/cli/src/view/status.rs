@@ -147,7 +147,8 @@ fn text(status: &Status, dropped: u64, now: u64, colour: bool) -> String {
         lines.push(warn(&format!("warning: {dropped} events were dropped: the disk is full or too slow")));
     }
     if let Some(Entities { url, confirmed_at, trouble: Some(trouble) }) = entities {
-        let age = confirmed_at.map_or_else(String::new, |at| format!(" is {} old", duration(now.saturating_sub(at))));
+        let age = confirmed_at
+            .map_or_else(String::new, |at| format!(" is {} old", duration(now.saturating_sub(at))));
         lines.push(warn(&format!("warning: entity data of {}{age}: {}", clean(url), clean(trouble))));
     }
     for Node { node, refused, .. } in nodes {

@@ -27,7 +27,8 @@ pub(crate) struct DiffArgs {
 }
 
 pub(super) fn run(args: &DiffArgs, env: &Env) -> Result<ExitCode, ExitCode> {
-    let (old, new) = (super::of_edges(&args.old, &args.data, env)?, super::of_edges(&args.new, &args.data, env)?);
+    let (old, new) =
+        (super::of_edges(&args.old, &args.data, env)?, super::of_edges(&args.new, &args.data, env)?);
     let table = args.table.as_ref().map(|path| super::table(path, env)).transpose()?;
     let questions: Vec<Question> =
         table.into_iter().flat_map(|table| table.cases).map(|case| case.question).collect();
