@@ -23,7 +23,7 @@ use crate::access::{Principal, RouteAccess, to_show};
 use crate::deny::Deny;
 use crate::handle::Ctx;
 use crate::shared::Shared;
-use crate::table::TableRef;
+use crate::table::{EdgeId, TableRef};
 use crate::view::HeadView;
 use crate::worker::unix_now;
 
@@ -38,8 +38,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long a request waits for its token.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The digest of a credential, and where the request came from.
-type Key = ([u8; 32], IpAddr);
+/// The digest of a credential, where the request came from, and the edge that it takes: two that come to one service by different ways
+/// have different tokens, so that the client of both cannot have the one taken for the other.
+type Key = ([u8; 32], IpAddr, EdgeId);
 type Outcome = Result<Rc<Held>, NoAnswer>;
 
 /// The tokens that a thread was given.
@@ -143,10 +144,11 @@ pub(crate) async fn exchange(
     access: &RouteAccess,
     principal: &Principal,
     gateway: &SpiffeId,
+    edge: EdgeId,
 ) -> Result<OnBehalf, Deny> {
     let (worker, identity) = (ctx.worker, principal.identity());
     let address = ctx.peer.source.ip().to_canonical();
-    let key = (principal.digest(), address);
+    let key = (principal.digest(), address, edge);
     let flight = match worker.exchange.flight(&key, identity) {
         Some(flight) => flight,
         None => {

@@ -43,6 +43,10 @@ pub(super) async fn judge(report: &mut Report<'_>) -> Result<Authorized, (Arc<st
                 });
                 let principal = report.principal.insert(principal.map_err(callee)?);
                 demand(report.view, principal, access).map_err(callee)?;
+                // What let it in is whom it is for: a token beside it, of somebody who is not accepted here, says nothing.
+                if report.on_behalf.take().is_some() {
+                    delegate::required(&authorized.edge, false).map_err(callee)?;
+                }
             }
         }
         permit(report, &authorized).map_err(callee)?;
@@ -50,7 +54,8 @@ pub(super) async fn judge(report: &mut Report<'_>) -> Result<Authorized, (Arc<st
             (&ctx.peer.way, &report.principal, &authorized.access)
             && let Via::Mesh { own, address: None, .. } = &authorized.next.via
         {
-            let exchanged = delegate::exchange(ctx, report.view, table, access, principal, own).await;
+            let edge = authorized.edge.id;
+            let exchanged = delegate::exchange(ctx, report.view, table, access, principal, own, edge).await;
             if is_over() {
                 continue;
             }

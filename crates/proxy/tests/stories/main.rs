@@ -17,6 +17,7 @@ mod keeper;
 mod keys;
 mod login;
 mod mesh;
+mod mixed;
 mod net;
 mod opaque;
 mod policies;
