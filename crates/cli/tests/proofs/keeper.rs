@@ -15,18 +15,25 @@ use serde_json::{Value, json};
 use crate::rig::{PORTAL, Rig, Wish};
 
 /// Control's end of its channel.
-struct Taken(BlockingChannel<Call, Answer>);
+pub(crate) struct Taken(BlockingChannel<Call, Answer>);
 
 impl Taken {
-    fn over(rig: &Rig) -> Self {
+    pub(crate) fn over(rig: &Rig) -> Self {
         let channel = BlockingChannel::new(rig.supervised.introduce_control().unwrap());
         channel.set_timeout(Some(Duration::from_secs(20))).unwrap();
         Self(channel)
     }
 
-    fn ask(&self, request: Request) -> Result<Reply, RefusalCode> {
+    pub(crate) fn ask(&self, request: Request) -> Result<Reply, RefusalCode> {
         self.0.send(&Call { id: 7, request }, &[]).unwrap();
         self.0.recv().unwrap().0.result.map_err(|refusal| refusal.code)
+    }
+
+    /// Says something that no control says; the channel ends with it.
+    pub(crate) fn say(self, nonsense: &str) {
+        let length = u32::try_from(nonsense.len()).unwrap().to_le_bytes();
+        self.0.socket().write_all(&[&length[..], nonsense.as_bytes()].concat()).unwrap();
+        assert!(self.0.recv().is_err(), "{nonsense}");
     }
 
     fn svid(&self, id: &str, ttl: u64) -> Result<(), RefusalCode> {

@@ -6,11 +6,15 @@
 #[expect(dead_code, reason = "each test program uses a part of it")]
 mod running;
 
+#[path = "../../../keeper/tests/minting/provider.rs"]
+mod provider;
+
 mod confined;
 mod keeper;
 mod keys;
 mod master;
 mod memory;
+mod minting;
 mod node;
 mod nonsense;
 mod offline;

@@ -11,7 +11,8 @@ use ringfence_control::supervisor::{Beside, FromControl, ToControl};
 use ringfence_keeper::Supervised;
 use ringfence_keeper::protocol::Start;
 use ringfence_keys::{Algorithm, MasterSource, SigningKey, possession};
-use ringfence_snapshot::node::{FromProxy, Issued, Subject, ToProxy};
+use ringfence_oidc::protocol::{FromFederation, ToFederation};
+use ringfence_snapshot::node::{Ask, FromProxy, Issued, NoAnswer, Subject, ToProxy, Told};
 use ringfence_snapshot::{Der, SignedSnapshot};
 use serde_json::Value;
 
@@ -72,13 +73,16 @@ impl Rig {
             std::fs::create_dir_all(data.join(folder)).unwrap();
         }
         let (keeper, socket) = Process::start("keeper");
-        let start = Start {
-            master: MasterSource::KeyFile { path: data.join("master.key") },
-            fence: "clinic".into(),
-            trust_domain: "clinic.example".into(),
-            data: data.clone(),
-        };
-        Self { supervised: Supervised::start(socket, start).unwrap(), keeper, data }
+        Self { supervised: Supervised::start(socket, start(&data)).unwrap(), keeper, data }
+    }
+
+    /// The keeper is killed, `meanwhile` happens, and it is started again.
+    pub(crate) fn restart_keeper(&mut self, meanwhile: impl FnOnce()) {
+        self.keeper.end();
+        meanwhile();
+        let (keeper, socket) = Process::start("keeper");
+        self.supervised = Supervised::start(socket, start(&self.data)).unwrap();
+        self.keeper = keeper;
     }
 
     /// Control with the fence in force.
@@ -92,8 +96,7 @@ impl Rig {
         let start = ToControl::Start { data: self.data.clone(), svid_life: 3600 };
         channel.send(&start, &[listener.as_fd()]).unwrap();
         let control = Control { process, channel, introductions: std::cell::Cell::new(0) };
-        let keeper = self.supervised.introduce_control().unwrap();
-        control.channel.send(&ToControl::Keeper, &[keeper.as_fd()]).unwrap();
+        control.keeper(self);
         control.offer(FENCE).unwrap();
         control
     }
@@ -107,6 +110,15 @@ impl Rig {
             events.any(|e| e["entity"]["name"] == name && e["action_id"] == 2).then_some(())
         });
         found.is_some()
+    }
+}
+
+fn start(data: &Path) -> Start {
+    Start {
+        master: MasterSource::KeyFile { path: data.join("master.key") },
+        fence: "clinic".into(),
+        trust_domain: "clinic.example".into(),
+        data: data.to_owned(),
     }
 }
 
@@ -128,6 +140,11 @@ impl Process {
         (Self(child), ours)
     }
 
+    fn end(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
     pub(crate) fn lives(&mut self) -> bool {
         self.0.try_wait().unwrap().is_none()
     }
@@ -142,15 +159,31 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        self.end();
     }
 }
 
 impl Control {
+    /// Makes the keeper known to it.
+    pub(crate) fn keeper(&self, rig: &Rig) {
+        let keeper = rig.supervised.introduce_control().unwrap();
+        self.channel.send(&ToControl::Keeper, &[keeper.as_fd()]).unwrap();
+    }
+
+    /// The test plays the process that speaks with providers.
+    pub(crate) fn federation(&self) -> BlockingChannel<FromFederation, ToFederation> {
+        let (ours, theirs) = cloexec_pair().unwrap();
+        self.channel.send(&ToControl::Federation, &[theirs.as_fd()]).unwrap();
+        let channel = BlockingChannel::new(ours);
+        channel.send(&FromFederation::Ready, &[]).unwrap();
+        channel
+    }
+
     pub(crate) fn offer(&self, fence: &str) -> Result<(), String> {
         let files = vec![("ringfence.yaml".to_owned(), fence.to_owned())];
-        self.channel.send(&ToControl::Fence { files, policies: Ok(None), beside: Ok(Beside::default()) }, &[]).unwrap();
+        self.channel
+            .send(&ToControl::Fence { files, policies: Ok(None), beside: Ok(Beside::default()) }, &[])
+            .unwrap();
         loop {
             match self.channel.recv().unwrap().0 {
                 FromControl::Fence(outcome) => return outcome.map(drop),
@@ -208,6 +241,20 @@ impl Node {
         let request = self.request(wish);
         loop {
             if let ToProxy::Signed { request: answered, outcome } = self.channel.recv().unwrap().0
+                && answered == request
+            {
+                return outcome;
+            }
+        }
+    }
+
+    /// Asks something on behalf of a request, and waits for the answer.
+    pub(crate) fn question(&self, ask: Ask) -> Result<Told, NoAnswer> {
+        let request = self.last.get() + 1;
+        self.last.set(request);
+        self.send(&FromProxy::Ask { request, ask });
+        loop {
+            if let ToProxy::Answer { request: answered, outcome } = self.channel.recv().unwrap().0
                 && answered == request
             {
                 return outcome;

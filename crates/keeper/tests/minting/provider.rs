@@ -1,13 +1,17 @@
 //! An OpenID provider, as far as its signatures go.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use ringfence_keys::{Algorithm, SigningKey};
 use ringfence_snapshot::node::ProviderKeys;
 use ringfence_token::{KeySet, SigningInput};
 use serde_json::{Value, json};
 
-use crate::common::now;
-
 pub(crate) const ISSUER: &str = "https://id.clinic.example";
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
 
 pub(crate) struct Provider {
     key: SigningKey,
