@@ -4,7 +4,7 @@
 //! Each stream's own task does it, with what it has at hand anyway, so that a request that is judged once pays for a number and a flag.
 //! What it judges by is what counts now; how long a credential lives was decided when it was shown.
 
-use crate::access::is_unrevoked;
+use crate::access::{Principal, is_unrevoked};
 use crate::delegate;
 use crate::deny::Deny;
 use crate::handle::{Report, decide};
@@ -27,7 +27,7 @@ impl Granted<'_> {
         let ended = {
             let work = std::pin::pin!(tunnel::run(ctx.worker, ctx.live, idle_ms, client, upstream));
             let still = || judge_again(&self.report, &self.authorized);
-            ctx.live.while_allowed(&ctx.worker.live, self.since, still, work).await
+            ctx.live.while_allowed(&ctx.worker.live, self.since, self.report.ends_at(), still, work).await
         };
         if let Err(deny) = ended {
             let callee = &self.authorized.edge.callee;
@@ -38,6 +38,8 @@ impl Granted<'_> {
 
 /// Whether a request that was let pass would be now.
 pub(crate) fn judge_again(report: &Report<'_>, before: &Authorized) -> Result<(), Deny> {
+    // First: for this nothing need be known that might be missing.
+    report.principal.as_ref().map_or(Ok(()), Principal::goes_on)?;
     match judged(report, before) {
         // That something is missing now is for requests to come: what runs has what it needs.
         Err(deny) if deny.failed || deny.stage == "snapshot" || deny.status == 503 => Ok(()),

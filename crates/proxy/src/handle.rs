@@ -87,7 +87,7 @@ pub(crate) async fn handle<'a>(
             let forwarded = {
                 let work = std::pin::pin!(forward(&report, front, wire, &authorized));
                 let still = || judge_again(&report, &authorized);
-                ctx.live.while_allowed(&ctx.worker.live, since, still, work).await
+                ctx.live.while_allowed(&ctx.worker.live, since, report.ends_at(), still, work).await
             };
             match forwarded.unwrap_or_else(|deny| (Outcome::Failed(deny), None)) {
                 (Outcome::Done { status }, _) => {

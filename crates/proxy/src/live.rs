@@ -46,6 +46,8 @@ pub(crate) struct Live {
     /// Whether something runs that was let pass and may be judged again; whether it is to be.
     watched: Cell<bool>,
     to_judge: Cell<bool>,
+    /// When it is judged again in any case, Unix time in seconds.
+    judge_at: Cell<u64>,
     /// Who the peer proved to be.
     peer: RefCell<Option<VerifiedPeer>>,
     /// Who is at both ends of the connection that it goes on with.
@@ -98,6 +100,7 @@ impl Registry {
             busy: Cell::new(false),
             watched: Cell::new(false),
             to_judge: Cell::new(false),
+            judge_at: Cell::new(NEVER),
             peer: RefCell::new(None),
             onward: RefCell::new(None),
             waker: RefCell::new(None),
@@ -110,7 +113,8 @@ impl Registry {
         self.entries.borrow().len()
     }
 
-    /// Fires deadlines that are over; begins the drain of connections whose peer's identity has ended.
+    /// Fires deadlines that are over; has what runs by something that ended judged again; begins the drain of connections whose peer's
+    /// identity has ended.
     pub(crate) fn tick(&self, now_ms: u64, unix: u64) {
         for (_, live) in &*self.entries.borrow() {
             let ends = |peer: &VerifiedPeer| peer.not_after_unix() <= unix;
@@ -119,6 +123,11 @@ impl Registry {
             }
             if live.deadline.get() <= now_ms && !live.timed_out.get() {
                 live.timed_out.set(true);
+                live.wake();
+            }
+            if live.judge_at.get() <= unix {
+                live.judge_at.set(NEVER);
+                live.to_judge.set(true);
                 live.wake();
             }
         }
@@ -254,16 +263,17 @@ impl Live {
         }
     }
 
-    /// Does `work`, and asks `still` again, in between, whenever what let it pass may have changed; `since` is [`Registry::judged`] of
-    /// the moment in which it was first judged.
+    /// Does `work`, and asks `still` again, in between, whenever what let it pass may have changed, and at the time `ends_at`; `since` is
+    /// [`Registry::judged`] of the moment in which it was first judged.
     pub(crate) async fn while_allowed<F: Future>(
         &self,
         registry: &Registry,
         since: u64,
+        ends_at: Option<u64>,
         still: impl Fn() -> Result<(), Deny>,
         mut work: Pin<&mut F>,
     ) -> Result<F::Output, Deny> {
-        let _watched = Watched::new(self, registry.judged() != since);
+        let _watched = Watched::new(self, registry.judged() != since, ends_at);
         std::future::poll_fn(|cx| {
             if self.to_judge.take()
                 && let Err(deny) = still()
@@ -297,9 +307,10 @@ impl Live {
 struct Watched<'a>(&'a Live);
 
 impl<'a> Watched<'a> {
-    fn new(live: &'a Live, to_judge: bool) -> Self {
+    fn new(live: &'a Live, to_judge: bool, ends_at: Option<u64>) -> Self {
         live.watched.set(true);
         live.to_judge.set(to_judge);
+        live.judge_at.set(ends_at.unwrap_or(NEVER));
         Self(live)
     }
 }
@@ -307,6 +318,7 @@ impl<'a> Watched<'a> {
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
         self.0.watched.set(false);
+        self.0.judge_at.set(NEVER);
     }
 }
 

@@ -83,7 +83,7 @@ pub(crate) async fn serve_edge(worker: &Worker, live: &Live, peer: &Peer, io: Io
             let now = worker.table().and_then(|table| table::inbound(&table, &edge.caller, &edge.callee));
             now.map_or(Ok(()), |edge| permitted(peer, &authorized, &edge))
         };
-        live.while_allowed(&worker.live, since, still, work).await
+        live.while_allowed(&worker.live, since, None, still, work).await
     };
     if let Err(deny) = ended {
         tell_connection(worker, peer, &edge.callee, true, deny.verdict());

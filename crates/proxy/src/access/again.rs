@@ -10,7 +10,7 @@ use super::keys::{API_KEYS, KnownKey};
 use super::principal::{Evidence, Principal};
 use crate::deny::Deny;
 use crate::table::TableRef;
-use crate::worker::Worker;
+use crate::worker::{Worker, unix_now};
 
 /// What to answer while it is not known what was revoked.
 pub(super) fn unknown() -> Deny {
@@ -30,6 +30,22 @@ pub(crate) fn is_unrevoked(worker: &Worker, token: &VerifiedToken) -> Result<(),
 }
 
 impl Principal {
+    /// When what runs by it is over: a session has an end that nothing moves. What a token opened outlives it.
+    pub(crate) fn ends_at(&self) -> Option<u64> {
+        match &self.evidence {
+            Evidence::Session(shown) => Some(shown.token.expires_at()),
+            _ => None,
+        }
+    }
+
+    /// Whether that is still to come.
+    pub(crate) fn goes_on(&self) -> Result<(), Deny> {
+        match self.ends_at() {
+            Some(end) if end <= unix_now() => Err(refuse("session.over", &"the session has reached its end")),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether what it was let in by was not revoked since.
     pub(crate) fn is_unrevoked(&self, worker: &Worker) -> Result<(), Deny> {
         let revoked = worker.tokens.revoked();

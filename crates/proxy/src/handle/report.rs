@@ -75,6 +75,11 @@ impl Report<'_> {
         }
     }
 
+    /// When what runs by it is over, if it was not shown something that leaves that open.
+    pub(crate) fn ends_at(&self) -> Option<u64> {
+        self.principal.as_ref().and_then(Principal::ends_at)
+    }
+
     /// For whom it is, for the event.
     fn user(&self) -> Option<User<'_>> {
         let on = self.on_behalf.as_ref();

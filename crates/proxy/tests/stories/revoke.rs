@@ -56,7 +56,7 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
 
 /// Something open: when it last gave a sign of life, and when it ended.
 #[derive(Clone)]
-struct Open {
+pub struct Open {
     name: String,
     state: Arc<Mutex<(Instant, Option<Instant>)>>,
 }
@@ -75,14 +75,14 @@ impl Open {
     }
 
     /// How long after `since` it was cut.
-    fn cut(&self, since: Instant) -> Duration {
+    pub fn cut(&self, since: Instant) -> Duration {
         let ended = eventually(&format!("{} to be cut", self.name), || self.state.lock().unwrap().1);
         let took = ended.saturating_duration_since(since);
         assert!(took < SOON, "{} was cut after {took:?}", self.name);
         took
     }
 
-    fn lives(&self) {
+    pub fn lives(&self) {
         let since = Instant::now();
         eventually(&format!("{} to be alive", self.name), || {
             let (last, ended) = *self.state.lock().unwrap();
@@ -98,9 +98,10 @@ fn cut_all(open: &[Open], since: Instant) -> Vec<Duration> {
 }
 
 /// Opens a stream over HTTP/1.1, by an upgrade or not, and waits for its first bytes.
-fn h1(mut stream: TcpStream, name: &str, path: &str, fields: &str) -> Open {
+pub fn h1(mut stream: TcpStream, name: &str, path: &str, fields: &str) -> Open {
     let open = Open::new(format!("{name} {path}"));
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n").as_bytes()).unwrap();
+    let host = if fields.contains("Host: ") { "" } else { "Host: x\r\n" };
+    stream.write_all(format!("GET {path} HTTP/1.1\r\n{host}{fields}\r\n").as_bytes()).unwrap();
     let mut read = vec![0; 4096];
     let first = stream.read(&mut read).unwrap();
     let said = String::from_utf8_lossy(&read[..first]).into_owned();
@@ -115,7 +116,7 @@ fn h1(mut stream: TcpStream, name: &str, path: &str, fields: &str) -> Open {
     open
 }
 
-const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+pub const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
 
 /// One HTTP/2 connection, and streams on it.
 struct H2 {

@@ -1,6 +1,43 @@
 //! How a session goes on, and how it ends.
 
+use std::time::Instant;
+
 use super::*;
+use crate::revoke::{UPGRADE, h1, streams};
+use crate::tokens::{Provider, bearer, tell};
+
+#[test]
+fn at_a_session_s_end_what_is_open_by_it_is_cut_and_nothing_else() {
+    let routes = "[{ path: /, accept: [{ login: staff }, { token: staff }] }]";
+    let (rig, asked) = rig_before(streams, LOGIN, routes);
+    let provider = Provider::new("k1");
+    tell(&rig, provider.keys(unix() + 600));
+    let sign_in = |id: &str, end: u64| {
+        *asked.changes.lock().unwrap() = json!({ "jti": id, "exp": end });
+        let mut browser = Browser::default();
+        browser.sign_in(&rig, "/once");
+        format!("Host: {HOST}:8443\r\nOrigin: http://{HOST}:8443\r\nCookie: {SESSION}={}\r\n", browser.0[SESSION])
+    };
+    let open = |name: &str, fields: &str| {
+        let to = || TcpStream::connect(rig.gateway).unwrap();
+        [h1(to(), name, "/stream", fields), h1(to(), name, "/socket", &format!("{fields}{UPGRADE}"))]
+    };
+    let end = unix() + 4;
+    let (short, long) = (sign_in("short", end), sign_in("long", end + 3600));
+    let over = open("the session that ends", &short);
+    let token = bearer(&provider.token(&json!({ "iat": unix() - 60, "exp": end })));
+    let rest = [open("another session", &long), open("a token that ends then too", &token)];
+    let left = Duration::from_secs(end).saturating_sub(std::time::UNIX_EPOCH.elapsed().unwrap());
+    let at = Instant::now() + left;
+    over.iter().for_each(|open| open.lives());
+    assert!(Instant::now() < at, "it was open before the end");
+    for open in &over {
+        open.cut(at);
+    }
+    refused_by(&rig, "/stream", "session.over");
+    rig.event("the socket", |r| r.kind() == "connection" && field(r, "/firewall_rule/uid") == "session.over");
+    rest.iter().flatten().for_each(|open| open.lives());
+}
 
 #[test]
 fn whatever_a_session_stands_for_ends_it_when_it_is_revoked() {

@@ -5,7 +5,7 @@ mod ends;
 mod flows;
 
 use std::collections::BTreeMap;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -157,8 +157,13 @@ fn answer(asked: &Asked, control: &Control, ask: Ask) -> Result<Told, NoAnswer> 
 }
 
 pub fn rig_with(login: &str, routes: &str) -> (Rig, Arc<Asked>) {
+    rig_before(echo, login, routes)
+}
+
+/// The same before another service.
+fn rig_before(service: impl Fn(TcpListener), login: &str, routes: &str) -> (Rig, Arc<Asked>) {
     let (listener, port) = local();
-    echo(listener);
+    service(listener);
     let rig = Rig::start(&fence(port, ISSUER, login, routes));
     let asked = Arc::<Asked>::default();
     let (for_node, control) = (asked.clone(), rig.control.clone());
