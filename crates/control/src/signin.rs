@@ -311,8 +311,13 @@ impl SignIns {
         actor: &str,
         why: &str,
     ) -> Result<Option<Session>, NoAnswer> {
-        self.revoke(Target::session(ground.ca.trust_domain(), id), actor, why).await?;
+        let (target, now) = (Target::session(ground.ca.trust_domain(), id), now());
+        let known = self.0.sessions.find(id, now).await.map_err(unkept)?;
+        let target = known.map_or(target.clone(), |session| target.ending(session.expires_at, now));
+        let revoked = self.revoke(target, actor, why).await;
+        // Where there is no room for that, it is at least refreshed no more.
         let session = self.0.sessions.forget(actor, "session end", id).await.map_err(unkept)?;
+        revoked?;
         let user = session.as_ref().map_or("-", |session| session.user.as_str());
         self.event(user, Some(id), 4, true, &format!("the session ended: {why}"));
         Ok(session)

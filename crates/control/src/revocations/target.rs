@@ -101,6 +101,12 @@ impl Target {
         Self::of("session", id, trust_domain, What::Token(id.to_owned()), Until::ForGood, keep)
     }
 
+    /// The same of something that ends at this moment anyway: users who sign in and out all day must not fill the list.
+    pub(crate) fn ending(self, at: u64, now: u64) -> Self {
+        let left = at.saturating_sub(now).saturating_add(SKEW);
+        Self { keep: self.keep.map(|keep| keep.min(left)), ..self }
+    }
+
     /// A session at a provider.
     pub(crate) fn provider_session(provider: &str, issuer: &str, sid: &str) -> Self {
         let what = What::Session(sid.to_owned());

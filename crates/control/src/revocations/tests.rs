@@ -7,6 +7,7 @@ use ringfence_event::{Writer, WriterOptions};
 use ringfence_model::Fence;
 use ringfence_snapshot::node::{FromProxy, MAX_REVOCATIONS, Revocations as Told, ToProxy};
 use ringfence_store::{Durability, Issued};
+use ringfence_token::SESSION_MAX_LIFE;
 
 use super::*;
 
@@ -273,6 +274,11 @@ async fn those_who_sign_out_all_day_leave_the_operator_room() {
     let revocations = world.revocations();
     let session = |id: &str| Target::session("clinic.example", id);
     let first = session("s").revocation(NOW);
+    assert!(first.forget_at >= NOW + SESSION_MAX_LIFE);
+    // It is remembered for as long as the session might last, and no longer.
+    let forget_at = |end: u64| session("s").ending(end, NOW).revocation(NOW).forget_at;
+    assert_eq!((forget_at(NOW + 60), forget_at(NOW - 60)), (NOW + 180, NOW + 120));
+    assert_eq!(forget_at(u64::MAX), first.forget_at);
     {
         let mut all = lock(revocations.all().await.unwrap());
         for number in 0..MAX_REVOKED - OPERATORS_SHARE {
