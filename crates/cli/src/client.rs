@@ -69,6 +69,22 @@ impl Client {
         self.ask(Method::GET, path, Bytes::new())
     }
 
+    /// Asks for all of a list, page by page: `/v1/keys` has `keys` and `next`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub(crate) fn all<T: DeserializeOwned>(&self, list: &str) -> Result<Vec<T>, ClientError> {
+        let (mut all, mut after) = (Vec::new(), String::new());
+        loop {
+            let mut page: Value = self.get(&format!("/v1/{list}?after={after}"))?;
+            all.extend(serde_json::from_value::<Vec<T>>(page[list].take())?);
+            match page["next"].take() {
+                Value::String(next) => after = next,
+                _ => return Ok(all),
+            }
+        }
+    }
+
     /// Asks for something to be done.
     ///
     /// # Errors

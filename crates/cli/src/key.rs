@@ -77,12 +77,6 @@ struct Key {
     last_used: Option<u64>,
 }
 
-#[derive(Debug, Deserialize)]
-struct Page {
-    keys: Vec<Key>,
-    next: Option<String>,
-}
-
 pub(crate) fn run(args: &KeyArgs, data: &Path, colour: bool) -> ExitCode {
     finish(ask(args, data, colour))
 }
@@ -156,15 +150,7 @@ fn show(key: &Key, json: bool) -> Done {
 }
 
 fn list(client: &Client, json: bool, colour: bool) -> Done {
-    let (mut keys, mut after): (Vec<Key>, String) = (Vec::new(), String::new());
-    loop {
-        let page: Page = client.get(&format!("/v1/keys?after={after}"))?;
-        keys.extend(page.keys);
-        match page.next {
-            Some(next) => after = next,
-            None => break,
-        }
-    }
+    let keys: Vec<Key> = client.all("keys")?;
     if json {
         print_json(&serde_json::json!({ "keys": keys }))?;
         return Ok(ExitCode::SUCCESS);

@@ -121,12 +121,6 @@ struct Revocation {
     forgotten_at: Option<u64>,
 }
 
-#[derive(Debug, Deserialize)]
-struct Page {
-    revocations: Vec<Revocation>,
-    next: Option<String>,
-}
-
 pub(crate) fn run(args: &RevokeArgs, data: &Path) -> ExitCode {
     finish(revoke(args, data))
 }
@@ -188,15 +182,7 @@ fn remove(id: &str, json: bool, data: &Path) -> Done {
 
 fn show(json: bool, data: &Path, colour: bool) -> Done {
     let client = Client::new(data)?;
-    let (mut all, mut after): (Vec<Revocation>, String) = (Vec::new(), String::new());
-    loop {
-        let page: Page = client.get(&format!("/v1/revocations?after={after}"))?;
-        all.extend(page.revocations);
-        match page.next {
-            Some(next) => after = next,
-            None => break,
-        }
-    }
+    let mut all: Vec<Revocation> = client.all("revocations")?;
     all.sort_by(|a, b| (b.at, &b.id).cmp(&(a.at, &a.id)));
     if json {
         print_json(&serde_json::json!({ "revocations": all }))?;

@@ -42,12 +42,6 @@ struct Session {
     expires_at: u64,
 }
 
-#[derive(Debug, Deserialize)]
-struct Page {
-    sessions: Vec<Session>,
-    next: Option<String>,
-}
-
 #[derive(Debug, Serialize, Deserialize)]
 struct Ended {
     ended: String,
@@ -77,15 +71,7 @@ fn ask(args: &SessionArgs, data: &Path, colour: bool) -> Done {
 }
 
 fn list(client: &Client, json: bool, colour: bool) -> Done {
-    let (mut sessions, mut after): (Vec<Session>, String) = (Vec::new(), String::new());
-    loop {
-        let page: Page = client.get(&format!("/v1/sessions?after={after}"))?;
-        sessions.extend(page.sessions);
-        match page.next {
-            Some(next) => after = next,
-            None => break,
-        }
-    }
+    let sessions: Vec<Session> = client.all("sessions")?;
     if json {
         print_json(&serde_json::json!({ "sessions": sessions }))?;
         return Ok(ExitCode::SUCCESS);

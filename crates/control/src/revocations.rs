@@ -216,21 +216,7 @@ impl Revocations {
 
     /// Everything, read once. One that cannot be read is an error: a list with a hole is none.
     async fn all(&self) -> Result<&Mutex<BTreeMap<String, Stored>>, StoreError> {
-        self.0
-            .all
-            .get_or_try_init(async || {
-                let (mut all, mut after) = (BTreeMap::new(), String::new());
-                loop {
-                    let page = self.0.store.list(KIND, &after).await?;
-                    let Some(last) = page.last() else { return Ok(Mutex::new(all)) };
-                    after.clone_from(&last.name);
-                    for document in page {
-                        let stored = document.decode()?;
-                        all.insert(document.name, stored);
-                    }
-                }
-            })
-            .await
+        self.0.all.get_or_try_init(async || self.0.store.all(KIND).await.map(Mutex::new)).await
     }
 
     fn tell_event(&self, id: &str, stored: &Stored, activity: u8, message: &str) {

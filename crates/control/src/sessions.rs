@@ -209,18 +209,7 @@ impl Sessions {
     }
 
     async fn all(&self) -> Result<&Mutex<BTreeMap<String, Session>>, StoreError> {
-        let read = || async {
-            let (mut all, mut after) = (BTreeMap::new(), String::new());
-            loop {
-                let page = self.0.store.list(KIND, &after).await?;
-                let Some(last) = page.last() else { return Ok(Mutex::new(all)) };
-                after.clone_from(&last.name);
-                for document in page {
-                    all.insert(document.name.clone(), document.decode()?);
-                }
-            }
-        };
-        self.0.all.get_or_try_init(read).await
+        self.0.all.get_or_try_init(async || self.0.store.all(KIND).await.map(Mutex::new)).await
     }
 }
 

@@ -13,7 +13,7 @@ use ringfence_model::Protocol;
 
 pub(crate) use self::judge::decide;
 use self::judge::judge;
-pub(crate) use self::report::{Report, answer, count_refusal};
+pub(crate) use self::report::{Report, answer, count_refusal, finish};
 use crate::access::{NONCE_FIELD, Principal, cookies};
 use crate::again::{Granted, judge_again};
 use crate::back::Back;

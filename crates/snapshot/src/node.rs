@@ -79,7 +79,7 @@ pub const MAX_REVOKED: usize = 65_536;
 
 /// What a proxy is told of revocations. SVIDs are among them, under the issuer [`ringfence_token::SVID`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Revocations {
     /// A part of the whole list, at most [`MAX_REVOCATIONS`].
     Part {

@@ -1,5 +1,7 @@
 //! Reading: documents, what was issued, the outbox, the audit trail.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
@@ -81,6 +83,23 @@ impl Store {
         .iter()
         .map(document)
         .collect()
+    }
+
+    /// All documents of a kind as a type, by name.
+    ///
+    /// # Errors
+    /// The database, or a document that is not of that type: with a hole in it, this is not all.
+    pub async fn all<T: DeserializeOwned>(&self, kind: &str) -> Result<BTreeMap<String, T>, StoreError> {
+        let (mut all, mut after) = (BTreeMap::new(), String::new());
+        loop {
+            let page = self.list(kind, &after).await?;
+            let Some(last) = page.last() else { return Ok(all) };
+            after.clone_from(&last.name);
+            for document in page {
+                let body = document.decode()?;
+                all.insert(document.name, body);
+            }
+        }
     }
 
     /// What changed after revision `since`, oldest first, at most 10,000 rows.

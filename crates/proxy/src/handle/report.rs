@@ -4,6 +4,7 @@ use ringfence_event::{Call, Event, EventId, Kind as EventKind, Observed, TraceCo
 
 use super::{Ctx, Next};
 use crate::access::{NONCE_FIELD, Principal};
+use crate::body::Broken;
 use crate::delegate::{self, OnBehalf, Telling};
 use crate::deny::{Deny, PROBLEM_TYPE, problem};
 use crate::front::Front;
@@ -15,6 +16,9 @@ use crate::stats::Ended;
 use crate::table::Edge;
 use crate::view::HeadView;
 use crate::worker::Worker;
+
+/// How long a client may take to take its answer, in milliseconds.
+const FLUSH_MS: u64 = 5_000;
 
 /// Tells what became of a request: an event, a count, and an answer if it was refused.
 pub(crate) struct Report<'a> {
@@ -198,29 +202,41 @@ pub(crate) async fn answer(
     deny: &Deny,
     id: EventId,
 ) -> Next<'static> {
+    let put = |front: &mut Front<'_>| {
+        if let Some(shown) = &deny.shown {
+            shown.put(front, id)
+        } else if grpc {
+            let message = format!("refused, event {id}");
+            let fields = [
+                ("content-type", "application/grpc"),
+                ("grpc-status", deny.grpc_status()),
+                ("grpc-message", &message),
+            ];
+            front.put_own(200, &fields, String::new())
+        } else {
+            let mut fields = vec![("content-type", PROBLEM_TYPE)];
+            if let Some(challenge) = &deny.challenge {
+                fields.push(("www-authenticate", &challenge.text));
+                fields.extend(challenge.nonce.as_deref().map(|nonce| (NONCE_FIELD, nonce)));
+            }
+            front.put_own(deny.status, &fields, problem(deny.status, id))
+        }
+    };
+    finish(ctx, front, put).await
+}
+
+/// Sends an answer of our own, which the client takes in time or not at all.
+pub(crate) async fn finish(
+    ctx: &Ctx<'_>,
+    front: &mut Front<'_>,
+    put: impl FnOnce(&mut Front<'_>) -> Result<(), Broken>,
+) -> Next<'static> {
     if let Front::H1(h1) = front {
         // What is left of the request would be read as the next one.
         h1.keep &= h1.decoder.is_end();
     }
-    let put = if let Some(shown) = &deny.shown {
-        shown.put(front, id)
-    } else if grpc {
-        let message = format!("refused, event {id}");
-        let fields = [
-            ("content-type", "application/grpc"),
-            ("grpc-status", deny.grpc_status()),
-            ("grpc-message", &message),
-        ];
-        front.put_own(200, &fields, String::new())
-    } else {
-        let mut fields = vec![("content-type", PROBLEM_TYPE)];
-        if let Some(challenge) = &deny.challenge {
-            fields.push(("www-authenticate", &challenge.text));
-            fields.extend(challenge.nonce.as_deref().map(|nonce| (NONCE_FIELD, nonce)));
-        }
-        front.put_own(deny.status, &fields, problem(deny.status, id))
-    };
-    ctx.live.arm(ctx.worker.now_ms() + 5_000);
+    let put = put(front);
+    ctx.live.arm(ctx.worker.now_ms() + FLUSH_MS);
     let flushed = match put {
         Ok(()) => ctx.live.within(std::future::poll_fn(|cx| front.poll_flush(cx))).await,
         Err(broken) => Ok(Err(broken)),

@@ -15,17 +15,16 @@ use serde_json::json;
 
 use crate::deny::{Deny, PROBLEM_TYPE, reason_phrase};
 use crate::front::Front;
-use crate::handle::{Ctx, Next};
+use crate::handle::{Ctx, Next, finish};
 use crate::headers::trace_of;
 use crate::peer::in_force;
 use crate::table::TableRef;
+use crate::upload::Gone;
 use crate::view::HeadView;
 
 const JSON: &str = "application/json";
 /// Longest request id that is sent back.
 const MAX_REQUEST_ID: usize = 256;
-/// How long a client may take to take its answer, in milliseconds.
-const FLUSH_MS: u64 = 5_000;
 
 /// What is answered.
 struct Reply {
@@ -84,18 +83,13 @@ pub(crate) async fn serve(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'
             tell(ctx, view, &reply, ctx.worker.touch().saturating_sub(started), id);
             next
         }
-        Err(body::Gone) => Next::Close,
+        Err(Gone) => Next::Close,
     };
     ctx.live.set_busy(false);
     next
 }
 
-async fn find(
-    ctx: &Ctx<'_>,
-    view: HeadView<'_>,
-    front: &mut Front<'_>,
-    id: EventId,
-) -> Result<Reply, body::Gone> {
+async fn find(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'_>, id: EventId) -> Result<Reply, Gone> {
     let found = match in_force(ctx.worker) {
         Ok(table) => answer(ctx, view, front, &table).await?,
         Err(deny) => Err(deny),
@@ -120,7 +114,7 @@ async fn answer(
     view: HeadView<'_>,
     front: &mut Front<'_>,
     table: &TableRef,
-) -> Result<Result<Reply, Deny>, body::Gone> {
+) -> Result<Result<Reply, Deny>, Gone> {
     let (path, method) = (view.path(), view.method());
     let Some(methods) = allowed(path) else {
         return Ok(Err(refused(404, "internal.path", format!("{OWN_HOST} has nothing at {path}"))));
@@ -140,10 +134,6 @@ async fn answer(
 }
 
 async fn send(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'_>, reply: &Reply) -> Next<'static> {
-    if let Front::H1(h1) = front {
-        // What is left of the request would be read as the next one.
-        h1.keep &= h1.decoder.is_end();
-    }
     let request_id = view.field("x-request-id").and_then(|value| std::str::from_utf8(value).ok());
     let request_id = request_id.filter(|id| {
         id.len() <= MAX_REQUEST_ID && id.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
@@ -153,13 +143,7 @@ async fn send(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'_>, reply: &
         .chain(reply.field)
         .chain(request_id.map(|id| ("x-request-id", id)))
         .collect();
-    let put = front.put_own(reply.status, &fields, reply.body.clone());
-    ctx.live.arm(ctx.worker.now_ms() + FLUSH_MS);
-    let flushed = match put {
-        Ok(()) => ctx.live.within(std::future::poll_fn(|cx| front.poll_flush(cx))).await,
-        Err(broken) => Ok(Err(broken)),
-    };
-    if matches!(flushed, Ok(Ok(()))) { Next::Request } else { Next::Close }
+    finish(ctx, front, |front| front.put_own(reply.status, &fields, reply.body.clone())).await
 }
 
 fn tell(ctx: &Ctx<'_>, view: HeadView<'_>, reply: &Reply, duration_us: u64, id: EventId) {

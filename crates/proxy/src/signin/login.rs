@@ -48,14 +48,7 @@ pub(super) async fn begin(at: &At<'_>, name: &str, place: usize) -> Reply {
     };
     let (url, state, nonce, verifier) = match at.ask(ask).await {
         Ok(Answer::Begun { url, state, nonce, verifier }) => (url, state, nonce, verifier),
-        Ok(_) => {
-            return at.fail(
-                Page::Unavailable,
-                Some(name),
-                "signin.unavailable",
-                "control gave another answer",
-            );
-        }
+        Ok(_) => return at.strange(name),
         Err(no) => return at.unanswered(name, &no),
     };
     let now = unix_now();
@@ -137,14 +130,7 @@ async fn complete(
     let worker = at.ctx.worker;
     let (token, refresh_at) = match at.ask(ask).await {
         Ok(Answer::SignedIn { session, refresh_at }) => (session, refresh_at),
-        Ok(_) => {
-            return at.fail(
-                Page::Unavailable,
-                Some(name),
-                "signin.unavailable",
-                "control gave another answer",
-            );
-        }
+        Ok(_) => return at.strange(name),
         Err(no) => return at.unanswered(name, &no),
     };
     // By the same rules as each request, before the browser is sent back: what is refused there would be led here again.

@@ -20,7 +20,7 @@ pub(crate) use self::place::{is_navigation, is_secure, login_path, same_origin};
 use crate::access::name_of;
 use crate::deny::{Deny, PROBLEM_TYPE, problem};
 use crate::front::Front;
-use crate::handle::{Ctx, Next};
+use crate::handle::{Ctx, Next, finish};
 use crate::headers::trace_of;
 use crate::peer::in_force;
 use crate::table::TableRef;
@@ -29,8 +29,6 @@ use crate::view::HeadView;
 
 /// What everything here lies below.
 const ROOT: &str = "/.ringfence";
-/// How long a client may take to take its answer, in milliseconds.
-const FLUSH_MS: u64 = 5_000;
 
 /// Whether a path is not for services.
 pub(crate) fn is_ours(path: &str) -> bool {
@@ -168,6 +166,11 @@ impl At<'_> {
         self.fail(page, Some(provider), rule, no.reason.clone())
     }
 
+    /// The same for what was answered with something else.
+    fn strange(&self, provider: &str) -> Reply {
+        self.fail(Page::Unavailable, Some(provider), "signin.unavailable", "control gave another answer")
+    }
+
     /// What control says.
     async fn ask(&self, ask: Ask) -> Result<Answer, NoAnswer> {
         let worker = self.ctx.worker;
@@ -200,7 +203,7 @@ pub(crate) async fn serve(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'
     ctx.live.set_busy(true);
     let next = match answer(ctx, view, front).await {
         Ok((id, reply)) => {
-            let next = send(ctx, front, &reply).await;
+            let next = finish(ctx, front, |front| reply.put(front)).await;
             tell(ctx, view, &reply, ctx.worker.touch().saturating_sub(started), id);
             next
         }
@@ -253,20 +256,6 @@ async fn answer(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'_>) -> Res
         _ => Reply::shown(&Shown::page(Page::SignedOut), None, id),
     };
     Ok((id, reply))
-}
-
-async fn send(ctx: &Ctx<'_>, front: &mut Front<'_>, reply: &Reply) -> Next<'static> {
-    if let Front::H1(h1) = front {
-        // What is left of the request would be read as the next one.
-        h1.keep &= h1.decoder.is_end();
-    }
-    let put = reply.put(front);
-    ctx.live.arm(ctx.worker.now_ms() + FLUSH_MS);
-    let flushed = match put {
-        Ok(()) => ctx.live.within(std::future::poll_fn(|cx| front.poll_flush(cx))).await,
-        Err(broken) => Ok(Err(broken)),
-    };
-    if matches!(flushed, Ok(Ok(()))) { Next::Request } else { Next::Close }
 }
 
 fn tell(ctx: &Ctx<'_>, view: HeadView<'_>, reply: &Reply, duration_us: u64, id: EventId) {
