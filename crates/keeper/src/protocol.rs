@@ -9,12 +9,13 @@ use std::path::PathBuf;
 
 use ringfence_keys::{MasterSource, Secret};
 use ringfence_snapshot::node::ProviderKeys;
+pub use ringfence_snapshot::node::{MAX_REVOCATIONS, Revocations as ToldRevocations};
 use ringfence_snapshot::{Bundle, Der, SignedSnapshot};
 use serde::{Deserialize, Serialize};
 
 pub use tokens::{
-    DataPurpose, Evidence, MAX_KEYS_LIFE, MAX_MINT, MAX_REVOCATIONS, MAX_TXN_LIFE, MintRequest, OpenSession,
-    RenewSession, SessionToken, ToldRevocations, TxnToken,
+    DataPurpose, Evidence, MAX_KEYS_LIFE, MAX_MINT, MAX_TXN_LIFE, MintRequest, OpenSession, RenewSession,
+    SessionToken, TxnToken,
 };
 
 /// Most certificates that one request may ask for.
@@ -156,7 +157,7 @@ pub enum Request {
     DataKey(DataPurpose),
     /// The keys of a provider of the current snapshot, in place of those before.
     ProviderKeys(ProviderKeys),
-    /// What was revoked.
+    /// What was revoked. Until the whole list was said once, the keeper makes no token for anybody.
     Revocations(ToldRevocations),
     /// A session of somebody who signed in.
     OpenSession(OpenSession),

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use ringfence_channel::Sender;
-use ringfence_keeper::protocol::ToldRevocations;
 use ringfence_keeper::{Client, ClientError};
 use ringfence_snapshot::node::{MAX_REVOCATIONS, Revocations as Told, ToProxy};
 use ringfence_token::Revocation;
@@ -39,10 +38,6 @@ impl Listener for Sender<ToProxy> {
 
 impl Listener for Client {
     async fn say(&self, told: Told) -> Result<(), Trouble> {
-        let told = match told {
-            Told::Part { first, last, entries } => ToldRevocations::Part { first, last, entries },
-            Told::Added(entries) => ToldRevocations::Added(entries),
-        };
         self.revocations(told).await.map_err(|e| match e {
             ClientError::Gone => Trouble::Gone,
             _ => Trouble::Refused,

@@ -5,7 +5,7 @@
 use ringfence_keys::Secret;
 use ringfence_snapshot::Identity;
 use ringfence_snapshot::node::Mint;
-use ringfence_token::{KeyRecord, Revocation};
+use ringfence_token::KeyRecord;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -13,8 +13,6 @@ use serde_json::{Map, Value};
 pub const MAX_MINT: usize = 256;
 /// Longest life of a transaction token in seconds.
 pub const MAX_TXN_LIFE: u64 = 120;
-/// Most revocations in one message.
-pub const MAX_REVOCATIONS: usize = 4096;
 /// Longest that keys of a provider are believed, in seconds.
 pub const MAX_KEYS_LIFE: u64 = 48 * 3600;
 
@@ -38,23 +36,6 @@ impl DataPurpose {
             Self::Store => "store".to_owned(),
         }
     }
-}
-
-/// Revocations, as control keeps them. Until the whole list was said once, the keeper makes no token for anybody.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum ToldRevocations {
-    /// A part of the whole list, at most [`MAX_REVOCATIONS`].
-    Part {
-        /// It begins the list.
-        first: bool,
-        /// It ends the list, which counts from now on in place of the one before.
-        last: bool,
-        /// Revocations.
-        entries: Vec<Revocation>,
-    },
-    /// These are new.
-    Added(Vec<Revocation>),
 }
 
 /// Asks for a session of somebody who signed in. Its end is what the current snapshot says of the provider's logins.
