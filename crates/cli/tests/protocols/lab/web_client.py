@@ -1,10 +1,11 @@
 """HTTP/1.1 by hand over a socket, so that what is sent is what the story says. A target has `address` and `port`; `ca` where TLS
 is spoken; `host` for the Host field."""
 
+import itertools
 import json
-import threading
 import time
 
+from tcp_client import Sending
 from tcp_client import open_ as open_socket
 
 
@@ -221,19 +222,17 @@ def large_chunked_echo(wire):
     """50 MiB there and back at the same time."""
     wire.request("POST /echo", "transfer-encoding: chunked")
 
-    def send():
-        for _ in range(50):
-            wire.send(b"100000\r\n" + bytes(1 << 20) + b"\r\n")
-        wire.send("0\n\n")
+    parts = itertools.chain((b"100000\r\n" + bytes(1 << 20) + b"\r\n" for _ in range(50)), [b"0\r\n\r\n"])
+    sending = Sending(wire.stream, parts)
 
-    sender = threading.Thread(target=send)
-    sender.start()
+    def more():
+        data = sending.receive(65536)
+        wire.read += data
+        return data
+
+    wire.more = more
     wire.head()
-    length = 0
-    for chunk in wire.chunks():
-        length += len(chunk)
-    sender.join()
-    return length
+    return sum(len(chunk) for chunk in wire.chunks())
 
 
 REFUSED = {
