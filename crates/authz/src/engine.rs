@@ -226,9 +226,15 @@ impl Engine {
         Some(Asked { request, candidates })
     }
 
+    /// Whether some policy that is enforced reads this attribute of the context.
+    #[must_use]
+    pub fn is_decided_by(&self, name: &str) -> bool {
+        is_among(self.policies.deciding.as_deref(), name)
+    }
+
     /// Whether some policy reads this attribute of the context.
     pub(crate) fn reads(&self, name: &str) -> bool {
-        self.policies.context.as_ref().is_none_or(|names| names.iter().any(|read: &SmolStr| read == name))
+        is_among(self.policies.context.as_deref(), name)
     }
 
     pub(crate) fn policy(&self, number: usize) -> Option<&Arc<PolicyRef>> {
@@ -252,6 +258,11 @@ impl Engine {
         debug_assert!(permits.iter().all(|policy| policy.effect == Effect::Permit), "permits permit");
         Decision::of(permits, forbids, observed, errors.collect())
     }
+}
+
+/// Whether an attribute is among those that are read; none: all are.
+fn is_among(read: Option<&[SmolStr]>, name: &str) -> bool {
+    read.is_none_or(|names| names.iter().any(|read| read == name))
 }
 
 /// Entities that any request may name: services, paths, actions, and whoever proved nothing.

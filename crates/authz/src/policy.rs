@@ -43,6 +43,8 @@ pub(crate) struct Policies {
     /// Those in mode `off`.
     pub(crate) off: Vec<Arc<PolicyRef>>,
     pub(crate) lines: Vec<Lines>,
+    /// The same of those that are enforced.
+    pub(crate) deciding: Option<Vec<SmolStr>>,
     /// What of the context they read; none: all of it.
     pub(crate) context: Option<Vec<SmolStr>>,
     /// Entities that their conditions name.
@@ -119,12 +121,15 @@ fn read(files: &[SourceFile], schema: &Schema) -> Result<(Policies, Vec<Diagnost
         return Err(out);
     }
     let mut policies = Policies { lines, ..Policies::default() };
-    let mut context = Some(Vec::new());
+    let (mut context, mut deciding) = (Some(Vec::new()), Some(Vec::new()));
     let mut filed = Vec::with_capacity(read.len());
     for one in read {
         if one.reference.mode == Mode::Off {
             policies.off.push(one.reference);
             continue;
+        }
+        if one.reference.mode == Mode::Enforce {
+            context_use(&condition, &mut deciding);
         }
         let condition = one.policy.condition();
         context_use(&condition, &mut context);
@@ -136,11 +141,13 @@ fn read(files: &[SourceFile], schema: &Schema) -> Result<(Policies, Vec<Diagnost
     }
     policies.named.sort();
     policies.named.dedup();
-    policies.context = context.map(|mut names| {
+    let in_order = |mut names: Vec<SmolStr>| {
         names.sort();
         names.dedup();
         names
-    });
+    };
+    policies.context = context.map(in_order);
+    policies.deciding = deciding.map(in_order);
     policies.index = Index::new(filed);
     Ok((policies, std::mem::take(&mut out.warnings)))
 }

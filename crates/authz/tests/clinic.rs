@@ -172,6 +172,20 @@ fn an_observed_policy_is_recorded_and_changes_nothing() {
 }
 
 #[test]
+fn only_what_is_enforced_decides_by_what_it_reads() {
+    let forbid = |mode: &str, when: &str| {
+        let text = format!("@mode(\"{mode}\") forbid(principal, action, resource) when {{ {when} }};");
+        engine(&text).is_decided_by("chain")
+    };
+    let chain = "context.chain.contains(Service::\"lab\")";
+    assert!(forbid("enforce", chain));
+    assert!(
+        !forbid("observe", chain) && !forbid("off", chain) && !forbid("enforce", "context.method == \"GET\"")
+    );
+    assert!(!engine("permit(principal, action, resource);").is_decided_by("chain"));
+}
+
+#[test]
 fn an_actor_of_another_engine_gets_the_decision_of_this_one() {
     let (old, new) = (clinic(), engine("permit(principal == User::\"staff/nora\", action, resource);"));
     let nora = Principal::user("staff", "nora");

@@ -186,6 +186,23 @@ impl Sessions {
         Ok(found)
     }
 
+    /// The oldest of a user's sessions, beyond `most` of them.
+    pub(crate) async fn beyond(
+        &self,
+        issuer: &str,
+        subject: &str,
+        most: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        let all = self.all().await?;
+        let all = locked(all);
+        let theirs = |session: &Session| session.subject == subject && session.issuer == issuer;
+        let mut found: Vec<(u64, &String)> =
+            all.iter().filter(|(_, session)| theirs(session)).map(|(id, s)| (s.since, id)).collect();
+        found.sort_unstable();
+        let too_many = found.len().saturating_sub(most);
+        Ok(found.into_iter().take(too_many).map(|(_, id)| id.clone()).collect())
+    }
+
     /// Forgets what has ended.
     pub(crate) async fn sweep(&self, now: u64) -> Result<(), StoreError> {
         let all = self.all().await?;
@@ -295,6 +312,10 @@ mod tests {
         assert_eq!(meant(Some("p1"), Some("omar")).await, [""; 0], "both must be true");
         assert_eq!(meant(None, Some("nora")).await, ["a", "b"]);
         assert_eq!(meant(None, None).await, [""; 0]);
+        let older = Session { since: 9, ..session("nora", None) };
+        sessions.keep("sign-in", "e", older, &tokens(), &key()).await.unwrap();
+        let beyond = async |most| sessions.beyond("https://id.example", "nora", most).await.unwrap();
+        assert_eq!((beyond(3).await, beyond(1).await), (vec![], vec!["e".to_owned(), "a".to_owned()]));
         let ended = sessions.forget("provider staff", "session end", "a").await.unwrap();
         assert_eq!(ended.unwrap().subject, "nora");
         assert!(sessions.forget("provider staff", "session end", "a").await.unwrap().is_none());

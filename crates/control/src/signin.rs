@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ringfence_ca::Ca;
 use ringfence_event::{Emitter, Entity, Event, Kind};
@@ -12,7 +13,7 @@ use ringfence_keeper::protocol::{
     DataPurpose, OpenSession, RefusalCode as KeeperCode, RenewSession, SessionToken,
 };
 use ringfence_keys::{Secret, VerifyingKey};
-use ringfence_model::Provider;
+use ringfence_model::{Login, Provider};
 use ringfence_oidc::protocol::{Outcome, Refusal, RefusalCode, SignedIn, ToFederation};
 use ringfence_snapshot::node::{Ask, NoAnswer, NoAnswerCode, Told};
 use ringfence_spiffe::TrustDomain;
@@ -31,6 +32,8 @@ const FRESH: u64 = 20;
 /// No session is refreshed more often than this, in seconds, and how much sooner than it must.
 const MIN_REFRESH: u64 = 60;
 const EARLY: u64 = 15;
+/// Most sessions of one user: whoever signs in by a program must not take the room of all.
+const MAX_OF_USER: usize = 200;
 /// Most sessions of which it is remembered that they were just refreshed.
 const MAX_TURNS: usize = 10_000;
 
@@ -57,6 +60,8 @@ struct Inner {
     key: OnceCell<Secret<[u8; 32]>>,
     /// Refreshes that are under way or were a moment ago, by session.
     turns: Mutex<HashMap<String, Turn>>,
+    /// The longest life of an access token that each issuer gave, in seconds.
+    lives: Mutex<HashMap<String, u64>>,
 }
 
 /// The turn to refresh a session, and what came of the last.
@@ -64,8 +69,8 @@ type Turn = Arc<tokio::sync::Mutex<Option<(u64, Told)>>>;
 
 impl SignIns {
     pub(crate) fn new(asker: Asker, sessions: Sessions, revocations: Revocations, emitter: Emitter) -> Self {
-        let (key, turns) = (OnceCell::new(), Mutex::default());
-        Self(Arc::new(Inner { asker, sessions, revocations, emitter, key, turns }))
+        let (key, turns, lives) = (OnceCell::new(), Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { asker, sessions, revocations, emitter, key, turns, lives }))
     }
 
     pub(crate) fn sessions(&self) -> &Sessions {
@@ -157,6 +162,11 @@ impl SignIns {
             refreshed: now,
             expires_at: token.expires_at,
         };
+        let older = self.0.sessions.beyond(&provider.issuer, &signed.subject, MAX_OF_USER - 1).await;
+        for id in older.map_err(unkept)? {
+            let why = format!("its user has more than {MAX_OF_USER}");
+            self.end(ground, &id, "control", &why).await?;
+        }
         self.keep("sign-in", ground, &token.id, session, &signed).await?;
         let message = format!("{} of {} signed in", token.identity.id, provider.name);
         self.event(&token.identity.id, Some(&token.id), 1, true, &message);
@@ -274,7 +284,8 @@ impl SignIns {
         let by = format!("provider {}", provider.name);
         if let Some(sid) = &sid {
             // Also what we do not keep: a sign-in that is under way, or what else the provider issued within that session.
-            let target = Target::provider_session(&provider.name, &provider.issuer, sid);
+            let life = self.longest(provider);
+            let target = Target::provider_session(&provider.name, &provider.issuer, sid, life);
             self.revoke(target, &by, "signed out at the provider").await?;
         }
         let found = self.0.sessions.of_provider(&provider.issuer, sid.as_deref(), subject.as_deref());
@@ -313,7 +324,10 @@ impl SignIns {
     ) -> Result<Option<Session>, NoAnswer> {
         let (target, now) = (Target::session(ground.ca.trust_domain(), id), now());
         let known = self.0.sessions.find(id, now).await.map_err(unkept)?;
-        let target = known.map_or(target.clone(), |session| target.ending(session.expires_at, now));
+        let target = match known {
+            Some(session) => target.ending(session.expires_at, now),
+            None => target,
+        };
         let revoked = self.revoke(target, actor, why).await;
         // Where there is no room for that, it is at least refreshed no more.
         let session = self.0.sessions.forget(actor, "session end", id).await.map_err(unkept)?;
@@ -338,12 +352,26 @@ impl SignIns {
         session: Session,
         signed: &SignedIn,
     ) -> Result<(), NoAnswer> {
+        if let Some(ends) = signed.access_expires {
+            let mut lives = self.0.lives.lock().unwrap_or_else(PoisonError::into_inner);
+            let longest = lives.entry(session.issuer.clone()).or_default();
+            *longest = ends.saturating_sub(session.refreshed).max(*longest);
+        }
         let tokens = Tokens { refresh: signed.refresh_token.clone(), id: signed.id_token.clone() };
         let key = self.key(ground).await?;
         self.0.sessions.keep(action, id, session, &tokens, key).await.map_err(|e| match e {
             SessionsError::Full => NoAnswer::new(NoAnswerCode::Busy, e.to_string()),
             e => unavailable(e),
         })
+    }
+
+    /// How long something may live that names a session at this provider: a session here, or an access token, as long as those do that were
+    /// seen. After a restart none was seen yet.
+    fn longest(&self, provider: &Provider) -> u64 {
+        let lives = self.0.lives.lock().unwrap_or_else(PoisonError::into_inner);
+        let absolute = provider.login.as_ref().map_or(Duration::ZERO, |login| login.absolute);
+        let here = absolute.max(Login::default().absolute).as_secs();
+        lives.get(&provider.issuer).map_or(here, |seen| here.max(*seen))
     }
 
     async fn key(&self, ground: &Ground) -> Result<&Secret<[u8; 32]>, NoAnswer> {

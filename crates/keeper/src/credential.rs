@@ -10,7 +10,7 @@ use ringfence_keys::digest::sha256;
 use ringfence_keys::to_hex;
 use ringfence_model::{Binding, Credential};
 use ringfence_snapshot::node::Shown;
-use ringfence_snapshot::{Der, Identity};
+use ringfence_snapshot::{Der, Identity, mapping_of};
 use ringfence_spiffe::{CertificateDer, UnixTime};
 use ringfence_token::{
     ApiKey, CERTIFICATE, Check, KeyRecord, KeySet, KeyTable, Origin, Possession, Profile, TokenError,
@@ -147,6 +147,11 @@ impl Judge<'_> {
         }
         Ok((token, identity))
     }
+        if token.mapping() != Some(&mapping_of(&provider.declared)) {
+            return Err(denied(
+                "the session was made by another mapping of its provider's claims (`claims`)",
+            ));
+        }
 
     fn api_key(&self, text: &str, record: &KeyRecord) -> Result<Verified, Refusal> {
         let key = ApiKey::parse(text).ok_or_else(|| denied("this is no API key"))?;

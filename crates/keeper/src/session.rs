@@ -2,7 +2,7 @@
 
 use ringfence_keys::{Secret, random, to_hex};
 use ringfence_model::Login;
-use ringfence_snapshot::Identity;
+use ringfence_snapshot::{Identity, mapping_of};
 use ringfence_token::{Origin, SessionSpec, VerifiedToken};
 use serde_json::Value;
 
@@ -25,7 +25,8 @@ pub(crate) fn open(judge: &Judge<'_>, request: OpenSession) -> Result<SessionTok
     identity.scopes = request.scopes;
     let life = login.absolute.as_secs().min(Login::MAX.as_secs()).max(1);
     let id = to_hex(&random::<16>());
-    sign(judge, id, identity, &Origin::of_token(&token), judge.now + life)
+    let mapping = mapping_of(&provider.declared);
+    sign(judge, id, identity, &mapping, &Origin::of_token(&token), judge.now + life)
 }
 
 /// The same session with what the provider says now.
@@ -48,7 +49,9 @@ pub(crate) fn renew(judge: &Judge<'_>, request: RenewSession) -> Result<SessionT
         identity.auth_time = identity.auth_time.or(before.auth_time);
     }
     let id = session.token_id().unwrap_or_default().to_owned();
-    sign(judge, id, identity, &origin, session.expires_at())
+    // A session of another mapping is none any more.
+    let mapping = session.mapping().unwrap_or_default();
+    sign(judge, id, identity, mapping, &origin, session.expires_at())
 }
 
 fn login(provider: &KnownProvider) -> Result<&Login, Refusal> {
@@ -69,6 +72,7 @@ fn sign(
     judge: &Judge<'_>,
     id: String,
     identity: Identity,
+    mapping: &str,
     origin: &Origin,
     expires_at: u64,
 ) -> Result<SessionToken, Refusal> {
@@ -84,6 +88,7 @@ fn sign(
         id: &id,
         subject: &identity.id,
         identity: said,
+        mapping,
         origin,
         issued_at: judge.now,
         expires_at,

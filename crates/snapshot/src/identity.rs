@@ -3,9 +3,11 @@
 //! The gateway judges by it, the keeper writes it into transaction tokens, and sidecars read it there again. If each had a
 //! mapping of its own, a user could be one to the gateway and another to a policy.
 
+use ringfence_keys::digest::sha256;
+use ringfence_keys::to_hex;
 use ringfence_model::Provider;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Longest name of a user or client, of a group, a scope, or an authentication context, in bytes.
 pub const MAX_NAME: usize = 256;
@@ -137,8 +139,16 @@ fn find<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
     rest.map_or(Some(value), |rest| value.pointer(&format!("/{rest}")))
 }
 
+/// What names how claims of `provider` are mapped: whoever was identified by another mapping may be somebody else by this one.
+#[must_use]
+pub fn mapping_of(provider: &Provider) -> String {
+    let said = json!([provider.user_claim, provider.groups_claim]).to_string();
+    to_hex(&sha256(said.as_bytes())[..8])
+}
+
 /// Whether a token is of software and not of a human: its subject is its client (RFC 9068, section 2.2), or it says so as the
-/// widespread providers do whose subjects for clients are names of their own.
+/// widespread providers do whose subjects for clients are names of their own. A name that users may choose counts only where it is the one
+/// that the provider itself gives to the account of this very client; such names are in lower case.
 fn is_software(claims: &Map<String, Value>, client: Option<&str>) -> bool {
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
     let subject = text("sub");
@@ -147,7 +157,10 @@ fn is_software(claims: &Map<String, Value>, client: Option<&str>) -> bool {
     });
     own || text("gty") == Some("client-credentials")
         || text("idtyp") == Some("app")
-        || text("preferred_username").is_some_and(|name| name.starts_with("service-account-"))
+        || text("preferred_username")
+            .and_then(|name| name.strip_prefix("service-account-"))
+            .zip(client)
+            .is_some_and(|(of, client)| of.eq_ignore_ascii_case(client))
 }
 
 /// A claim that is one text or a list of texts.
@@ -209,6 +222,35 @@ mod tests {
             let identity = of("{ user: sub }", &token).unwrap();
             assert_eq!((identity.kind, identity.client), (IdentityKind::Client, None), "{token}");
         }
+    }
+
+    #[test]
+    fn no_user_becomes_software_by_a_name_of_their_own_choice() {
+        for token in [
+            json!({"sub": "4b1d", "azp": "portal", "preferred_username": "service-account-nightly"}),
+            json!({"sub": "4b1d", "azp": "portal", "preferred_username": "service-account-portal-2"}),
+            json!({"sub": "4b1d", "azp": "portal", "preferred_username": "service-account-"}),
+            json!({"sub": "4b1d", "preferred_username": "service-account-nightly"}),
+        ] {
+            assert_eq!(of("{ user: sub }", &token).unwrap().kind, IdentityKind::User, "{token}");
+        }
+        let token = json!({"sub": "4b1d", "azp": "Nightly", "preferred_username": "service-account-nightly"});
+        assert_eq!(of("{ user: sub }", &token).unwrap().kind, IdentityKind::Client);
+    }
+
+    #[test]
+    fn another_mapping_has_another_name() {
+        let all = [
+            "{}",
+            "{ user: email }",
+            "{ groups: email }",
+            "{ user: a, groups: b }",
+            "{ user: b, groups: a }",
+        ];
+        let names: std::collections::BTreeSet<String> =
+            all.iter().map(|claims| mapping_of(&provider(claims))).collect();
+        assert_eq!(names.len(), all.len());
+        assert_eq!(mapping_of(&provider("{}")), mapping_of(&provider("{ user: sub }")));
     }
 
     #[test]

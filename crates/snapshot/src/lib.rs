@@ -23,7 +23,7 @@ pub use address::{
 pub use believed::{login_profile_of, profile_of};
 pub use compile::{CompileError, Header, compile};
 pub use der::Der;
-pub use identity::{Identity, IdentityError, IdentityKind, MAX_NAME, MAX_NAMES};
+pub use identity::{Identity, IdentityError, IdentityKind, MAX_NAME, MAX_NAMES, mapping_of};
 pub use signed::{SignedSnapshot, SnapshotError, VerifiedSnapshot};
 pub use types::{
     Bundle, ClientAuthority, Egress, JwtKey, MAX_AUTHORITIES, MAX_POLICY_BYTES, MAX_POLICY_FILES, Policies,

@@ -21,6 +21,8 @@ pub const MAX_LIFE: u64 = 24 * 3600;
 pub const IDENTITY: &str = "idn";
 /// Member of our tokens that says which credential they stand for, so that they end when that one is revoked.
 pub(crate) const ORIGIN: &str = "origin";
+/// Member that says by which mapping of claims the identity was made.
+const MAPPING: &str = "map";
 /// Longest identity and origin together in bytes of JSON: with what is around them they must fit a cookie.
 const MAX_CONTEXT: usize = 1700;
 
@@ -35,6 +37,8 @@ pub struct SessionSpec<'a> {
     pub subject: &'a str,
     /// Who that is.
     pub identity: Map<String, Value>,
+    /// What names the mapping from claims that it was made by: by another one, it might be somebody else.
+    pub mapping: &'a str,
     /// The ID token that it stands for.
     pub origin: &'a Origin,
     /// When it is made.
@@ -56,7 +60,7 @@ impl SessionSpec<'_> {
         }
         let claims = json!({
             "iss": domain, "aud": domain, "jti": self.id, "sub": self.subject,
-            "iat": self.issued_at, "exp": self.expires_at, IDENTITY: identity, ORIGIN: origin,
+            "iat": self.issued_at, "exp": self.expires_at, IDENTITY: identity, MAPPING: self.mapping, ORIGIN: origin,
         });
         let Value::Object(claims) = claims else { return Err(TokenError::Malformed) };
         check(&claims, &Times::read(&claims, false)?)?;
@@ -93,6 +97,12 @@ impl VerifiedToken {
             _ => None,
         }
     }
+
+    /// What names the mapping from claims that the identity in a session token was made by.
+    #[must_use]
+    pub fn mapping(&self) -> Option<&str> {
+        self.claims().get(MAPPING).filter(|_| self.kind() == Kind::Session)?.as_str()
+    }
 }
 
 #[cfg(test)]
@@ -127,6 +137,7 @@ mod tests {
                 id: "s1",
                 subject: "ann",
                 identity: json!({"kind": "user", "id": "ann"}).as_object().unwrap().clone(),
+                mapping: "m1",
                 origin: &self.origin,
                 issued_at: NOW,
                 expires_at: NOW + 8 * 3600,
@@ -153,6 +164,7 @@ mod tests {
         let verified = w.verify(&w.sign(&w.spec()), NOW + 7 * 3600).unwrap();
         assert_eq!((verified.kind(), verified.token_id()), (Kind::Session, Some("s1")));
         assert_eq!(verified.told_identity().unwrap()["id"], "ann");
+        assert_eq!(verified.mapping(), Some("m1"));
         assert!(w.verify(&w.sign(&w.spec()), NOW + 9 * 3600).is_err());
         for (issuer, what) in [
             (Issuer::ISSUER, Revoked::Subject("ann")),

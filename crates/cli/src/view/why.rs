@@ -178,7 +178,7 @@ fn next_step(rule: &str) -> Option<&'static str> {
             "a token lives two minutes, or until the credential ends: what takes longer the service does for itself"
         }
         "delegate.chain" => {
-            "look at the hops of the trace: the services call each other in circles, or sidecars are of different versions"
+            "look at the hops of the trace: the services call each other in circles, or sidecars are of different versions; where one token came over several ways, the service has to pass `traceparent` on"
         }
         "delegate.several" => "a client library adds the header to one that is there already: set it instead",
         "delegate.unavailable" => {

@@ -14,7 +14,7 @@ use crate::refusal::Refusal;
 pub(crate) const SVID_BACKDATE: u64 = ringfence_keeper::protocol::SVID_BACKDATE;
 /// How long is remembered what a provider may have issued: who issues for longer says so with the revocation.
 const YEAR: u64 = 366 * 24 * 3600;
-/// The same for a session at the provider, of which there are many: as long as tokens that name one may live.
+/// The same for a session at the provider, where an operator names it.
 const WEEK: u64 = 7 * 24 * 3600;
 /// What two clocks may differ by.
 const SKEW: u64 = 120;
@@ -107,10 +107,12 @@ impl Target {
         Self { keep: self.keep.map(|keep| keep.min(left)), ..self }
     }
 
-    /// A session at a provider.
-    pub(crate) fn provider_session(provider: &str, issuer: &str, sid: &str) -> Self {
+    /// A session at a provider, of which nothing lives for longer than `life` seconds. Each that a user ends there comes here, so none is
+    /// remembered for longer than it must.
+    pub(crate) fn provider_session(provider: &str, issuer: &str, sid: &str, life: u64) -> Self {
         let what = What::Session(sid.to_owned());
-        Self::of("provider-session", sid, issuer, what, Until::ForGood, Some(WEEK)).at(provider)
+        let keep = Some(life.min(WEEK) + SKEW);
+        Self::of("provider-session", sid, issuer, what, Until::ForGood, keep).at(provider)
     }
 
     /// Whatever a user was issued so far.
@@ -211,7 +213,9 @@ impl Revoke {
             what => {
                 let (provider, issuer) = self.provider(fence)?;
                 match what {
-                    RevokeWhat::ProviderSession => Target::provider_session(provider, issuer, &self.name),
+                    RevokeWhat::ProviderSession => {
+                        Target::provider_session(provider, issuer, &self.name, WEEK)
+                    }
                     RevokeWhat::User => Target::user(provider, issuer, &self.name),
                     RevokeWhat::Client => Target::client(provider, issuer, &self.name),
                     RevokeWhat::Token => Target::token(provider, issuer, &self.name),

@@ -59,6 +59,7 @@ fn keeper() -> UnixStream {
                 id,
                 subject,
                 identity: members,
+                mapping: "m",
                 origin: &origin,
                 issued_at: now(),
                 expires_at,
@@ -217,7 +218,15 @@ impl World {
     }
 
     fn events(&self) -> String {
-        std::thread::sleep(std::time::Duration::from_millis(300));
+    /// For how many seconds from now the one revocation of this kind is remembered.
+    async fn kept_for(&self, what: &str) -> u64 {
+        let list = crate::revocations::AskRevocations::List { after: String::new() };
+        let page = self.signins.0.revocations.answer(list).await.unwrap();
+        let one = page["revocations"].as_array().unwrap().iter().find(|r| r["what"] == what).unwrap();
+        one["forgotten_at"].as_u64().unwrap() - now()
+    }
+
+        std::thread::sleep(Duration::from_millis(300));
         std::fs::read_to_string(self.folder.path().join("control.jsonl")).unwrap()
     }
 }
@@ -345,11 +354,39 @@ async fn a_provider_ends_the_sessions_that_it_means() {
     assert_eq!(world.live().await, ["omar"]);
     assert_eq!(world.revoked().await, ["provider-session at-nora", "session session-0"]);
     let (told, _) = world.ask(logout(), vec![out(None, Some("omar"))]).await;
+    // The list has no room for what nothing can show any more.
+    assert!((28_800..29_000).contains(&world.kept_for("provider-session").await));
     assert!(matches!(told, Ok(Told::LoggedOut)));
     assert!(world.live().await.is_empty());
 }
 
 #[tokio::test]
+#[tokio::test]
+async fn what_names_a_session_at_the_provider_is_revoked_for_as_long_as_its_tokens_live() {
+    let mut world = world().await;
+    let Ok(Outcome::SignedIn(mut signed)) = Ok::<_, Refusal>(signed("nora", None)) else { unreachable!() };
+    signed.access_expires = Some(now() + 50_000);
+    let (told, _) = world.ask(complete("staff"), vec![Ok(Outcome::SignedIn(signed))]).await;
+    told.unwrap();
+    let logout = Ask::LoggedOut { provider: "staff".into(), token: Secret::new("t".into()) };
+    let out = Outcome::LoggedOut { sid: Some("p1".into()), subject: None };
+    world.ask(logout, vec![Ok(out)]).await.0.unwrap();
+    assert!((49_990..50_200).contains(&world.kept_for("provider-session").await));
+}
+
+#[tokio::test]
+async fn one_user_has_a_bounded_number_of_sessions_and_the_oldest_ends() {
+    let mut world = world().await;
+    world.sign_in("omar", None).await;
+    for _ in 0..MAX_OF_USER + 2 {
+        world.sign_in("nora", None).await;
+    }
+    let (all, _) = world.signins.sessions().list("", 1000, now()).await.unwrap();
+    let of = |user| all.iter().filter(|(_, session)| session.user == user).count();
+    assert_eq!((of("nora"), of("omar")), (MAX_OF_USER, 1));
+    assert_eq!(world.revoked().await.len(), 2, "what was signed for it is over, too");
+}
+
 async fn another_issuer_under_the_same_name_knows_nothing_of_a_session() {
     let mut world = world().await;
     let session = world.sign_in("nora", Some("r1")).await;

@@ -182,6 +182,7 @@ async fn session_tokens_that_the_keeper_did_not_sign_or_of_elsewhere_are_nobody_
         id: "s",
         subject: "root",
         identity: json!({ "kind": "user", "provider": "staff", "id": "root" }).as_object().unwrap().clone(),
+        mapping: "",
         origin: &origin,
         issued_at: now(),
         expires_at: now() + 60,

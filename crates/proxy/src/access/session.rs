@@ -13,8 +13,8 @@ use ringfence_event::{Entity, Event, Kind as EventKind};
 use ringfence_keys::digest::sha256;
 use ringfence_keys::to_hex;
 use ringfence_oidc::session::{Cookies, NoSession, Session};
-use ringfence_snapshot::Identity;
 use ringfence_snapshot::node::{Ask, NoAnswer, NoAnswerCode, Told};
+use ringfence_snapshot::{Identity, mapping_of};
 use ringfence_token::{TokenError, VerifiedToken};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -46,7 +46,8 @@ const OVERLAP: u64 = 120;
 /// What a thread knows of sessions.
 #[derive(Default)]
 pub(crate) struct Sessions {
-    identities: RefCell<HashMap<[u8; 32], Arc<Identity>>>,
+    /// By the token's digest and the place of the provider in the table whose session it was found to be.
+    identities: RefCell<HashMap<([u8; 32], usize), Arc<Identity>>>,
     flights: RefCell<HashMap<String, Rc<Notify>>>,
     news: RefCell<HashMap<String, News>>,
     /// Questions for sign-ins and the like that are under way.
@@ -191,7 +192,7 @@ impl Sessions {
             return Err(Unbelieved::Token(TokenError::Revoked("it was signed out")));
         }
         let mut known = self.identities.borrow_mut();
-        if let Some(identity) = known.get(token.digest()) {
+        if let Some(identity) = known.get(&(*token.digest(), place)) {
             return Ok((token, identity.clone()));
         }
         let wrong = |reason: &str| Unbelieved::Identity(reason.to_owned());
@@ -207,11 +208,14 @@ impl Sessions {
         {
             return Err(wrong("the session is of the provider that had this name before"));
         }
+        if token.mapping() != Some(&mapping_of(provider)) {
+            return Err(wrong("the session was made by another mapping of the provider's claims (`claims`)"));
+        }
         if known.len() >= REMEMBERED {
             known.clear();
         }
         let identity = Arc::new(identity);
-        known.insert(*token.digest(), identity.clone());
+        known.insert((*token.digest(), place), identity.clone());
         Ok((token, identity))
     }
 }

@@ -210,11 +210,7 @@ pub(crate) fn held(
 ) -> Result<Option<(Rc<Behalf>, Chain)>, Deny> {
     let Some(token) = single(view, TOKEN)? else { return Ok(None) };
     let (worker, caller) = (ctx.worker, &ctx.peer.caller);
-    let given = Some(token).filter(|token| token.len() <= MAX_TOKEN).and_then(|token| {
-        let chain = worker.shared.delivered.find(caller, &sha256(token), trace, unix_now())?;
-        Some((std::str::from_utf8(token).ok()?, chain))
-    });
-    let Some((text, chain)) = given else {
+    let Some((text, chain)) = given(ctx, table, token, trace)? else {
         let reason = format!("{caller} was not given this transaction token, or it has ended");
         return Err(Deny::new(403, "delegate", "delegate.unknown", reason));
     };
@@ -225,17 +221,38 @@ pub(crate) fn held(
 /// At the caller's sidecar: on whose behalf its service acts. A token that the service was not given counts for nothing.
 fn sent(ctx: &Ctx<'_>, view: HeadView<'_>, edge: &EdgeRef, trace: TraceId) -> Result<Option<OnBehalf>, Deny> {
     let token = single(view, TOKEN)?;
-    let (worker, caller) = (ctx.worker, &ctx.peer.caller);
-    let given = token.filter(|token| token.len() <= MAX_TOKEN).and_then(|token| {
-        let before = worker.shared.delivered.find(caller, &sha256(token), trace, unix_now())?;
-        Some((std::str::from_utf8(token).ok()?, before))
-    });
+    let (worker, table, caller) = (ctx.worker, edge.table(), &ctx.peer.caller);
+    let given = token.map(|token| given(ctx, table, token, trace)).transpose()?.flatten();
     let Some((text, before)) = given else {
         required(edge, token.is_some())?;
         return Ok(None);
     };
-    let verified = worker.behalves.verify(&edge.table().txn, &worker.tokens, text);
-    let behalf = verified.map_err(|wrong| wrong.deny())?;
+    let behalf = worker.behalves.verify(&table.txn, &worker.tokens, text).map_err(|wrong| wrong.deny())?;
     let chain = before.with(caller).ok_or_else(|| too_long(caller))?;
     Ok(Some(OnBehalf { behalf, before, chain }))
+}
+
+/// A token that the calling service was given, as text, and the way that it came. Where it came over several and the trace does not tell which,
+/// the newest does only if no policy decides by it: a service must not come to choose.
+fn given<'t>(
+    ctx: &Ctx<'_>,
+    table: &Table,
+    token: &'t [u8],
+    trace: TraceId,
+) -> Result<Option<(&'t str, Chain)>, Deny> {
+    let caller = &ctx.peer.caller;
+    let Some(text) = std::str::from_utf8(token).ok().filter(|_| token.len() <= MAX_TOKEN) else {
+        return Ok(None);
+    };
+    let Some(came) = ctx.worker.shared.delivered.find(caller, &sha256(token), trace, unix_now()) else {
+        return Ok(None);
+    };
+    let decides = || table.policy.as_ref().is_some_and(|policy| policy.engine().is_decided_by("chain"));
+    if !came.is_sure && decides() {
+        let reason = format!(
+            "the transaction token came to {caller} over several ways, policies decide by the way (`context.chain`), and the trace does not tell which it was: {caller} has to pass `traceparent` of the request that it serves on"
+        );
+        return Err(Deny::new(403, "delegate", "delegate.chain", reason));
+    }
+    Ok(Some((text, came.chain)))
 }

@@ -46,6 +46,8 @@ pub enum Kind {
     SecWebsocketVersion,
     GrpcTimeout,
     SetCookie,
+    /// It would let a script of one service stand before all paths of the host.
+    ServiceWorkerAllowed,
     Location,
     Server,
     Date,
@@ -86,6 +88,7 @@ impl Kind {
             Self::SecWebsocketVersion => "sec-websocket-version",
             Self::GrpcTimeout => "grpc-timeout",
             Self::SetCookie => "set-cookie",
+            Self::ServiceWorkerAllowed => "service-worker-allowed",
             Self::Location => "location",
             Self::Server => "server",
             Self::Date => "date",
@@ -111,8 +114,12 @@ pub(crate) const NOT_COPIED: u64 =
     HOP | SPOOFABLE | Kind::Host.bit() | Kind::ContentLength.bit() | Kind::Expect.bit() | Kind::Trailer.bit();
 
 /// Response fields that the writer never copies.
-pub(crate) const NOT_COPIED_BACK: u64 =
-    HOP | Kind::Ringfence.bit() | Kind::Alias.bit() | Kind::ContentLength.bit() | Kind::Trailer.bit();
+pub(crate) const NOT_COPIED_BACK: u64 = HOP
+    | Kind::Ringfence.bit()
+    | Kind::Alias.bit()
+    | Kind::ContentLength.bit()
+    | Kind::Trailer.bit()
+    | Kind::ServiceWorkerAllowed.bit();
 
 /// Fields that HTTP/2 does not allow at all.
 pub(crate) const NOT_IN_H2: u64 = Kind::Connection.bit()
@@ -220,6 +227,7 @@ pub(crate) fn classify(name: &[u8]) -> Kind {
         (17, b's') => (is(name, b"sec-websocket-key"), Kind::SecWebsocketKey),
         (18, b'p') => (is(name, b"proxy-authenticate"), Kind::ProxyAuth),
         (19, b'p') => (is(name, b"proxy-authorization"), Kind::ProxyAuth),
+        (22, b's') => (is(name, b"service-worker-allowed"), Kind::ServiceWorkerAllowed),
         (21, b's') => (is(name, b"sec-websocket-version"), Kind::SecWebsocketVersion),
         (25, b'p') => (is(name, b"proxy-authentication-info"), Kind::ProxyAuth),
         (length, b'x') => (is_forwarding(name, length), Kind::Forwarding),
@@ -355,7 +363,7 @@ mod tests {
         }
     }
 
-    const ALL: [Kind; 32] = [
+    const ALL: [Kind; 33] = [
         Kind::Other,
         Kind::Host,
         Kind::ContentLength,
@@ -385,6 +393,7 @@ mod tests {
         Kind::SecWebsocketVersion,
         Kind::GrpcTimeout,
         Kind::SetCookie,
+        Kind::ServiceWorkerAllowed,
         Kind::Location,
         Kind::Server,
         Kind::Date,

@@ -47,7 +47,9 @@ pub(super) async fn sign_out(at: &At<'_>) -> Reply {
     let deny = trouble.map(|reason| {
         Deny::failure(reply.status, "signin.signout", format!("signed out of this browser only: {reason}"))
     });
-    cleared.into_iter().fold(Reply { told: Told { user, deny }, ..reply }, Reply::cookie)
+    // What services keep in the browser by their scripts is theirs; pages that it holds were for whoever was signed in.
+    let reply = Reply { told: Told { user, deny }, ..reply }.field("clear-site-data", "\"cache\"");
+    cleared.into_iter().fold(reply, Reply::cookie)
 }
 
 /// Takes a provider's word that a session is over.

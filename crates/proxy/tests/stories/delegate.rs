@@ -349,6 +349,58 @@ fn the_same_token_over_two_ways_is_told_apart_by_its_trace() {
     assert!(rule == "delegate.chain" && line.contains("circles"), "{line}");
 }
 
+/// Portal got one token with trace 1 straight and by way of appointments, and with trace 2 straight alone.
+fn by_two_ways(policies: &str) -> (Clinic, String) {
+    let clinic = clinic();
+    let files = vec![Text { name: "policies/a.cedar".into(), text: policies.into() }];
+    let position = Position::new("ringfence.yaml".into(), 4, 1);
+    *clinic.rig.control.policies.lock().unwrap() = Some(Policies { files, entities: None, position });
+    let (listener, external) = local();
+    echo(listener);
+    clinic.rig.apply(&fence(external));
+    let token = clinic.given(&trace(1));
+    let carried = |number| txn(&token) + &trace(number);
+    for (from, to) in [(&clinic.portal, "appointments"), (&clinic.appointments, "portal")] {
+        assert!(clinic.call(from, to, "/round", &carried(1)).starts_with("HTTP/1.1 200"));
+    }
+    // The gateway has one token per thread.
+    let again = (0..64).any(|_| clinic.given(&trace(2)) == token);
+    assert!(again, "the same credential gets the same token");
+    (clinic, token)
+}
+
+#[test]
+fn where_policies_decide_by_the_way_a_token_must_not_come_by_an_unknown_one() {
+    let (clinic, token) = by_two_ways(
+        r#"permit(principal, action, resource);
+        forbid(principal, action, resource in Service::"patients")
+        when { context.chain.contains(Service::"appointments") };"#,
+    );
+    let call = |path: &str, fields: &str| {
+        clinic.call(&clinic.portal, "patients", path, &(txn(&token) + fields)).get(9..12).map(str::to_owned)
+    };
+    let (ok, no) = (Some("200".to_owned()), Some("403".to_owned()));
+    assert_eq!(call("/told", &trace(2)), ok, "{:?}", clinic.rig.troubles());
+    for (path, fields) in [("/either", trace(1)), ("/unknown", trace(9)), ("/none", String::new())] {
+        assert_eq!(call(path, &fields), no, "{path}");
+        let (rule, line) = clinic.refusal(path);
+        assert!(rule == "delegate.chain" && line.contains("`traceparent`"), "{path}: {line}");
+    }
+}
+
+#[test]
+fn where_no_policy_that_counts_reads_the_way_the_newest_will_do() {
+    let (clinic, token) = by_two_ways(
+        r#"permit(principal, action, resource);
+        @mode("observe") forbid(principal, action, resource)
+        when { context.chain.contains(Service::"appointments") };"#,
+    );
+    for (path, fields) in [("/either", trace(1)), ("/none", String::new())] {
+        let answer = clinic.call(&clinic.portal, "patients", path, &(txn(&token) + &fields));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+}
+
 #[test]
 fn a_token_that_a_service_keeps_serves_it_until_its_end() {
     let clinic = clinic();

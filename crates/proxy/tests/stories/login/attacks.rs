@@ -257,6 +257,40 @@ fn sign_ins_that_pile_up_make_room() {
 }
 
 #[test]
+fn a_session_of_one_provider_is_none_of_another_however_often_it_was_believed() {
+    let (rig, asked) = rig();
+    *asked.same.lock().unwrap() = Some(session(&rig.control, &json!({})));
+    let mut browser = Browser::default();
+    browser.sign_in(&rig, "/a");
+    for _ in 0..32 {
+        assert_eq!(status(&browser.get(&rig, "/a")), 200, "each thread knows it");
+    }
+    for _ in 0..8 {
+        let mut other = Browser::default();
+        let number = other.begin(&rig, "/patients");
+        let answer = other.callback(&rig, number, "patients", &format!("code-{number}"));
+        assert_ne!(status(&answer), 303, "{answer}");
+        assert!(!other.0.contains_key("__Host-ringfence-patients"), "{answer}");
+    }
+}
+
+#[test]
+fn another_mapping_of_claims_asks_for_a_new_sign_in() {
+    let (listener, port) = local();
+    echo(listener);
+    let (rig, _) = rig();
+    let mut browser = Browser::default();
+    browser.sign_in(&rig, "/a");
+    assert_eq!(status(&browser.get(&rig, "/a")), 200);
+    // Another claim names people now: `ada` may be somebody else there.
+    rig.apply(&fence(port, ISSUER, LOGIN, ROUTES).replace("user: sub", "user: email"));
+    over(&rig, &browser, "/mapped");
+    refused_by(&rig, "/mapped", "session.token");
+    rig.apply(&fence(port, ISSUER, LOGIN, ROUTES));
+    assert_eq!(status(&browser.get(&rig, "/a")), 200, "it is the mapping alone");
+}
+
+#[test]
 fn no_service_plants_a_session() {
     let (listener, port) = local();
     std::thread::spawn(move || {
@@ -264,13 +298,14 @@ fn no_service_plants_a_session() {
             let mut stream = stream.unwrap();
             let mut bytes = [0; 4096];
             let _ = std::io::Read::read(&mut stream, &mut bytes);
-            let answer = "HTTP/1.1 200 OK\r\nSet-Cookie: __Host-ringfence-staff=evil; Path=/; Secure\r\nSet-Cookie: =__host-RINGFENCE-staff=evil\r\nSet-Cookie: own=fine\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+            let answer = "HTTP/1.1 200 OK\r\nSet-Cookie: __Host-ringfence-staff=evil; Path=/; Secure\r\nSet-Cookie: =__host-RINGFENCE-staff=evil\r\nSet-Cookie: own=fine\r\nService-Worker-Allowed: /\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
             let _ = std::io::Write::write_all(&mut stream, answer.as_bytes());
         }
     });
     let rig = Rig::start(&fence(port, ISSUER, LOGIN, ROUTES));
     let answer = Browser::default().send(&rig, "GET", "/open", "", "").to_ascii_lowercase();
     assert!(answer.contains("set-cookie: own=fine") && !answer.contains("evil"), "{answer}");
+    assert!(!answer.contains("service-worker-allowed"), "its script stays below its own path: {answer}");
 }
 
 #[test]

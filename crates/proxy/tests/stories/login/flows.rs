@@ -52,6 +52,7 @@ fn somebody_signs_in_is_known_to_the_service_and_signs_out() {
     let answer = browser.send(&rig, "POST", "/.ringfence/logout", &fields, "");
     let end = format!("https://id.clinic.example/end?back=http://{HOST}:8443/.ringfence/logged-out");
     assert_eq!((status(&answer), location(&answer)), (303, &*end), "{answer}");
+    assert!(answer.contains("\r\nclear-site-data: \"cache\"\r\n"), "{answer}");
     assert!(!browser.0.contains_key(SESSION));
     assert_eq!(asked.signed_out.load(Ordering::Relaxed), 1);
     assert_eq!(status(&browser.get(&rig, "/.ringfence/logged-out")), 200);

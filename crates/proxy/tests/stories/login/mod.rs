@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ringfence_keys::Secret;
+use ringfence_keys::{Secret, SigningKey};
+use ringfence_model::Fence;
+use ringfence_snapshot::mapping_of;
 use ringfence_snapshot::node::{Ask, NoAnswer, NoAnswerCode, Revocations, Told};
 use ringfence_token::{Revocation, SigningInput, What};
 use serde_json::{Value, json};
@@ -70,6 +72,14 @@ pub struct Asked {
     pub refusal: Mutex<Option<NoAnswerCode>>,
     pub slow: AtomicU64,
     pub slow_begin: AtomicU64,
+    /// The session that every sign-in gives, in place of a new one.
+    pub same: Mutex<Option<String>>,
+}
+
+/// What names how the fence has claims of staff mapped.
+fn mapping() -> String {
+    let fence = Fence::parse(vec![("ringfence.yaml", fence(1, ISSUER, LOGIN, ROUTES))]).unwrap();
+    mapping_of(fence.provider("staff").unwrap())
 }
 
 /// A session token as the keeper signs them, with these members changed; null takes one out.
@@ -83,6 +93,7 @@ pub fn session(control: &Control, changes: &Value) -> String {
     for (name, value) in changes.as_object().into_iter().flatten() {
         members.insert(name.clone(), value.clone());
         if value.is_null() {
+        "map": mapping(),
             members.remove(name);
         }
     }
@@ -101,7 +112,9 @@ fn answer(asked: &Asked, control: &Control, ask: Ask) -> Result<Told, NoAnswer> 
     let signed = |refreshed| {
         let lasts = asked.refresh_in.load(Ordering::Relaxed);
         let refresh_at = if lasts == 0 { 0 } else { unix() + if refreshed { 600 } else { lasts - 1 } };
-        let session = Secret::new(session(control, &asked.changes.lock().unwrap()));
+        let same = asked.same.lock().unwrap().clone();
+        let session = same.unwrap_or_else(|| session(control, &asked.changes.lock().unwrap()));
+        let session = Secret::new(session);
         Ok(Told::SignedIn { session, refresh_at })
     };
     match ask {
