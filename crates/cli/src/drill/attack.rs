@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
+
+use super::server::{Answer, Server};
 
 /// The role's name.
 pub(crate) const ROLE: &str = "__attack";
@@ -35,11 +37,23 @@ pub(crate) fn dispatch(first: Option<&OsStr>) -> Option<ExitCode> {
         ["tcp", target] => tcp(target),
         ["udp", target, hex] => udp(target, hex),
         ["read", folder, ref names @ ..] => read(Path::new(folder), names),
+        ["serve", port] => return Some(serve(port)),
         ["processes", first, ref neighbours @ ..] => processes(first == "pid1", neighbours),
         _ => json!({ "error": "no such attack" }),
     };
     println!("{found}");
     Some(ExitCode::SUCCESS)
+}
+
+/// The service of a fence that a drill brings: it tells everybody what it was sent.
+fn serve(port: &str) -> ExitCode {
+    let answer = |_: SocketAddr, request: &str| Answer::body("text/plain", request);
+    let server = port.parse().map_err(|_| ErrorKind::InvalidInput.into());
+    match server.and_then(|port: u16| Server::start((Ipv4Addr::LOCALHOST, port).into(), answer)) {
+        Ok(server) => server.go_on(),
+        Err(e) => eprintln!("port {port}: {e}"),
+    }
+    ExitCode::FAILURE
 }
 
 fn resolve(target: &str) -> std::io::Result<SocketAddr> {

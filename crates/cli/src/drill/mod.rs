@@ -8,7 +8,9 @@ pub(crate) mod attack;
 mod attacks;
 mod forge;
 mod inside;
+mod issuer;
 mod scorecard;
+mod server;
 mod stage;
 mod target;
 mod watch;
@@ -42,6 +44,9 @@ pub(crate) struct DrillArgs {
     /// Attack this address in place of the mesh listener, to see that the drill can fail
     #[arg(long, value_name = "IP:PORT", hide = true)]
     mesh: Option<SocketAddr>,
+    /// Leave these words out of the fences that drills bring, to see that the drill can fail
+    #[arg(long, value_name = "TEXT", hide = true)]
+    without: Option<String>,
 }
 
 /// One rehearsed attack.

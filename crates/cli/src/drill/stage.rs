@@ -3,35 +3,32 @@
 //! Attacks on tokens need good ones to begin with, and no real provider would sign those. All of it is on loopback, in a folder of its
 //! own, and gone when the drill is over.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringfence_keys::{Algorithm, SigningKey};
-use ringfence_token::KeySet;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
 use super::Unable;
+use super::issuer::{self, AUDIENCE};
+use super::server::{Answer, Server};
+use super::wire::{self, Speak};
+use crate::client::Client;
 
 /// How long a fence may take to come up, and to go.
 const UP: Duration = Duration::from_secs(40);
 const DOWN: Duration = Duration::from_secs(15);
-/// The audience of its tokens.
-pub(crate) const AUDIENCE: &str = "drill";
-/// The id of the issuer's key.
-pub(crate) const KEY_ID: &str = "drill-1";
 
 /// A running fence with an issuer.
 pub(crate) struct Stage {
     /// The issuer, as its tokens name it.
     pub(crate) issuer: String,
-    pub(crate) key: SigningKey,
+    pub(crate) key: Arc<SigningKey>,
     pub(crate) gateway: SocketAddr,
     folder: PathBuf,
     up: Option<Child>,
@@ -43,40 +40,43 @@ impl Stage {
     pub(crate) fn without_fence(gateway: SocketAddr) -> Result<Self, Unable> {
         let key = SigningKey::generate(Algorithm::P256)
             .map_err(|e| Unable::new(format!("cannot make a key: {e}")))?;
-        let set = KeySet::from_keys([(KEY_ID.to_owned(), key.verifying_key().clone())]).to_json("sig");
-        let server = Server::start(move |address, head| {
-            let jwks = head.starts_with("GET /jwks ");
-            let issuer = format!("http://{address}");
-            let body = if jwks {
-                set.clone()
-            } else {
-                format!("{{\"issuer\":\"{issuer}\",\"jwks_uri\":\"{issuer}/jwks\"}}")
-            };
-            format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                body.len()
-            )
-        })?;
+        let key = Arc::new(key);
+        let signs = key.clone();
+        let server = listen(move |address, request| issuer::answer(&signs, address, request))?;
         let issuer = format!("http://{}", server.address);
         Ok(Self { issuer, key, gateway, folder: PathBuf::new(), up: None, servers: vec![server] })
     }
 
-    /// A fence with one route for each way to bind tokens.
-    pub(crate) fn raise() -> Result<Self, Unable> {
+    /// A fence with one route, whose provider this is said of too, to a service that answers everything, and `/stream` without end.
+    pub(crate) fn raise(provider: &str, accept: &str) -> Result<Self, Unable> {
+        let service = listen(|_, request| {
+            if request.starts_with("GET /stream ") {
+                Answer::Stream
+            } else {
+                Answer::body("text/plain", "ok")
+            }
+        })?;
+        let services = format!(
+            "external:\n  target:\n    address: {}\n    tls: off\n    routes: [{{ path: /, accept: [{accept}] }}]\n",
+            service.address
+        );
+        let mut stage = Self::with(provider, &services)?;
+        stage.servers.push(service);
+        Ok(stage)
+    }
+
+    /// A fence with these services.
+    pub(crate) fn with(provider: &str, services: &str) -> Result<Self, Unable> {
         let io = |what: &'static str| move |e: std::io::Error| Unable::new(format!("cannot {what}: {e}"));
         let mut stage = Self::without_fence(free_address().map_err(io("find a free port"))?)?;
-        let service = Server::start(|_, _| {
-            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok".to_owned()
-        })?;
         let name = ringfence_keys::to_hex(&ringfence_keys::random::<8>());
         stage.folder = std::env::temp_dir().join(format!("ringfence-drill-{name}"));
         let folder = &stage.folder;
         std::fs::DirBuilder::new().mode(0o700).create(folder).map_err(io("make a folder"))?;
         let fence = format!(
-            "fence: drill\ntrust_domain: drill.example\ngateway: {{ listen: {}, tls: off }}\nproviders:\n  drill: {{ issuer: {}, audiences: [{AUDIENCE}], allow_private: true }}\nexternal:\n  target:\n    address: {}\n    tls: off\n    routes: [{{ path: /, accept: [{{ token: drill }}] }}]\n",
-            stage.gateway, stage.issuer, service.address,
+            "fence: drill\ntrust_domain: drill.example\ngateway: {{ listen: {}, tls: off }}\nproviders:\n  drill: {{ issuer: {}, audiences: [{AUDIENCE}], allow_private: true{provider} }}\n{services}",
+            stage.gateway, stage.issuer,
         );
-        stage.servers.push(service);
         std::fs::write(folder.join("ringfence.yaml"), fence).map_err(io("write a fence"))?;
         let log = std::fs::File::create(folder.join("up.log")).map_err(io("make a log"))?;
         let binary = std::env::current_exe().map_err(io("find this binary"))?;
@@ -91,8 +91,30 @@ impl Stage {
         Ok(stage)
     }
 
+    /// A good access token for its gateway, with these claims changed.
+    pub(crate) fn access_token(&self, changes: &Value) -> Result<String, Unable> {
+        issuer::access_token(&self.key, &self.issuer, changes)
+    }
+
+    /// Waits until a good token opens `path`.
+    pub(crate) fn wait_for(&mut self, path: &str) -> Result<(), Unable> {
+        let (gateway, token) = (self.gateway, self.access_token(&json!({}))?);
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {gateway}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+        );
+        self.wait(|| {
+            let answer = wire::exchange(gateway, &Speak::Plain, request.as_bytes());
+            answer.is_ok_and(|answer| wire::status(&answer.bytes) == Some(200))
+        })
+    }
+
+    /// A way to its control socket.
+    pub(crate) fn client(&self) -> Result<Client, Unable> {
+        Client::new(&self.folder.join(".ringfence")).map_err(|e| Unable::new(e.to_string()))
+    }
+
     /// Waits until `ready` says that the fence is.
-    pub(crate) fn wait(&mut self, ready: impl Fn() -> bool) -> Result<(), Unable> {
+    fn wait(&mut self, ready: impl Fn() -> bool) -> Result<(), Unable> {
         let begun = Instant::now();
         while !ready() {
             let ended = self.up.as_mut().is_some_and(|up| !matches!(up.try_wait(), Ok(None)));
@@ -138,56 +160,12 @@ impl Drop for Stage {
     }
 }
 
-fn free_address() -> std::io::Result<SocketAddr> {
+/// An address that nobody listens at now.
+pub(crate) fn free_address() -> std::io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
-/// Answers every request in one way, until it is dropped.
-struct Server {
-    address: SocketAddr,
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Server {
-    fn start(answer: impl Fn(SocketAddr, &str) -> String + Send + 'static) -> Result<Self, Unable> {
-        let io = |e: std::io::Error| Unable::new(format!("cannot listen on loopback: {e}"));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(io)?;
-        let address = listener.local_addr().map_err(io)?;
-        let over = Arc::<AtomicBool>::default();
-        let ends = over.clone();
-        let thread = std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if ends.load(Ordering::Relaxed) {
-                    return;
-                }
-                serve(stream, |head| answer(address, head));
-            }
-        });
-        Ok(Self { address, over, thread: Some(thread) })
-    }
-}
-
-/// One request per connection; whoever is slow is not waited for.
-fn serve(mut stream: TcpStream, answer: impl Fn(&str) -> String) {
-    let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
-    let (mut head, mut chunk) = (Vec::new(), [0; 4096]);
-    while head.len() < 64 * 1024 && !head.windows(4).any(|w| w == b"\r\n\r\n") {
-        match stream.read(&mut chunk) {
-            Ok(n) if n > 0 => head.extend_from_slice(&chunk[..n]),
-            _ => return,
-        }
-    }
-    let _ = stream.write_all(answer(&String::from_utf8_lossy(&head)).as_bytes());
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        // It waits for a connection.
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+fn listen(answer: impl Fn(SocketAddr, &str) -> Answer + Send + 'static) -> Result<Server, Unable> {
+    let server = Server::start((Ipv4Addr::LOCALHOST, 0).into(), answer);
+    server.map_err(|e| Unable::new(format!("cannot listen on loopback: {e}")))
 }

@@ -23,6 +23,7 @@ pub(crate) struct Target {
     /// Whether another listener stands in for the gateway.
     stand_in: bool,
     mesh: Option<SocketAddr>,
+    without: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -56,7 +57,8 @@ impl Target {
         let stand_in = args.gateway.is_some();
         // Inside a service only the real path stands for it.
         let data = std::fs::canonicalize(data)?;
-        Ok(Self { data, fence, report, applied, client, gateway, stand_in, mesh })
+        let without = args.without.clone();
+        Ok(Self { data, fence, report, applied, client, gateway, stand_in, mesh, without })
     }
 
     pub(crate) fn data(&self) -> &Path {
@@ -86,6 +88,11 @@ impl Target {
     /// What stands in for every gateway, to see that a drill can fail.
     pub(crate) fn stand_in(&self) -> Option<SocketAddr> {
         self.gateway.filter(|_| self.stand_in)
+    }
+
+    /// A fence that a drill brings, less what it is to fail without.
+    pub(crate) fn lenient(&self, fence: &str) -> String {
+        self.without.as_ref().map_or_else(|| fence.to_owned(), |words| fence.replace(words.as_str(), ""))
     }
 
     /// Whether clients speak TLS to the gateway.

@@ -13,7 +13,7 @@ use std::process::Output;
 use running::{Clinic, Who, text};
 use serde_json::Value;
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
     "undeclared-call",
     "forged-svid",
     "expired-svid",
@@ -26,6 +26,8 @@ const NAMES: [&str; 12] = [
     "spoofed-header",
     "forged-token",
     "replayed-dpop",
+    "stolen-token",
+    "revoked-session",
 ];
 
 /// The scorecard of one drill, which must have been tried.
@@ -68,7 +70,7 @@ fn all_of_them(who: Who) {
     // Once more at once: what was told a moment ago must be told again.
     let again = clinic.ringfence(&["drill"]);
     let said = text(&again.stdout);
-    assert!(said.ends_with("\n12 of 12\n"), "{said}");
+    assert!(said.ends_with("\n14 of 14\n"), "{said}");
     assert_eq!(again.status.code(), Some(0));
     // Nobody was harmed.
     let status = clinic.json(&["status", "--json"]);

@@ -63,12 +63,21 @@ fn a_gateway_that_passes_identity_headers_on_fails_the_spoofed_header() {
 #[test]
 fn a_gateway_that_believes_any_token_fails_the_drills_of_tokens() {
     let (clinic, server) = (Clinic::start(Who::Nobody), Server::naive_gateway());
-    for name in ["forged-token", "replayed-dpop"] {
+    for name in ["forged-token", "replayed-dpop", "stolen-token", "revoked-session"] {
         let output = clinic.ringfence(&["drill", "--json", "--gateway", &server.address, name]);
         let one = fails(&output, name);
         assert_eq!(one["reported"], false, "{one}");
         assert!(one["detail"].as_str().unwrap().starts_with("0 of "), "not one attack is refused: {one}");
     }
+}
+
+#[test]
+fn where_an_edge_does_not_demand_somebody_s_behalf_the_stolen_token_comes_through() {
+    let clinic = Clinic::start(Who::Nobody);
+    let output = clinic.ringfence(&["drill", "--json", "--without", ", on_behalf: required", "stolen-token"]);
+    let one = fails(&output, "stolen-token");
+    let detail = one["detail"].as_str().unwrap();
+    assert!(detail.contains("PASSED: another service, after its end"), "{one}");
 }
 
 #[test]

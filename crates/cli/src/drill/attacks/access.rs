@@ -1,7 +1,5 @@
 //! Credentials that were not given to whoever shows them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ringfence_keys::digest::sha256;
@@ -10,7 +8,8 @@ use ringfence_tls::{Alpn, drill_client_config};
 use ringfence_token::{KeySet, PublicKey};
 use serde_json::{Value, json};
 
-use crate::drill::stage::{AUDIENCE, KEY_ID, Stage};
+use crate::drill::issuer::{KEY_ID, changed, claims, now, token};
+use crate::drill::stage::Stage;
 use crate::drill::target::Target;
 use crate::drill::watch::{Watch, rule};
 use crate::drill::wire::{self, Speak};
@@ -37,7 +36,7 @@ pub(super) fn forged_token(target: &Target) -> Result<Outcome, Unable> {
     };
     let altered = {
         let mut parts: Vec<String> = good.split('.').map(ToOwned::to_owned).collect();
-        parts[1] = encode(&changed(scene.claims(), &json!({ "sub": "admin" })));
+        parts[1] = URL_SAFE_NO_PAD.encode(changed(scene.claims(), &json!({ "sub": "admin" })).to_string());
         parts.join(".")
     };
     let attacks = [
@@ -121,15 +120,8 @@ struct Scene {
 impl Scene {
     fn set(target: &Target) -> Result<Self, Unable> {
         let Some(stand_in) = target.stand_in() else {
-            let mut stage = Stage::raise()?;
-            let header = json!({ "typ": "at+jwt", "alg": "ES256", "kid": KEY_ID });
-            let good = bearer(&token(&stage.key, &header, &claims(&stage.issuer))?);
-            let gateway = stage.gateway;
-            stage.wait(|| {
-                let request = request(gateway, "GET", &good);
-                let answer = wire::exchange(gateway, &Speak::Plain, request.as_bytes());
-                answer.is_ok_and(|answer| wire::status(&answer.bytes) == Some(200))
-            })?;
+            let mut stage = Stage::raise("", "{ token: drill }")?;
+            stage.wait_for("/")?;
             return Ok(Self { stage, speak: Speak::Plain });
         };
         let config = drill_client_config(None, &[Alpn::Http1]).map_err(|e| Unable::new(e.to_string()))?;
@@ -151,7 +143,7 @@ impl Scene {
             "htu": format!("{scheme}://{}/", self.stage.gateway), "iat": now(),
             "ath": URL_SAFE_NO_PAD.encode(sha256(token.as_bytes())),
         });
-        self::token(client, &header, &changed(claims, changes))
+        crate::drill::issuer::token(client, &header, &changed(claims, changes))
     }
 
     fn send(&self, method: &str, fields: &str) -> Result<Vec<u8>, Unable> {
@@ -186,36 +178,8 @@ impl Scene {
     }
 }
 
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
-}
-
 fn key() -> Result<SigningKey, Unable> {
     SigningKey::generate(Algorithm::P256).map_err(|e| Unable::new(format!("cannot make a key: {e}")))
-}
-
-fn encode(value: &Value) -> String {
-    URL_SAFE_NO_PAD.encode(value.to_string())
-}
-
-/// A compact JWS of any header: what a library would refuse to write is what has to be tried.
-fn token(key: &SigningKey, header: &Value, claims: &Value) -> Result<String, Unable> {
-    let input = format!("{}.{}", encode(header), encode(claims));
-    let signature = key.sign(input.as_bytes()).map_err(|e| Unable::new(format!("cannot sign: {e}")))?;
-    Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)))
-}
-
-fn claims(issuer: &str) -> Value {
-    json!({
-        "iss": issuer, "sub": "somebody", "aud": AUDIENCE, "client_id": "app", "jti": "1", "iat": now(), "exp": now() + 300,
-    })
-}
-
-fn changed(mut value: Value, changes: &Value) -> Value {
-    if let (Some(members), Some(changes)) = (value.as_object_mut(), changes.as_object()) {
-        members.extend(changes.iter().map(|(name, value)| (name.clone(), value.clone())));
-    }
-    value
 }
 
 fn bearer(token: &str) -> String {

@@ -7,11 +7,13 @@ mod edge;
 mod files;
 mod mesh;
 mod processes;
+mod revoked;
+mod theft;
 
 use super::Drill;
 
 /// All of them, in the order in which they run.
-pub(super) static ALL: [Drill; 12] = [
+pub(super) static ALL: [Drill; 14] = [
     Drill {
         name: "undeclared-call",
         tries: "from inside a service: calls another one that it does not declare",
@@ -95,5 +97,19 @@ pub(super) static ALL: [Drill; 12] = [
         stops: "the gateway: each proof counts once, for its request, its token and its key",
         reports: "a denied call for each, with the rule",
         run: access::replayed_dpop,
+    },
+    Drill {
+        name: "stolen-token",
+        tries: "has a transaction token that one service was given used by another, from outside, and after its end",
+        stops: "the sidecar, which knows what its service was given; the gateway, where it is no credential",
+        reports: "a denied call for each, with the rule",
+        run: theft::stolen_token,
+    },
+    Drill {
+        name: "revoked-session",
+        tries: "goes on with a session, a token and an API key that were revoked: new requests, and a stream that is open",
+        stops: "the gateway, within a second: what is new is refused, what is open is cut",
+        reports: "a denied call for each, with the rule",
+        run: revoked::revoked_session,
     },
 ];
