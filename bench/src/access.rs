@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringfence_authz::{Engine, Principal, PrincipalKind, Request, Sources};
 use ringfence_keys::{Algorithm, SigningKey};
-use ringfence_model::Fence;
+use ringfence_model::{Credential, Fence};
 use ringfence_snapshot::{Identity, IdentityKind};
 use ringfence_spiffe::TrustDomain;
 use ringfence_token::{Check, KeySet, Possession, Profile, Revocations, TxnSpec, Verifier};
@@ -180,7 +180,7 @@ fn token(key: &SigningKey, domain: &TrustDomain, user: usize, now: u64) -> io::R
         subject: &identity.id,
         scope: "read openid",
         workload: GATEWAY,
-        context: identity.to_context(),
+        context: identity.to_context(&Credential::Token("staff".into())),
         request: serde_json::json!({ "ip": "192.0.2.7" }).as_object().cloned().unwrap_or_default(),
         origin: None,
         issued_at: now,

@@ -36,7 +36,7 @@ pub enum PrincipalKind {
 pub struct Principal {
     /// What kind of somebody.
     pub kind: PrincipalKind,
-    /// The provider in the fence, `api_key` or `certificate`; empty for a service.
+    /// The provider in the fence, `api_key`, or `certificate:` with the name of an authority; empty for a service.
     #[serde(default)]
     pub provider: String,
     /// Its name there; the service's name.

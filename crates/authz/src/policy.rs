@@ -31,8 +31,6 @@ const MAX_OPERATORS: usize = 4_000;
 const MAX_REASON: usize = 500;
 /// Parsing and checking recurse; their thread has room for whatever the bounds above let through.
 const STACK_BYTES: usize = 256 << 20;
-/// Providers that every fence has: keys and certificates.
-const OWN_PROVIDERS: [&str; 2] = ["api_key", "certificate"];
 
 /// Policies that may take part in decisions.
 #[derive(Debug, Default)]
@@ -279,11 +277,8 @@ fn check_words(one: &Read, lines: &Lines, schema: &Schema, out: &mut Diagnostics
                     error("unqualified", format!("{kind}::\"{shown}\" does not say whose"))
                         .help(format!("it is written {kind}::\"PROVIDER/NAME\"")),
                 ),
-                Some((provider, _))
-                    if !schema.providers.contains(provider) && !OWN_PROVIDERS.contains(&provider) =>
-                {
-                    let known: Vec<&str> =
-                        schema.providers.iter().map(String::as_str).chain(OWN_PROVIDERS).collect();
+                Some((provider, _)) if !schema.providers.contains(provider) => {
+                    let known: Vec<&str> = schema.providers.iter().map(String::as_str).collect();
                     let provider_shown =
                         provider.chars().take(64).collect::<String>().escape_debug().to_string();
                     let error =

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use cedar_policy_core::extensions::Extensions;
 use cedar_policy_core::validator::{Validator, ValidatorSchema};
-use ringfence_model::{Fence, Service};
+use ringfence_model::{Credential, Fence, Service};
 
 use crate::data::Data;
 use crate::infer::{Shape, shapes};
@@ -19,6 +19,7 @@ pub(crate) struct Schema {
     pub(crate) validator: Validator,
     /// Services, each with its paths, in order of name.
     pub(crate) services: BTreeMap<String, Paths>,
+    /// Who vouches for names: providers, authorities of client certificates, API keys.
     pub(crate) providers: BTreeSet<String>,
     /// Sets that every entity of a type has, empty where the data says nothing of it.
     pub(crate) sets: BTreeMap<String, Vec<String>>,
@@ -59,7 +60,11 @@ impl Schema {
         declare_request(&mut text, &services);
         let (schema, _) = ValidatorSchema::from_cedarschema_str(&text, Extensions::all_available())
             .map_err(|error| format!("the data makes a schema that Cedar refuses: {error}"))?;
-        let providers = fence.providers.iter().map(|provider| provider.name.clone()).collect();
+        let authorities = fence.client_authorities().into_iter();
+        let own =
+            authorities.map(|file| Credential::Certificate(file.to_owned())).chain([Credential::ApiKey]);
+        let providers = fence.providers.iter().map(|provider| provider.name.clone());
+        let providers = providers.chain(own.map(|shown| shown.vouched_by().into_owned())).collect();
         Ok(Self { text, validator: Validator::new(schema), services, providers, sets })
     }
 }

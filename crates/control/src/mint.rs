@@ -83,8 +83,10 @@ pub(crate) fn may_mint(node: &str, snapshot: &Snapshot, mint: &Mint) -> Result<(
             provider.len() <= MAX_TEXT && token.expose().len() <= MAX_TOKEN
         }
         Shown::Session(text) | Shown::ApiKey(text) => text.expose().len() <= MAX_TOKEN,
-        Shown::Certificate(chain) => {
-            chain.len() <= MAX_MEMBERS && chain.iter().map(|der| der.0.len()).sum::<usize>() <= MAX_CHAIN
+        Shown::Certificate { authority, chain } => {
+            authority.len() <= MAX_TEXT
+                && chain.len() <= MAX_MEMBERS
+                && chain.iter().map(|der| der.0.len()).sum::<usize>() <= MAX_CHAIN
         }
     };
     let context = serde_json::to_vec(request).map_or(usize::MAX, |text| text.len());
@@ -161,7 +163,7 @@ impl Ground {
     async fn evidence(&self, shown: &Shown) -> Result<Option<Evidence>, NoAnswer> {
         let denied = |reason| NoAnswer::new(NoAnswerCode::Denied, reason);
         match shown {
-            Shown::Token { .. } | Shown::Session(_) | Shown::Certificate(_) => Ok(None),
+            Shown::Token { .. } | Shown::Session(_) | Shown::Certificate { .. } => Ok(None),
             Shown::ApiKey(text) => {
                 let key = ApiKey::parse(text.expose()).ok_or_else(|| denied("this is no API key"))?;
                 let found = record(&self.store, key.prefix()).await;

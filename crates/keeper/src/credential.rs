@@ -29,11 +29,16 @@ const MAX_CLAIMS: usize = 128;
 /// Somebody whose credential was verified.
 pub(crate) struct Verified {
     pub(crate) identity: Identity,
+    /// What was shown, which is among what whoever asks accepts.
+    pub(crate) shown: Credential,
     /// What ends what is made of it.
     pub(crate) origin: Origin,
     /// When the credential ends.
     pub(crate) ends_at: u64,
 }
+
+/// Who it is, what the credential was, and when that ends.
+type Whose = (Identity, Origin, u64);
 
 /// What a credential is judged by at one moment.
 pub(crate) struct Judge<'a> {
@@ -57,45 +62,46 @@ impl Judge<'_> {
     pub(crate) fn verify(&self, request: &MintRequest) -> Result<Verified, Refusal> {
         let accepted = self.current.minter(&request.ask.workload, self.now)?;
         let accepts = |credential: Credential| {
-            let reason = || format!("{} accepts no {credential}", request.ask.workload);
             if accepted.contains(&credential) {
-                Ok(())
-            } else {
-                Err(Refusal::new(RefusalCode::NotAllowed, reason()))
+                return Ok(credential);
             }
+            let reason = format!("{} accepts no {credential}", request.ask.workload);
+            Err(Refusal::new(RefusalCode::NotAllowed, reason))
         };
-        match (&request.ask.shown, &request.evidence) {
+        let (shown, believed) = match (&request.ask.shown, &request.evidence) {
             (Shown::Token { provider, token }, None) => {
-                accepts(Credential::Token(provider.clone()))?;
-                self.token(self.current.provider(provider)?, token.expose())
+                let shown = accepts(Credential::Token(provider.clone()))?;
+                (shown, self.token(self.current.provider(provider)?, token.expose())?)
             }
             (Shown::Opaque { provider, .. }, Some(Evidence::Introspected { claims, until })) => {
-                accepts(Credential::Token(provider.clone()))?;
-                self.opaque(self.current.provider(provider)?, claims, *until)
+                let shown = accepts(Credential::Token(provider.clone()))?;
+                (shown, self.opaque(self.current.provider(provider)?, claims, *until)?)
             }
             (Shown::Session(token), None) => {
                 let (token, identity) = self.session(token.expose())?;
-                accepts(Credential::Login(identity.provider.clone()))?;
-                Ok(Verified { identity, origin: Origin::of_token(&token), ends_at: token.expires_at() })
+                let shown = accepts(Credential::Login(identity.provider.clone()))?;
+                (shown, (identity, Origin::of_token(&token), token.expires_at()))
             }
             (Shown::ApiKey(key), Some(Evidence::ApiKey(record))) => {
-                accepts(Credential::ApiKey)?;
-                self.api_key(key.expose(), record)
+                (accepts(Credential::ApiKey)?, self.api_key(key.expose(), record)?)
             }
-            (Shown::Certificate(chain), None) => {
-                let files = accepted.iter().filter_map(Credential::authority);
-                self.certificate(files, chain)
+            (Shown::Certificate { authority, chain }, None) => {
+                let shown = accepts(Credential::Certificate(authority.clone()))?;
+                let believed = self.certificate(&shown, authority, chain)?;
+                (shown, believed)
             }
-            _ => Err(malformed("the evidence does not fit what was shown")),
-        }
+            _ => return Err(malformed("the evidence does not fit what was shown")),
+        };
+        let (identity, origin, ends_at) = believed;
+        Ok(Verified { identity, shown, origin, ends_at })
     }
 
     /// A JWT of a provider.
-    fn token(&self, provider: &KnownProvider, token: &str) -> Result<Verified, Refusal> {
+    fn token(&self, provider: &KnownProvider, token: &str) -> Result<Whose, Refusal> {
         let keys = self.keys_of(provider)?;
         let token = self.check(token, &provider.profile, &keys)?;
         let identity = Identity::of_claims(&provider.declared, token.claims()).map_err(denied)?;
-        Ok(Verified { identity, origin: Origin::of_token(&token), ends_at: token.expires_at() })
+        Ok((identity, Origin::of_token(&token), token.expires_at()))
     }
 
     /// What control says that a provider says of an opaque token.
@@ -104,7 +110,7 @@ impl Judge<'_> {
         provider: &KnownProvider,
         claims: &Map<String, Value>,
         until: u64,
-    ) -> Result<Verified, Refusal> {
+    ) -> Result<Whose, Refusal> {
         let declared = &provider.declared;
         if !declared.introspect {
             let reason = format!("the fence does not have {} asked for opaque tokens", declared.name);
@@ -129,7 +135,7 @@ impl Judge<'_> {
         let identity = Identity::of_claims(declared, claims).map_err(denied)?;
         let origin = Origin::of_claims(&declared.issuer, claims).map_err(denied)?;
         self.unrevoked(&origin)?;
-        Ok(Verified { identity, origin, ends_at })
+        Ok((identity, origin, ends_at))
     }
 
     /// A session token of ours, of a provider that people still sign in at.
@@ -153,7 +159,7 @@ impl Judge<'_> {
             ));
         }
 
-    fn api_key(&self, text: &str, record: &KeyRecord) -> Result<Verified, Refusal> {
+    fn api_key(&self, text: &str, record: &KeyRecord) -> Result<Whose, Refusal> {
         let key = ApiKey::parse(text).ok_or_else(|| denied("this is no API key"))?;
         let mut table = KeyTable::new();
         table.insert(record).map_err(|e| malformed(&e.to_string()))?;
@@ -165,34 +171,24 @@ impl Judge<'_> {
         self.unrevoked(&origin)?;
         let previous = record.previous.filter(|_| known.is_previous()).map(|(_, until)| until);
         let ends_at = record.expires_at.into_iter().chain(previous).min().unwrap_or(u64::MAX);
-        Ok(Verified { identity, origin, ends_at })
+        Ok((identity, origin, ends_at))
     }
 
-    /// The chain of a client certificate, of one of the authorities in `files`. The handshake proved that its holder has the key.
-    fn certificate<'f>(
-        &self,
-        files: impl Iterator<Item = &'f str>,
-        chain: &[Der],
-    ) -> Result<Verified, Refusal> {
+    /// The chain of a client certificate, by the authority of that file alone. The handshake proved that its holder has the key.
+    fn certificate(&self, shown: &Credential, authority: &str, chain: &[Der]) -> Result<Whose, Refusal> {
+        let nobody = || denied("the snapshot in force has no such authority");
+        let authority = self.current.authority(authority).ok_or_else(nobody)?;
         let certificates: Vec<CertificateDer<'_>> =
             chain.iter().map(|der| CertificateDer::from(der.0.as_slice())).collect();
         let now = UnixTime::since_unix_epoch(Duration::from_secs(self.now));
-        let mut why = Refusal::new(RefusalCode::NotAllowed, "no certificates of clients are accepted there");
-        for authority in files.filter_map(|file| self.current.authority(file)) {
-            match authority.verify(&certificates, now) {
-                Ok(client) => {
-                    let identity = Identity::client(CERTIFICATE, client.name(), Vec::new());
-                    identity.check().map_err(denied)?;
-                    let leaf = to_hex(&sha256(chain.first().map_or(&[], |der| &der.0)));
-                    let origin = Origin::named(CERTIFICATE, &leaf, client.name());
-                    self.unrevoked(&origin)?;
-                    // The last second in which it is valid, and the end is the first in which it is not.
-                    return Ok(Verified { identity, origin, ends_at: client.not_after_unix() + 1 });
-                }
-                Err(e) => why = denied(e),
-            }
-        }
-        Err(why)
+        let client = authority.verify(&certificates, now).map_err(denied)?;
+        let identity = Identity::client(&shown.vouched_by(), client.name(), Vec::new());
+        identity.check().map_err(denied)?;
+        let leaf = to_hex(&sha256(chain.first().map_or(&[], |der| &der.0)));
+        let origin = Origin::named(CERTIFICATE, &leaf, client.name());
+        self.unrevoked(&origin)?;
+        // The last second in which it is valid, and the end is the first in which it is not.
+        Ok((identity, origin, client.not_after_unix() + 1))
     }
 
     pub(crate) fn keys_of(&self, provider: &KnownProvider) -> Result<std::sync::Arc<KeySet>, Refusal> {

@@ -17,7 +17,7 @@ const MAX_REQUEST: usize = 1024;
 pub(crate) fn mint(judge: &Judge<'_>, request: MintRequest) -> Result<TxnToken, Refusal> {
     let now = judge.now;
     check_request(&request.ask.request)?;
-    let Verified { mut identity, origin, ends_at } = judge.verify(&request)?;
+    let Verified { mut identity, shown, origin, ends_at } = judge.verify(&request)?;
     if !request.ask.scope.is_empty() {
         let asked: Vec<String> =
             request.ask.scope.split(' ').filter(|scope| !scope.is_empty()).map(ToOwned::to_owned).collect();
@@ -37,7 +37,7 @@ pub(crate) fn mint(judge: &Judge<'_>, request: MintRequest) -> Result<TxnToken, 
         subject: &identity.id,
         scope: &scope,
         workload: &request.ask.workload,
-        context: identity.to_context(),
+        context: identity.to_context(&shown),
         request: request.ask.request,
         origin: Some(&origin),
         issued_at: now,

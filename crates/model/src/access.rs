@@ -1,5 +1,6 @@
 //! Who may come in: whose tokens are believed, and what a route accepts and demands.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -192,6 +193,20 @@ impl Credential {
         match self {
             Self::Certificate(file) => Some(file),
             Self::Login(_) | Self::Token(_) | Self::ApiKey => None,
+        }
+    }
+
+    /// Who vouches for the name of whoever shows it, as policies and services are told: the provider, `api_key`, or `certificate:NAME` with
+    /// the name of the authority's file, without folder and ending. Names are told apart by it, so no two of a fence are alike.
+    #[must_use]
+    pub fn vouched_by(&self) -> Cow<'_, str> {
+        match self {
+            Self::Login(provider) | Self::Token(provider) => Cow::Borrowed(provider),
+            Self::ApiKey => Cow::Borrowed("api_key"),
+            Self::Certificate(file) => {
+                let name = Path::new(file).file_stem().and_then(|stem| stem.to_str());
+                Cow::Owned(format!("certificate:{}", name.unwrap_or(file)))
+            }
         }
     }
 }

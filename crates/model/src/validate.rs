@@ -202,6 +202,7 @@ impl<'a> Checker<'a> {
             self.routes(service, &mut routes);
             access::check(self.merged, service, self.out);
         }
+        access::authorities(self.merged, self.out);
         self.tcp_hosts();
     }
 

@@ -332,6 +332,8 @@ fn whoever_is_accepted_can_come_in() {
         ("listen: 2\naccept: [{ login: staff, token: staff }]", "conflict"),
         ("listen: 2\naccept: [{ certificate: ../a.pem }]", "bad-value"),
         ("listen: 2\ncalls: [{ service: patients, on_behalf: yes }]", "bad-value"),
+        // The clients of one would be those of the other to policies.
+        ("listen: 2\naccept: [{ certificate: ca/a.pem }, { certificate: old/a.crt }]", "same-authority"),
     ] {
         assert_eq!(codes(&of(portal)), [code], "{portal}");
     }

@@ -68,7 +68,7 @@ fn judged(report: &Report<'_>, before: &Authorized) -> Result<(), Deny> {
                     Deny::new(401, "authenticate", "credential.none", reason).position(access.position());
                 return Err(deny.challenge(access.challenge(&table.snapshot.fence, "")));
             };
-            access.takes(table, on.behalf.identity())?;
+            access.takes(table, &on.behalf)?;
             None
         }
         (Some(access), Some(principal)) => {

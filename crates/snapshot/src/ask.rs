@@ -112,8 +112,13 @@ pub enum Shown {
     Session(Secret<String>),
     /// An API key.
     ApiKey(Secret<String>),
-    /// The chain of a client certificate, leaf first.
-    Certificate(Vec<Der>),
+    /// A client certificate.
+    Certificate {
+        /// The file of the authority that was believed.
+        authority: String,
+        /// Leaf first.
+        chain: Vec<Der>,
+    },
 }
 
 /// What came out.

@@ -32,7 +32,7 @@ pub enum IdentityKind {
 pub struct Identity {
     /// What kind of somebody.
     pub kind: IdentityKind,
-    /// The provider in the fence, `api_key` or `certificate`; empty for a service.
+    /// The provider in the fence, `api_key`, or `certificate:` with the name of an authority; empty for a service.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub provider: String,
     /// Its name there; the service's name.

@@ -20,6 +20,7 @@ pub use address::{
     Addresses, EGRESS_BASE, OWN_HOST, OWN_IP, Place, SERVICE_BASE, egress_ip, loopback_egress_ip,
     loopback_own_ip, loopback_service_ip, place, service_ip,
 };
+pub use behalf::credential_of;
 pub use believed::{login_profile_of, profile_of};
 pub use compile::{CompileError, Header, compile};
 pub use der::Der;

@@ -149,13 +149,15 @@ fn a_node_asks_for_itself_and_within_bounds() {
         assert_eq!(may(Mint { workload: workload.into(), ..token("a") }), Err(NoAnswerCode::Denied));
     }
     let long = "x".repeat(MAX_TOKEN + 1);
-    let chain = |der: usize, count: usize| Shown::Certificate(vec![Der(vec![0; der]); count]);
+    let certificate = |authority: &str, chain| Shown::Certificate { authority: authority.to_owned(), chain };
+    let chain = |der: usize, count: usize| certificate("a.pem", vec![Der(vec![0; der]); count]);
     let members = |count: usize| (0..count).map(|i| (i.to_string(), json!(1))).collect::<Map<_, _>>();
     for huge in [
         token(&long),
         mint(Shown::Session(secret(&long))),
         mint(chain(MAX_CHAIN + 1, 1)),
         mint(chain(1, MAX_MEMBERS + 1)),
+        mint(certificate(&long, Vec::new())),
         Mint { scope: long.clone(), ..token("a") },
         Mint { workload: long.clone(), ..token("a") },
         Mint { request: members(MAX_MEMBERS + 1), ..token("a") },

@@ -7,8 +7,9 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use ringfence_keeper::protocol::RefusalCode;
+use ringfence_model::Credential;
 use ringfence_snapshot::node::Shown;
-use ringfence_snapshot::{ClientAuthority, Der, Identity, IdentityKind};
+use ringfence_snapshot::{ClientAuthority, Der, Identity, IdentityKind, credential_of};
 use ringfence_token::{CERTIFICATE, What};
 
 use crate::common::now;
@@ -56,14 +57,14 @@ async fn a_client_is_who_its_certificate_says_by_the_authority_that_the_fence_na
     let fence = FENCE.replace("api_key]", &format!("api_key, {{ certificate: {FILE} }}]"));
     w.sign_with(2, &fence, vec![ca.authority(FILE)]).await;
     let good = ca.leaf(360);
-    let show = |chain: Vec<Der>| ask(Shown::Certificate(chain));
+    let show = |chain: Vec<Der>| ask(Shown::Certificate { authority: FILE.into(), chain });
     let minted = w.mint(show(vec![good.clone()])).await.unwrap();
     assert!(minted.expires_at <= now() + 61, "no longer than the certificate");
     let lab = w.verify(minted.token.expose()).await.unwrap();
     let identity = Identity::of_transaction(&lab).unwrap();
     assert_eq!(
         (identity.kind, &*identity.provider, &*identity.id),
-        (IdentityKind::Client, "certificate", "lab-7")
+        (IdentityKind::Client, "certificate:partners", "lab-7")
     );
 
     for (what, chain) in [
@@ -90,4 +91,45 @@ async fn a_client_is_who_its_certificate_says_by_the_authority_that_the_fence_na
     assert_eq!(w.mint(show(vec![good.clone()])).await.unwrap_err().code, RefusalCode::Denied);
     w.sign_with(4, FENCE, vec![ca.authority(FILE)]).await;
     assert_eq!(w.mint(show(vec![good])).await.unwrap_err().code, RefusalCode::NotAllowed);
+}
+
+#[tokio::test]
+async fn clients_of_two_authorities_that_are_called_alike_are_two() {
+    const OTHERS: &str = "ca/others.pem";
+    let w = World::new().await;
+    let (ours, theirs) = (ca(), ca());
+    let accepted = format!("api_key, {{ certificate: {FILE} }}, {{ certificate: {OTHERS} }}]");
+    let authorities = || vec![ours.authority(FILE), theirs.authority(OTHERS)];
+    w.sign_with(2, &FENCE.replace("api_key]", &accepted), authorities()).await;
+    let show = |authority: &str, ca: &Ca| {
+        ask(Shown::Certificate { authority: authority.to_owned(), chain: vec![ca.leaf(360)] })
+    };
+    for (file, ca, provider) in
+        [(FILE, &ours, "certificate:partners"), (OTHERS, &theirs, "certificate:others")]
+    {
+        let token = w.verify(w.mint(show(file, ca)).await.unwrap().token.expose()).await.unwrap();
+        let lab = Identity::of_transaction(&token).unwrap();
+        assert_eq!((&*lab.provider, &*lab.id), (provider, "lab-7"));
+        assert_eq!(credential_of(&token), Ok(Credential::Certificate(file.into())));
+    }
+    // Neither can be shown as the other's, as one of both, or of one that nobody accepts.
+    for (file, ca, code) in [
+        (OTHERS, &ours, RefusalCode::Denied),
+        (FILE, &theirs, RefusalCode::Denied),
+        ("ca/third.pem", &ours, RefusalCode::NotAllowed),
+        ("", &ours, RefusalCode::NotAllowed),
+        ("partners", &ours, RefusalCode::NotAllowed),
+    ] {
+        assert_eq!(w.mint(show(file, ca)).await.unwrap_err().code, code, "{file}");
+    }
+    // What the gateway does not accept any more is not minted for, however well it is known elsewhere.
+    let elsewhere =
+        FENCE.replace("accept: [{ token: staff }] }", &format!("accept: [{{ certificate: {OTHERS} }}] }}"));
+    w.sign_with(
+        3,
+        &elsewhere.replace("api_key]", &format!("api_key, {{ certificate: {FILE} }}]")),
+        authorities(),
+    )
+    .await;
+    assert_eq!(w.mint(show(OTHERS, &theirs)).await.unwrap_err().code, RefusalCode::NotAllowed);
 }

@@ -12,8 +12,9 @@ mod world;
 
 use ringfence_keeper::protocol::{DataPurpose, Evidence, RefusalCode};
 use ringfence_keeper::{ClientError, verify_log};
+use ringfence_model::Credential;
 use ringfence_snapshot::node::Shown;
-use ringfence_snapshot::{Identity, IdentityKind};
+use ringfence_snapshot::{Identity, IdentityKind, credential_of};
 use ringfence_token::{ApiKey, KeyRecord, TokenError};
 use serde_json::json;
 
@@ -32,6 +33,7 @@ async fn whoever_s_credential_the_gateway_accepts_is_in_the_token_and_nobody_els
     assert_eq!((nora.kind, &*nora.provider, &*nora.id), (IdentityKind::User, "staff", "nora"));
     assert_eq!((nora.groups, nora.scopes.join(" ")), (vec!["nurse".to_owned()], "read write".to_owned()));
     assert_eq!((verified.subject(), verified.workload()), (Some("nora"), Some(GATEWAY)));
+    assert_eq!(credential_of(&verified), Ok(Credential::Token("staff".into())));
     assert_eq!(verified.request_context().unwrap()["ip"], "192.0.2.7");
     assert_eq!(verified.context().unwrap()["origin"]["sub"], "u-1");
 
@@ -49,6 +51,7 @@ async fn whoever_s_credential_the_gateway_accepts_is_in_the_token_and_nobody_els
     let key = ApiKey::generate();
     let request = ask(Shown::ApiKey(key.to_text())).with(Evidence::ApiKey(key_record(&key)));
     let lab = w.verify(w.mint(request).await.unwrap().token.expose()).await.unwrap();
+    assert_eq!(credential_of(&lab), Ok(Credential::ApiKey));
     let lab = Identity::of_transaction(&lab).unwrap();
     assert_eq!((lab.kind, &*lab.provider, &*lab.id), (IdentityKind::Client, "api_key", "lab"));
 

@@ -43,6 +43,11 @@ async fn who_signed_in_has_a_session_until_the_end_that_the_fence_says_and_it_is
     let minted = w.mint(ask(Shown::Session(session.token.clone()))).await.unwrap();
     let minted = w.verify(minted.token.expose()).await.unwrap();
     assert_eq!(Identity::of_transaction(&minted).unwrap(), session.identity);
+    assert_eq!(
+        minted.context().unwrap()["cred"],
+        json!({ "login": "staff" }),
+        "it was no token that was shown"
+    );
     assert_eq!(minted.context().unwrap()["origin"]["session"], session.id);
     let log = std::fs::read_to_string(w.data.path().join("keeper/signing.log")).unwrap();
     assert!(log.contains(&session.id) && !log.contains("nora"));

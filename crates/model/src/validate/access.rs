@@ -3,10 +3,31 @@
 use std::collections::HashMap;
 
 use super::Merged;
-use crate::access::{Access, Credential};
+use crate::access::{Accepted, Access, Credential};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::fence::{GatewayTls, Route, Service};
 use crate::suggest::{did_you_mean, quote};
+
+/// Two authorities of one name would vouch for each other's clients.
+pub(super) fn authorities(merged: &Merged, out: &mut Diagnostics) {
+    let mut named: HashMap<String, &Accepted> = HashMap::new();
+    let routes = merged.services.iter().flat_map(|service| &service.routes).map(|route| &route.access);
+    let all = routes.chain(merged.services.iter().map(|service| &service.access));
+    for accepted in all.flat_map(|access| &access.accept) {
+        let Some(file) = accepted.credential.authority() else { continue };
+        let name = accepted.credential.vouched_by().into_owned();
+        let other = *named.entry(name.clone()).or_insert(accepted);
+        if other.credential.authority() != Some(file) {
+            let message = format!(
+                "two authorities are called {}, so their clients could not be told apart",
+                quote(&name)
+            );
+            let help = "call the files differently, whatever folders they are in".to_owned();
+            let error = Diagnostic::error("same-authority", accepted.position.clone(), message).help(help);
+            out.push(error.related(&other.position, "the other one"));
+        }
+    }
+}
 
 /// Most pairs of routes of one service that are compared.
 const MAX_PAIRS: usize = 1 << 20;

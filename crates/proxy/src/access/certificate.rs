@@ -6,7 +6,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use ringfence_keys::digest::sha256;
-use ringfence_snapshot::{ClientAuthority as Declared, Der, Identity};
+use ringfence_model::Credential;
+use ringfence_snapshot::{ClientAuthority as Declared, Identity};
 use ringfence_spiffe::{CertificateDer, ClientAuthority, ClientError, UnixTime};
 
 use super::RouteAccess;
@@ -14,7 +15,7 @@ use crate::deny::Deny;
 use crate::table::Table;
 use crate::worker::unix_now;
 
-/// What stands for the provider of whoever shows a certificate, and for the issuer in what revokes one.
+/// What stands for the issuer in what revokes a certificate.
 pub(super) const CERTIFICATES: &str = "certificate";
 /// How long what an authority said against a certificate is remembered, in seconds: it may become valid.
 const REMEMBER_REFUSED: u64 = 60;
@@ -25,7 +26,9 @@ const MAX_JUDGED: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Authority {
     /// Its file, as routes name it.
-    file: String,
+    file: Arc<str>,
+    /// Who vouches for the names of its clients.
+    provider: String,
     authority: ClientAuthority,
 }
 
@@ -34,7 +37,8 @@ impl Authority {
         let roots: Vec<CertificateDer<'_>> =
             declared.roots.iter().map(|der| CertificateDer::from(der.0.as_slice())).collect();
         // What is no authority vouches for nobody.
-        Self { file: declared.file.clone(), authority: ClientAuthority::new(&roots).0 }
+        let provider = Credential::Certificate(declared.file.clone()).vouched_by().into_owned();
+        Self { file: declared.file.as_str().into(), provider, authority: ClientAuthority::new(&roots).0 }
     }
 
     pub(crate) fn file(&self) -> &str {
@@ -64,6 +68,8 @@ struct Judged {
 pub(crate) struct KnownCertificate {
     /// Its SHA-256 in hexadecimal digits.
     name: Arc<str>,
+    /// The file of the authority that was believed.
+    authority: Arc<str>,
     identity: Arc<Identity>,
     /// Leaf first.
     chain: Arc<[CertificateDer<'static>]>,
@@ -73,6 +79,11 @@ impl KnownCertificate {
     /// Its SHA-256 in hexadecimal digits: what names it to the operator.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The file of the authority that was believed.
+    pub(super) fn authority(&self) -> &str {
+        &self.authority
     }
 
     /// The name of its client.
@@ -102,11 +113,6 @@ impl ClientCertificate {
         Some(Self { chain, thumbprint, judged: RefCell::default() })
     }
 
-    /// The chain as it was shown.
-    pub(super) fn der(&self) -> Vec<Der> {
-        self.chain.iter().map(|der| der.to_vec().into()).collect()
-    }
-
     /// SHA-256 of the leaf, which tokens are bound to (RFC 8705).
     pub(crate) fn thumbprint(&self) -> [u8; 32] {
         self.thumbprint
@@ -120,11 +126,13 @@ impl ClientCertificate {
     ) -> Result<(Arc<Identity>, KnownCertificate), Deny> {
         let mut first = None;
         for at in &access.authorities {
-            match self.by(&table.authorities()[*at]) {
+            let by = &table.authorities()[*at];
+            match self.by(by) {
                 Ok(identity) => {
                     let name = ringfence_keys::to_hex(&self.thumbprint).into();
                     let chain = self.chain.as_slice().into();
-                    let known = KnownCertificate { name, identity: identity.clone(), chain };
+                    let authority = by.file.clone();
+                    let known = KnownCertificate { name, authority, identity: identity.clone(), chain };
                     return Ok((identity, known));
                 }
                 Err(error) => first = first.or(Some(error)),
@@ -147,7 +155,7 @@ impl ClientCertificate {
             Err(_) => now + REMEMBER_REFUSED,
         };
         let outcome =
-            outcome.map(|client| Arc::new(Identity::client(CERTIFICATES, client.name(), Vec::new())));
+            outcome.map(|client| Arc::new(Identity::client(&authority.provider, client.name(), Vec::new())));
         judged.retain(|j| !Arc::ptr_eq(&j.by, authority));
         if judged.len() >= MAX_JUDGED {
             judged.clear();

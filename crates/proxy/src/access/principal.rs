@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use ringfence_authz::{Principal as Subject, PrincipalKind};
+use ringfence_model::Credential;
 use ringfence_snapshot::{Identity, IdentityKind};
 use ringfence_token::VerifiedToken;
 
 use super::RouteAccess;
-use super::certificate::{CERTIFICATES, KnownCertificate};
+use super::certificate::KnownCertificate;
 use super::credential::Scheme;
-use super::keys::{API_KEYS, KnownKey};
+use super::keys::KnownKey;
 use super::opaque::KnownOpaque;
 use super::session::ShownSession;
+use crate::delegate::Behalf;
 use crate::deny::Deny;
 use crate::h1::DropList;
 use crate::headers::{not_copied, not_copied_with_key, not_copied_with_token};
@@ -44,6 +46,17 @@ impl Principal {
     /// Who it is.
     pub(crate) fn identity(&self) -> &Arc<Identity> {
         &self.identity
+    }
+
+    /// What it showed, in the words of `accept`.
+    pub(crate) fn shown(&self) -> Credential {
+        let provider = || self.identity.provider.clone();
+        match &self.evidence {
+            Evidence::Token(_) | Evidence::Opaque(_) => Credential::Token(provider()),
+            Evidence::Key(_) => Credential::ApiKey,
+            Evidence::Session(_) => Credential::Login(provider()),
+            Evidence::Certificate(known) => Credential::Certificate(known.authority().to_owned()),
+        }
     }
 
     /// What names its credential without being one.
@@ -104,21 +117,24 @@ impl Principal {
 }
 
 impl RouteAccess {
-    /// Whether a request passes that the gateway let in as this identity: by a credential that is accepted here too.
-    pub(crate) fn takes(&self, table: &Table, who: &Identity) -> Result<(), Deny> {
-        let provider = |at: &usize| *table.providers()[*at].name == *who.provider;
-        let accepted = match &*who.provider {
-            API_KEYS => self.api_key,
-            CERTIFICATES => !self.authorities.is_empty(),
-            _ => {
-                self.providers.iter().any(provider) || self.logins.iter().any(|login| provider(&login.place))
+    /// Whether a request passes that the gateway let in for somebody: by a credential that is accepted here too.
+    pub(crate) fn takes(&self, table: &Table, behalf: &Behalf) -> Result<(), Deny> {
+        let accepted = match behalf.shown() {
+            Credential::Token(name) => self.providers.iter().any(|at| *table.providers()[*at].name == **name),
+            Credential::Login(name) => self.logins.iter().any(|login| *login.name == **name),
+            Credential::ApiKey => self.api_key,
+            Credential::Certificate(file) => {
+                self.authorities.iter().any(|at| table.authorities()[*at].file() == file)
             }
         };
         if !accepted {
-            let reason = "the service does not accept the credential that the gateway let in";
+            let reason = format!(
+                "the gateway let in the holder of a {}, which the service does not accept",
+                behalf.shown()
+            );
             return Err(self.refuse(&table.snapshot.fence, "credential.other", reason, ""));
         }
-        self.demands(table, who, "credential", Scheme::Bearer)
+        self.demands(table, behalf.identity(), "credential", Scheme::Bearer)
     }
 
     /// Whether somebody has what is demanded besides.

@@ -21,7 +21,8 @@ pub(crate) fn to_show(
     match &principal.evidence {
         Evidence::Session(shown) => return Ok(ToKeeper::Session(shown.text().clone())),
         Evidence::Certificate(known) => {
-            return Ok(ToKeeper::Certificate(known.chain().iter().map(|der| der.to_vec().into()).collect()));
+            let chain = known.chain().iter().map(|der| der.to_vec().into()).collect();
+            return Ok(ToKeeper::Certificate { authority: known.authority().to_owned(), chain });
         }
         Evidence::Token(_) | Evidence::Opaque(_) | Evidence::Key(_) => {}
     }
@@ -35,7 +36,10 @@ pub(crate) fn to_show(
             token: Secret::new(token.to_owned()),
         },
         Shown::Key(key) => ToKeeper::ApiKey(Secret::new(key.to_owned())),
-        Shown::Certificate(certificate) => ToKeeper::Certificate(certificate.der()),
+        Shown::Certificate(_) => {
+            let reason = "a certificate was not what let it in";
+            return Err(access.refuse(&table.snapshot.fence, "credential.other", reason, ""));
+        }
     })
 }
 
@@ -48,7 +52,9 @@ impl Principal {
             Evidence::Opaque(known) => *known.digest(),
             // Not a text that could be a token.
             Evidence::Key(known) => sha256(format!("api key {}", known.prefix()).as_bytes()),
-            Evidence::Certificate(known) => sha256(format!("certificate {}", known.name()).as_bytes()),
+            Evidence::Certificate(known) => {
+                sha256(format!("certificate {} {}", known.name(), known.authority()).as_bytes())
+            }
         }
     }
 }

@@ -165,7 +165,7 @@ pub(crate) async fn exchange(
     let held = flight.wait().await.map_err(|error| refuse(&error))?;
     let behalf = match held.behalf.get() {
         Some(behalf) => behalf.clone(),
-        None => match look_at(ctx, table, &held, identity, gateway) {
+        None => match look_at(ctx, table, &held, principal, gateway) {
             Ok(behalf) => held.behalf.get_or_init(|| behalf).clone(),
             Err(reason) => {
                 let error = unavailable(&reason);
@@ -182,10 +182,10 @@ fn look_at(
     ctx: &Ctx<'_>,
     table: &TableRef,
     held: &Held,
-    identity: &Identity,
+    principal: &Principal,
     gateway: &SpiffeId,
 ) -> Result<Rc<Behalf>, String> {
-    let worker = ctx.worker;
+    let (worker, identity) = (ctx.worker, principal.identity());
     let behalf = worker
         .behalves
         .verify(&table.txn, &worker.tokens, &held.text)
@@ -193,7 +193,7 @@ fn look_at(
     let theirs = behalf.identity();
     let same =
         (theirs.kind, &theirs.provider, &theirs.id) == (identity.kind, &identity.provider, &identity.id);
-    if !same || behalf.token().workload() != Some(gateway.as_str()) {
+    if !same || *behalf.shown() != principal.shown() || behalf.token().workload() != Some(gateway.as_str()) {
         return Err("the transaction token that control brought is for somebody else".into());
     }
     Ok(behalf)

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use ringfence_keys::VerifyingKey;
-use ringfence_snapshot::{Identity, IdentityError, Snapshot};
+use ringfence_model::Credential;
+use ringfence_snapshot::{Identity, IdentityError, Snapshot, credential_of};
 use ringfence_spiffe::TrustDomain;
 use ringfence_token::{Check, KeySet, Possession, Profile, TokenError, VerifiedToken, Verifier};
 
@@ -39,6 +40,8 @@ pub(crate) struct Behalves {
 pub(crate) struct Behalf {
     token: Arc<VerifiedToken>,
     identity: Arc<Identity>,
+    /// What it showed to the gateway.
+    shown: Credential,
     text: Box<str>,
     /// Values of `Ringfence-User`, `-Provider` and `-Scopes`.
     pub(super) named: [String; 3],
@@ -94,7 +97,8 @@ impl Behalves {
         }
         let identity = Arc::new(Identity::of_transaction(&token)?);
         let named = [name_field(&identity.id), name_field(&identity.provider), scopes_field(&identity)];
-        let behalf = Rc::new(Behalf { token, identity, text: text.into(), named });
+        let shown = credential_of(&token)?;
+        let behalf = Rc::new(Behalf { token, identity, shown, text: text.into(), named });
         self.known.borrow_mut().insert(*behalf.token.digest(), behalf.clone());
         Ok(behalf)
     }
@@ -109,6 +113,11 @@ impl Behalf {
     /// Whom it is for.
     pub(crate) fn identity(&self) -> &Arc<Identity> {
         &self.identity
+    }
+
+    /// What was shown to the gateway.
+    pub(crate) fn shown(&self) -> &Credential {
+        &self.shown
     }
 
     /// The token itself.

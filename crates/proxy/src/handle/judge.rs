@@ -27,7 +27,7 @@ pub(super) async fn judge(report: &mut Report<'_>) -> Result<Authorized, (Arc<st
         report.on_behalf = delegate::taken(ctx, report.view, &authorized.edge, trace).map_err(callee)?;
         if let Some(access) = &authorized.access {
             ctx.live.set_edge(authorized.edge.id);
-            let taken = report.on_behalf.as_ref().map(|on| access.takes(table, on.behalf.identity()));
+            let taken = report.on_behalf.as_ref().map(|on| access.takes(table, &on.behalf));
             if !matches!(taken, Some(Ok(()))) {
                 let principal = match report.principal.take() {
                     // It was let in by the fence before. What it showed may count once only, and did.
@@ -38,7 +38,7 @@ pub(super) async fn judge(report: &mut Report<'_>) -> Result<Authorized, (Arc<st
                     continue;
                 }
                 let principal = principal.map_err(|deny| match taken {
-                    Some(Err(other)) if deny.rule == "credential.none" => other,
+                    Some(Err(other)) if matches!(&*deny.rule, "credential.none" | "session.none") => other,
                     _ => deny,
                 });
                 let principal = report.principal.insert(principal.map_err(callee)?);

@@ -103,7 +103,8 @@ fn rig(gateway: &str) -> (Rig, Provider) {
 }
 
 fn ask(rig: &Rig, method: &str, path: &str, fields: &str) -> String {
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: portal.example\r\n{fields}Connection: close\r\n\r\n");
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nHost: portal.example\r\n{fields}Connection: close\r\n\r\n");
     raw(TcpStream::connect(rig.gateway).unwrap(), request.as_bytes())
 }
 
@@ -146,11 +147,13 @@ fn a_bound_token_lets_in_whoever_proves_to_hold_its_key_once_per_proof() {
     // The same over HTTP/2, where method and address are fields of their own.
     let proof = client.proof(&token, "/h2", &none, &nonce);
     let url = format!("http://portal.example:{}/h2", rig.gateway.port());
-    let status = curl(&rig, &["--http2-prior-knowledge", "-H", &format!("DPoP: {proof}")], &token, "DPoP", &url);
+    let status =
+        curl(&rig, &["--http2-prior-knowledge", "-H", &format!("DPoP: {proof}")], &token, "DPoP", &url);
     assert_eq!(status.0, "401", "another port than in the proof");
     let claims = changed(nonce.clone(), &json!({ "htu": url }));
     let proof = client.proof(&token, "/h2", &none, &claims);
-    let status = curl(&rig, &["--http2-prior-knowledge", "-H", &format!("DPoP: {proof}")], &token, "DPoP", &url);
+    let status =
+        curl(&rig, &["--http2-prior-knowledge", "-H", &format!("DPoP: {proof}")], &token, "DPoP", &url);
     assert_eq!(status.0, "200", "{}", status.1);
     // Sixteen at once, on all threads: one passes.
     let once = shown(&token, &client.proof(&token, "/once", &none, &nonce));
@@ -159,7 +162,8 @@ fn a_bound_token_lets_in_whoever_proves_to_hold_its_key_once_per_proof() {
         all.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
     });
     assert_eq!(answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 200")).count(), 1);
-    let replayed = |answer: &&String| answer.starts_with("HTTP/1.1 401") && answer.contains("invalid_dpop_proof");
+    let replayed =
+        |answer: &&String| answer.starts_with("HTTP/1.1 401") && answer.contains("invalid_dpop_proof");
     assert_eq!(answers.iter().filter(replayed).count(), 15);
     assert_eq!(rule(&rig, "/once"), "proof.replayed");
     // What is open is the service's own business, proof and all.
@@ -202,7 +206,11 @@ fn whoever_has_the_token_and_not_the_key_is_turned_away() {
         ("/method", of("/method", none.clone(), json!({ "htm": "POST" })), "proof.elsewhere"),
         ("/path", of("/other", none.clone(), none.clone()), "proof.elsewhere"),
         ("/host", of("/host", none.clone(), json!({ "htu": "http://bank.example/host" })), "proof.elsewhere"),
-        ("/https", of("/https", none.clone(), json!({ "htu": "https://portal.example/https" })), "proof.elsewhere"),
+        (
+            "/https",
+            of("/https", none.clone(), json!({ "htu": "https://portal.example/https" })),
+            "proof.elsewhere",
+        ),
         ("/token", shown(&token, &client.proof(&unbound, "/token", &none, &nonce)), "token.bound"),
         ("/no-ath", of("/no-ath", none.clone(), json!({ "ath": null })), "token.bound"),
         ("/old", of("/old", none.clone(), json!({ "iat": unix() - 100 })), "proof.time"),
@@ -227,7 +235,10 @@ fn whoever_has_the_token_and_not_the_key_is_turned_away() {
     }
     let twice = shown(&token, &good) + &format!("DPoP: {good}\r\n");
     assert!(ask(&rig, "GET", "/x", &twice).starts_with("HTTP/1.1 400"), "two proofs are one too many");
-    assert!(ask(&rig, "GET", "/x", &shown(&token, &good)).starts_with("HTTP/1.1 200"), "the honest twin passes");
+    assert!(
+        ask(&rig, "GET", "/x", &shown(&token, &good)).starts_with("HTTP/1.1 200"),
+        "the honest twin passes"
+    );
     // A scope that is missing is said in the words of the scheme that was used.
     let poor = provider.token(&changed(client.cnf(), &json!({ "scope": "write" })));
     let answer = ask(&rig, "GET", "/poor", &shown(&poor, &client.proof(&poor, "/poor", &none, &nonce)));
@@ -235,15 +246,15 @@ fn whoever_has_the_token_and_not_the_key_is_turned_away() {
 }
 
 /// An authority of client certificates, and a folder for them.
-struct Partners {
+pub struct Partners {
     pem: String,
-    der: Vec<u8>,
+    pub der: Vec<u8>,
     issuer: Issuer<'static, KeyPair>,
     folder: PathBuf,
 }
 
 impl Partners {
-    fn new(folder: &Path) -> Self {
+    pub fn new(folder: &Path) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "partners");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -254,7 +265,7 @@ impl Partners {
     }
 
     /// A certificate with its key in one file, and the SHA-256 that tokens name it by.
-    fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> (String, Value) {
+    pub fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> (String, Value) {
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -272,7 +283,7 @@ impl Partners {
 }
 
 /// The status and everything else that the client got.
-fn curl(rig: &Rig, arguments: &[&str], token: &str, scheme: &str, url: &str) -> (String, String) {
+pub fn curl(rig: &Rig, arguments: &[&str], token: &str, scheme: &str, url: &str) -> (String, String) {
     let mut command = Command::new("curl");
     let port = rig.gateway.port();
     command.args(["-sSk", "-w", "\n%{http_code}", "--max-time", "10", "-D", "-"]);
@@ -343,7 +354,8 @@ external:
     let (stranger, _) = theirs.issue("lab-7-of-others", |_| ());
     let (server, _) =
         ours.issue("server", |p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
-    let (expired, _) = ours.issue("expired", |p| p.not_after = (SystemTime::now() - Duration::from_secs(9)).into());
+    let (expired, _) =
+        ours.issue("expired", |p| p.not_after = (SystemTime::now() - Duration::from_secs(9)).into());
     let rig = Rig::start(&fence(""));
     let ask = |path: &str, arguments: &[&str]| {
         curl(&rig, arguments, "", "", &format!("https://portal.example{path}"))
@@ -358,13 +370,20 @@ external:
     let (status, answer) = ask("/a", &["-v", "--cert", &cert, "-H", "Authorization: Basic YTpi"]);
     assert_eq!(status, "200", "{answer}");
     assert!(answer.contains("Request CERT"), "{answer}");
-    assert!(answer.contains("ringfence-user: lab-7") && answer.contains("ringfence-provider: certificate"), "{answer}");
+    assert!(
+        answer.contains("ringfence-user: lab-7") && answer.contains("ringfence-provider: certificate"),
+        "{answer}"
+    );
     assert!(answer.contains("Basic YTpi"), "that is the service's own business: {answer}");
     let event = rig.event("the call", |r| field(r, "/http_request/url/path") == "/a");
     assert_eq!(field(&event, "/src_endpoint/owner/name"), "lab-7");
     for (path, arguments, expected) in [
         ("/none", &[][..], "credential.none"),
-        ("/claimed", &["-H", "Ringfence-User: lab-7", "-H", "X-Forwarded-Client-Cert: Subject=CN=lab-7"], "credential.none"),
+        (
+            "/claimed",
+            &["-H", "Ringfence-User: lab-7", "-H", "X-Forwarded-Client-Cert: Subject=CN=lab-7"],
+            "credential.none",
+        ),
         ("/stranger", &["--cert", &stranger], "certificate.untrusted"),
         ("/server", &["--cert", &server], "certificate.untrusted"),
         ("/expired", &["--cert", &expired], "certificate.untrusted"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use ringfence_keys::{Algorithm, SigningKey};
-use ringfence_model::Fence;
+use ringfence_model::{Credential, Fence};
 use ringfence_snapshot::node::{ApiKeys, Mint, NoAnswer, NoAnswerCode, Shown, Told};
 use ringfence_snapshot::{Identity, JwtKey};
 use ringfence_spiffe::TrustDomain;
@@ -73,23 +73,29 @@ impl Keeper {
 
     fn mint(&self, mint: &Mint, fence: &Fence) -> Result<Told, NoAnswer> {
         let denied = |reason: &str| NoAnswer::new(NoAnswerCode::Denied, reason);
-        let (identity, origin) = match &mint.shown {
+        let (identity, shown, origin) = match &mint.shown {
             Shown::Token { provider, token } => {
+                let shown = Credential::Token(provider.clone());
                 let provider = fence.provider(provider).ok_or_else(|| denied("no such provider"))?;
                 let payload = token.expose().split('.').nth(1).unwrap_or_default();
                 let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).unwrap();
                 let claims: Map<String, Value> = serde_json::from_slice(&payload).unwrap();
                 let origin = Origin::of_claims(&provider.issuer, &claims).unwrap();
-                (Identity::of_claims(provider, &claims).unwrap(), Some(origin))
+                (Identity::of_claims(provider, &claims).unwrap(), shown, Some(origin))
             }
             Shown::ApiKey(key) => {
                 let key = ApiKey::parse(key.expose()).ok_or_else(|| denied("no API key"))?;
                 let records = self.records.lock().unwrap();
                 let record =
                     records.iter().find(|r| r.prefix == key.prefix()).ok_or_else(|| denied("unknown"))?;
-                (Identity::client("api_key", &record.client, record.scopes.clone()), None)
+                let lab = Identity::client("api_key", &record.client, record.scopes.clone());
+                (lab, Credential::ApiKey, None)
             }
-            _ => return Err(denied("the played keeper knows tokens and API keys only")),
+            Shown::Certificate { authority, .. } => {
+                let shown = Credential::Certificate(authority.clone());
+                (Identity::client(&shown.vouched_by(), "lab-7", Vec::new()), shown, None)
+            }
+            _ => return Err(denied("the played keeper knows tokens, API keys and certificates only")),
         };
         let identity = self.swaps.lock().unwrap().clone().unwrap_or(identity);
         let domain = TrustDomain::new(TRUST_DOMAIN).unwrap();
@@ -100,7 +106,7 @@ impl Keeper {
             subject: &identity.id,
             scope: &identity.scopes.join(" "),
             workload: &mint.workload,
-            context: identity.to_context(),
+            context: identity.to_context(&shown),
             request: mint.request.clone(),
             origin: origin.as_ref(),
             issued_at: unix(),
@@ -116,7 +122,7 @@ impl Keeper {
         let ada = json!({ "kind": "user", "provider": "staff", "id": "ada" });
         let mut claims = json!({
             "iat": unix(), "exp": unix() + 120, "aud": TRUST_DOMAIN, "txn": "0192", "sub": "ada", "scope": "read",
-            "req_wl": GATEWAY, "tctx": { "idn": ada }, "rctx": { "ip": "192.0.2.7" },
+            "req_wl": GATEWAY, "tctx": { "idn": ada, "cred": { "token": "staff" } }, "rctx": { "ip": "192.0.2.7" },
         });
         let members = claims.as_object_mut().unwrap();
         for (name, value) in changes.as_object().unwrap() {

@@ -7,6 +7,7 @@
     reason = "tests: a step that fails fails the test"
 )]
 
+mod alike;
 mod bound;
 mod carried;
 mod delegate;

@@ -18,7 +18,7 @@ fn service(name: &str) -> String {
 }
 
 /// A request over the mesh by somebody who holds the SVID `own`, such as a sidecar that was broken into.
-fn over_mesh(rig: &Rig, own: &str, callee: &str, path: &str, fields: &str) -> String {
+pub fn over_mesh(rig: &Rig, own: &str, callee: &str, path: &str, fields: &str) -> String {
     let authority = rig.control.authority.lock().unwrap().clone();
     let mesh = mesh_of(&authority, &authority, own);
     let (own, callee) = (SpiffeId::parse(own).unwrap(), SpiffeId::parse(&service(callee)).unwrap());
@@ -93,7 +93,9 @@ fn wrong(clinic: &Clinic) -> Vec<(&'static str, String, &'static str)> {
     let keeper = &clinic.rig.control.keeper;
     let good = |changes: Value| keeper.sign("txntoken+jwt", &changes);
     let now = unix();
-    let idn = |identity: Value| good(json!({ "tctx": { "idn": identity } }));
+    let by = |identity: Value, shown: Value| good(json!({ "tctx": { "idn": identity, "cred": shown } }));
+    let idn = |identity: Value| by(identity, json!({ "token": "staff" }));
+    let ada = || json!({ "kind": "user", "provider": "staff", "id": "ada" });
     vec![
         ("/domain", good(json!({ "aud": "other.example" })), "delegate.invalid"),
         ("/domains", good(json!({ "aud": [TRUST_DOMAIN, "other.example"] })), "delegate.invalid"),
@@ -107,6 +109,9 @@ fn wrong(clinic: &Clinic) -> Vec<(&'static str, String, &'static str)> {
         ("/other-key", Keeper::new().sign("txntoken+jwt", &json!({})), "delegate.invalid"),
         ("/nameless", idn(json!({ "kind": "user", "provider": "staff", "id": "" })), "delegate.invalid"),
         ("/service", idn(json!({ "kind": "service", "id": "billing" })), "delegate.invalid"),
+        ("/shown-nothing", good(json!({ "tctx": { "idn": ada() } })), "delegate.invalid"),
+        ("/shown-another", by(ada(), json!("api_key")), "delegate.invalid"),
+        ("/shown-nonsense", by(ada(), json!({ "password": "staff" })), "delegate.invalid"),
         ("/self-made", good(json!({ "req_wl": service("portal") })), "delegate.workload"),
         ("/foreign", good(json!({ "req_wl": "spiffe://other.example/gateway/clinic" })), "delegate.workload"),
         ("/anybody", good(json!({ "req_wl": null })), "delegate.invalid"),

@@ -16,7 +16,10 @@ fn at_a_session_s_end_what_is_open_by_it_is_cut_and_nothing_else() {
         *asked.changes.lock().unwrap() = json!({ "jti": id, "exp": end });
         let mut browser = Browser::default();
         browser.sign_in(&rig, "/once");
-        format!("Host: {HOST}:8443\r\nOrigin: http://{HOST}:8443\r\nCookie: {SESSION}={}\r\n", browser.0[SESSION])
+        format!(
+            "Host: {HOST}:8443\r\nOrigin: http://{HOST}:8443\r\nCookie: {SESSION}={}\r\n",
+            browser.0[SESSION]
+        )
     };
     let open = |name: &str, fields: &str| {
         let to = || TcpStream::connect(rig.gateway).unwrap();
