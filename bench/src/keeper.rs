@@ -54,7 +54,7 @@ impl Keeper {
         let (client, keys) = runtime.block_on(async {
             let client = Client::new(control).map_err(io::Error::other)?;
             let bundle = client.bundle().await.map_err(io::Error::other)?;
-            let signed = bundle.jwt.clone();
+            let signed = bundle.txn.clone();
             let life = LIFE.as_secs();
             let header =
                 Header { epoch: 1, revision: 1, issued_at: now, expires_at: now + life, lease: life, bundle };

@@ -230,8 +230,8 @@ impl Supervisor {
         let fence = Fence::parse(vec![("ringfence.yaml", fence)]).map_err(other)?;
         let now = now()?;
         let root = Der(self.certs.authority().to_vec());
-        let jwt = keeper.map(|keeper| keeper.keys.clone()).unwrap_or_default();
-        let bundle = Bundle { generation: 1, x509: vec![root], jwt, ..Bundle::default() };
+        let txn = keeper.map(|keeper| keeper.keys.clone()).unwrap_or_default();
+        let bundle = Bundle { generation: 1, x509: vec![root], txn, ..Bundle::default() };
         let life = LIFE.as_secs();
         let header =
             Header { epoch: 1, revision: 1, issued_at: now, expires_at: now + life, lease: life, bundle };

@@ -265,13 +265,23 @@ impl Ca {
         Ok(status)
     }
 
-    /// A step of changing the key of JWT-SVIDs.
+    /// A step of changing the key that signs JWT-SVIDs.
     ///
     /// # Errors
     /// [`CaError`].
     pub async fn rotate_token(&self, actor: &str, step: Step) -> Result<Status, CaError> {
         let status = self.keeper().rotate_token(step).await?;
         self.rotated(actor, "ca-rotate-token", Some(step), &status, false).await?;
+        Ok(status)
+    }
+
+    /// A step of changing the key that signs transaction and session tokens.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    pub async fn rotate_txn(&self, actor: &str, step: Step) -> Result<Status, CaError> {
+        let status = self.keeper().rotate_txn(step).await?;
+        self.rotated(actor, "ca-rotate-txn", Some(step), &status, false).await?;
         Ok(status)
     }
 
@@ -303,6 +313,9 @@ impl Ca {
         }
         if retiring(&status.tokens) {
             unless_too_early(self.rotate_token("calendar", retire).await)?;
+        }
+        if retiring(&status.txn) {
+            unless_too_early(self.rotate_txn("calendar", retire).await)?;
         }
         if self.0.bundle.borrow().generation != before { Ok(true) } else { issuing.map(|()| false) }
     }

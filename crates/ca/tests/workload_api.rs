@@ -45,7 +45,12 @@ async fn the_crate_spiffe_fetches_svids_and_bundles_and_validates_tokens() {
     assert!(client.validate_jwt_token("mailer", &token).await.is_err());
     assert!(client.validate_jwt_token("billing", &token.replace('.', "..")).await.is_err());
     let keys = client.fetch_jwt_bundles().await.unwrap();
-    assert!(keys.get(&domain).unwrap().find_jwt_authority(svid.key_id()).is_some());
+    let keys = keys.get(&domain).unwrap();
+    assert!(keys.find_jwt_authority(svid.key_id()).is_some());
+    // Who checks JWT-SVIDs does not learn of the key that signs our other tokens.
+    let txn = world.ca.bundle().borrow().txn.clone();
+    assert_eq!((txn.len(), keys.jwt_authorities().count()), (1, 1));
+    assert!(keys.find_jwt_authority(&txn[0].kid).is_none());
     let foreign = "spiffe://clinic.example/service/billing".parse().unwrap();
     assert!(client.fetch_jwt_token(["billing"], Some(&foreign)).await.is_err());
     // All of it was recorded before it was given out.

@@ -36,13 +36,13 @@ enum CaCommand {
     Show,
     /// Rotate with overlap: nothing that is valid stops being valid
     Rotate {
-        /// The issuing CA in one step, or the root in three: run it again for the next step
+        /// The issuing CA in one step; the root, or a key that signs tokens, in three: run it again for the next step
         #[arg(value_enum, default_value = "issuing")]
         what: What,
-        /// Which step of a root rotation [default: the next one]
+        /// Which of the three steps [default: the next one]
         #[arg(long, value_enum)]
-        step: Option<RootStep>,
-        /// Drop the old root although what it signed may still be valid: it is not to be believed any more
+        step: Option<RotateStep>,
+        /// Drop the old one although what it signed may still be valid: it is not to be believed any more
         #[arg(long)]
         force: bool,
         /// The exported root, for an issuing CA while the root is offline; `up` must not run
@@ -62,6 +62,10 @@ enum CaCommand {
 enum What {
     Issuing,
     Root,
+    /// The key that signs JWT-SVIDs
+    Jwt,
+    /// The key that signs transaction and session tokens
+    Txn,
 }
 
 #[derive(Debug, Subcommand)]
@@ -85,12 +89,12 @@ enum RootCommand {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum RootStep {
-    /// Make the new root, and have everybody believe it too
+enum RotateStep {
+    /// Make the new one, and have everybody believe it too
     Prepare,
-    /// Sign with the new root
+    /// Sign with the new one
     Activate,
-    /// Drop the old root
+    /// Drop the old one
     Retire,
 }
 
@@ -159,34 +163,39 @@ fn show(data: &Path, json: bool) -> Done {
     print(&Client::new(data)?.get("/v1/ca")?, json)
 }
 
-fn rotate(what: What, step: Option<RootStep>, force: bool, data: &Path, json: bool) -> Done {
+fn rotate(what: What, step: Option<RotateStep>, force: bool, data: &Path, json: bool) -> Done {
     let step = match (what, step, force) {
-        (What::Root, Some(RootStep::Retire), force) => Some(Step::Retire { force }),
-        (_, _, true) => {
-            return Err(Failure::Wrong("--force goes with `ca rotate root --step retire` only".into()));
-        }
         (What::Issuing, Some(_), _) => {
             return Err(Failure::Wrong("an issuing CA is rotated in one step".into()));
         }
-        (What::Root, Some(RootStep::Prepare), _) => Some(Step::Prepare),
-        (What::Root, Some(RootStep::Activate), _) => Some(Step::Activate),
+        (_, Some(RotateStep::Retire), force) => Some(Step::Retire { force }),
+        (_, _, true) => {
+            return Err(Failure::Wrong("--force goes with `--step retire` only".into()));
+        }
+        (_, Some(RotateStep::Prepare), _) => Some(Step::Prepare),
+        (_, Some(RotateStep::Activate), _) => Some(Step::Activate),
         (_, None, _) => None,
     };
     let what = match what {
         What::Issuing => RotateWhat::Issuing,
         What::Root => RotateWhat::Root,
+        What::Jwt => RotateWhat::Jwt,
+        What::Txn => RotateWhat::Txn,
     };
     let status: Status = Client::new(data)?.post("/v1/ca/rotate", &Rotate { what, step })?;
     print(&status, json)?;
-    if !json && what == RotateWhat::Root {
-        let next = if status.roots.iter().any(|r| r.stage == Stage::Prepared) {
-            "every enforcement point now believes the new root too; run it again to sign with it"
-        } else if status.roots.iter().any(|r| r.stage == Stage::Retiring) {
-            "the new root signs; run it again to drop the old one once its last certificate has ended"
-        } else {
-            "the old root is gone"
-        };
-        println!("{next}");
+    let (one, list, signed) = match what {
+        RotateWhat::Issuing => return Ok(ExitCode::SUCCESS),
+        RotateWhat::Root => ("root", &status.roots, "certificate"),
+        RotateWhat::Jwt => ("key", &status.tokens, "token"),
+        RotateWhat::Txn => ("key", &status.txn, "token"),
+    };
+    if !json && list.iter().any(|r| r.stage == Stage::Prepared) {
+        println!("every enforcement point now believes the new {one} too; run it again to sign with it");
+    } else if !json && list.iter().any(|r| r.stage == Stage::Retiring) {
+        println!("the new {one} signs; run it again to drop the old one once its last {signed} has ended");
+    } else if !json {
+        println!("the old {one} is gone");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -197,11 +206,12 @@ fn print(status: &Status, json: bool) -> Done {
         return Ok(ExitCode::SUCCESS);
     }
     println!("trust domain {}, bundle generation {}", status.trust_domain, status.generation);
-    let groups: [(&str, &[AuthorityStatus]); 4] = [
+    let groups: [(&str, &[AuthorityStatus]); 5] = [
         ("root", &status.roots),
         ("issuing", &status.issuing),
         ("serving", &status.serving),
-        ("token", &status.tokens),
+        ("jwt", &status.tokens),
+        ("txn", &status.txn),
     ];
     for (what, list) in groups {
         for authority in list {
@@ -221,8 +231,8 @@ fn print(status: &Status, json: bool) -> Done {
     }
     let counts = status.counts;
     println!(
-        "signed since start: {} SVIDs, {} JWT-SVIDs, {} gateway certificates, {} snapshots; {} refused",
-        counts.x509, counts.jwt, counts.serving, counts.snapshots, counts.refused
+        "signed since start: {} SVIDs, {} JWT-SVIDs, {} gateway certificates, {} snapshots, {} transaction and {} session tokens; {} refused",
+        counts.x509, counts.jwt, counts.serving, counts.snapshots, counts.txn, counts.sessions, counts.refused
     );
     Ok(ExitCode::SUCCESS)
 }

@@ -47,7 +47,7 @@ pub(crate) enum Ask {
 pub struct Rotate {
     /// What to rotate.
     pub what: RotateWhat,
-    /// Which step of a root rotation; without it, the next one.
+    /// Which step, unless it is the issuing CA; without it, the next one.
     #[serde(default)]
     pub step: Option<Step>,
 }
@@ -60,6 +60,10 @@ pub enum RotateWhat {
     Issuing,
     /// The root, step by step.
     Root,
+    /// The key that signs JWT-SVIDs, step by step.
+    Jwt,
+    /// The key that signs transaction and session tokens, step by step.
+    Txn,
 }
 
 /// Body of `POST /v1/svid`: an X.509-SVID for a service that speaks SPIFFE itself, for a limited time; for a fenced one, for

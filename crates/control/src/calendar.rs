@@ -91,6 +91,7 @@ mod tests {
                 issuing: vec![authority("issuing", 2000)],
                 serving: Vec::new(),
                 tokens: Vec::new(),
+                txn: Vec::new(),
                 counts: Counts::default(),
                 log: (0, String::new()),
                 minting: (0, String::new()),

@@ -120,6 +120,7 @@ mod tests {
             issuing: Vec::new(),
             serving: Vec::new(),
             tokens: Vec::new(),
+            txn: Vec::new(),
             counts: Counts::default(),
             log: (signing.0, signing.1.into()),
             minting: (minting.0, minting.1.into()),

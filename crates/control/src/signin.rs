@@ -413,7 +413,7 @@ impl Ground {
         let domain = TrustDomain::new(self.ca.trust_domain()).map_err(|e| denied(e.to_string()))?;
         let bundle = self.ca.bundle().borrow().clone();
         let keys = bundle
-            .jwt
+            .txn
             .iter()
             .filter_map(|key| Some((key.kid.clone(), VerifyingKey::from_spki(&key.spki.0).ok()?)));
         let token = Profile::session(&domain)

@@ -36,7 +36,11 @@ pub(crate) struct Stored {
     pub(crate) roots: Vec<Record>,
     pub(crate) issuing: Vec<Record>,
     pub(crate) serving: Vec<Record>,
+    /// Sign JWT-SVIDs.
     pub(crate) tokens: Vec<Record>,
+    /// Sign transaction and session tokens; folders of older versions get one when they are opened.
+    #[serde(default)]
+    pub(crate) txn: Vec<Record>,
     pub(crate) snapshot: Record,
     /// What keys for data are derived from, sealed; folders of older versions get it when they are opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +56,8 @@ pub(crate) struct Lives {
     pub(crate) x509: u64,
     pub(crate) serving: u64,
     pub(crate) jwt: u64,
+    #[serde(default)]
+    pub(crate) txn: u64,
 }
 
 /// A CA or key.
@@ -97,8 +103,10 @@ pub(crate) struct Signers {
     pub(crate) serving_until: u64,
     pub(crate) token: SigningKey,
     pub(crate) token_id: String,
-    /// What verifies tokens of ours, those that were signed by keys on their way out included.
-    pub(crate) token_keys: KeySet,
+    pub(crate) txn: SigningKey,
+    pub(crate) txn_id: String,
+    /// What verifies sessions, those that were signed by keys on their way out included.
+    pub(crate) txn_keys: KeySet,
     pub(crate) snapshot: SigningKey,
     pub(crate) data: SecretBytes,
 }
@@ -107,7 +115,7 @@ pub(crate) struct Signers {
 const DATA: &str = "data";
 
 /// A new one, sealed.
-pub(crate) fn new_data_secret(keyring: &Keyring) -> String {
+fn new_data_secret(keyring: &Keyring) -> String {
     let secret = Secret::new(ringfence_keys::random::<32>().to_vec());
     to_hex(&keyring.seal(Purpose::Derivation, DATA, 1, &secret))
 }
@@ -119,6 +127,7 @@ pub(crate) enum Role {
     Issuing,
     Serving,
     Token,
+    Txn,
     Snapshot,
 }
 
@@ -126,7 +135,7 @@ impl Role {
     const fn purpose(self) -> Purpose {
         match self {
             Self::Root | Self::Issuing | Self::Serving => Purpose::Authority,
-            Self::Token => Purpose::Token,
+            Self::Token | Self::Txn => Purpose::Token,
             Self::Snapshot => Purpose::Snapshot,
         }
     }
@@ -137,7 +146,17 @@ impl Role {
             Self::Issuing => "issuing",
             Self::Serving => "serving",
             Self::Token => "token",
+            Self::Txn => "txn",
             Self::Snapshot => "snapshot",
+        }
+    }
+
+    /// What new keys are. Ed25519 where only who speaks it with us verifies; SPIFFE knows no EdDSA for JWT-SVIDs, and few TLS clients know it
+    /// for certificates.
+    const fn algorithm(self) -> Algorithm {
+        match self {
+            Self::Root | Self::Issuing | Self::Serving | Self::Token => Algorithm::P256,
+            Self::Txn | Self::Snapshot => Algorithm::Ed25519,
         }
     }
 }
@@ -161,11 +180,25 @@ impl Stored {
             roots: vec![root],
             issuing: vec![issuing],
             serving: vec![serving],
-            tokens: vec![new_key(keyring, Role::Token, Algorithm::P256, Stage::Active, now)?],
-            snapshot: new_key(keyring, Role::Snapshot, Algorithm::Ed25519, Stage::Active, now)?,
+            tokens: vec![new_key(keyring, Role::Token, Stage::Active, now)?],
+            txn: vec![new_key(keyring, Role::Txn, Stage::Active, now)?],
+            snapshot: new_key(keyring, Role::Snapshot, Stage::Active, now)?,
             data: Some(new_data_secret(keyring)),
             lives: Lives::default(),
         })
+    }
+
+    /// Makes what an older version did not have yet; answers whether there was any.
+    pub(crate) fn complete(&mut self, keyring: &Keyring, now: u64) -> Result<bool, AuthorityError> {
+        let (data, txn) = (self.data.is_none(), self.txn.is_empty());
+        if data {
+            self.data = Some(new_data_secret(keyring));
+        }
+        if txn {
+            self.txn.push(new_key(keyring, Role::Txn, Stage::Active, now)?);
+            self.generation += 1;
+        }
+        Ok(data || txn)
     }
 
     /// What keys for data are derived from.
@@ -193,17 +226,17 @@ impl Stored {
 
     /// Unseals what signs.
     pub(crate) fn signers(&self, keyring: &Keyring) -> Result<Signers, AuthorityError> {
-        let (issuing, serving, token) =
-            (active(&self.issuing)?, active(&self.serving)?, active(&self.tokens)?);
+        let (issuing, serving) = (active(&self.issuing)?, active(&self.serving)?);
+        let (token, txn) = (active(&self.tokens)?, active(&self.txn)?);
         let certificate = |record: &Record| {
             record
                 .certificate
                 .clone()
                 .ok_or_else(|| AuthorityError::Damaged(record.id.clone(), "no certificate".into()))
         };
-        let mut token_keys = Vec::with_capacity(self.tokens.len());
-        for record in &self.tokens {
-            token_keys.push((record.id.clone(), VerifyingKey::from_spki(&record.spki.0)?));
+        let mut txn_keys = Vec::with_capacity(self.txn.len());
+        for record in &self.txn {
+            txn_keys.push((record.id.clone(), VerifyingKey::from_spki(&record.spki.0)?));
         }
         Ok(Signers {
             issuing: issuing.ca(Signer(issuing.unseal(keyring, Role::Issuing)?))?,
@@ -213,7 +246,9 @@ impl Stored {
             serving_until: serving.not_after,
             token: token.unseal(keyring, Role::Token)?,
             token_id: token.id.clone(),
-            token_keys: KeySet::from_keys(token_keys),
+            txn: txn.unseal(keyring, Role::Txn)?,
+            txn_id: txn.id.clone(),
+            txn_keys: KeySet::from_keys(txn_keys),
             data: self.data_secret(keyring)?,
             snapshot: self.snapshot.unseal(keyring, Role::Snapshot)?,
         })
@@ -222,10 +257,14 @@ impl Stored {
     pub(crate) fn bundle(&self) -> Bundle {
         let certificates =
             |records: &[Record]| records.iter().filter_map(|r| r.certificate.clone()).collect();
+        let keys = |records: &[Record]| {
+            records.iter().map(|r| JwtKey { kid: r.id.clone(), spki: r.spki.clone() }).collect()
+        };
         Bundle {
             generation: self.generation,
             x509: certificates(&self.roots),
-            jwt: self.tokens.iter().map(|r| JwtKey { kid: r.id.clone(), spki: r.spki.clone() }).collect(),
+            jwt: keys(&self.tokens),
+            txn: keys(&self.txn),
             serving: certificates(&self.serving),
         }
     }
@@ -292,7 +331,7 @@ pub(crate) fn new_root(
     stage: Stage,
     now: u64,
 ) -> Result<(Record, Signer), AuthorityError> {
-    let signer = Signer(SigningKey::generate(Algorithm::P256)?);
+    let signer = Signer(SigningKey::generate(role.algorithm())?);
     let public = signer.0.verifying_key();
     let validity = Validity::starting(now, ROOT_LIFE, u64::MAX);
     let mesh = role == Role::Root;
@@ -316,7 +355,7 @@ pub(crate) fn new_issuing(
     root_key: Signer,
     now: u64,
 ) -> Result<Record, AuthorityError> {
-    let key = SigningKey::generate(Algorithm::P256)?;
+    let key = SigningKey::generate(Role::Issuing.algorithm())?;
     let public = key.verifying_key();
     let validity = Validity::starting(now, ISSUING_LIFE, root.not_after);
     let name = format!("mesh issuing {}", &to_hex(&key_id(public))[..8]);
@@ -333,11 +372,10 @@ pub(crate) fn new_issuing(
 pub(crate) fn new_key(
     keyring: &Keyring,
     role: Role,
-    algorithm: Algorithm,
     stage: Stage,
     now: u64,
 ) -> Result<Record, AuthorityError> {
-    let key = SigningKey::generate(algorithm)?;
+    let key = SigningKey::generate(role.algorithm())?;
     record(keyring, role, &key, stage, Validity { not_before: now, not_after: now + ROOT_LIFE })
 }
 

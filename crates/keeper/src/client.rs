@@ -174,6 +174,14 @@ impl Client {
         self.rotate(Request::RotateToken(step)).await
     }
 
+    /// A step of changing the key that signs transaction and session tokens.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn rotate_txn(&self, step: Step) -> Result<Status, ClientError> {
+        self.rotate(Request::RotateTxn(step)).await
+    }
+
     /// The key for data of this purpose.
     ///
     /// # Errors

@@ -140,12 +140,17 @@ impl Judge<'_> {
 
     /// A session token of ours, of a provider that people still sign in at.
     pub(crate) fn session(&self, token: &str) -> Result<(std::sync::Arc<VerifiedToken>, Identity), Refusal> {
-        let token = self.check(token, &self.current.session, &self.state.signers.token_keys)?;
+        let token = self.check(token, &self.current.session, &self.state.signers.txn_keys)?;
         let identity = Identity::of_session(&token).map_err(denied)?;
         let provider = self.current.provider(&identity.provider)?;
         let issuer = token.claims().get("origin").and_then(|origin| origin.get("iss"));
         if issuer.and_then(Value::as_str) != Some(provider.declared.issuer.as_str()) {
             return Err(denied("the session is of somebody whose provider has another issuer now"));
+        }
+        if token.mapping() != Some(&mapping_of(&provider.declared)) {
+            return Err(denied(
+                "the session was made by another mapping of its provider's claims (`claims`)",
+            ));
         }
         if provider.login.is_none() {
             let reason = format!("the fence does not have people sign in at {} any more", identity.provider);
@@ -153,11 +158,6 @@ impl Judge<'_> {
         }
         Ok((token, identity))
     }
-        if token.mapping() != Some(&mapping_of(&provider.declared)) {
-            return Err(denied(
-                "the session was made by another mapping of its provider's claims (`claims`)",
-            ));
-        }
 
     fn api_key(&self, text: &str, record: &KeyRecord) -> Result<Whose, Refusal> {
         let key = ApiKey::parse(text).ok_or_else(|| denied("this is no API key"))?;

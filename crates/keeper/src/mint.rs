@@ -44,8 +44,8 @@ pub(crate) fn mint(judge: &Judge<'_>, request: MintRequest) -> Result<TxnToken, 
         expires_at,
     };
     let token = spec
-        .sign(signers.token.algorithm().into(), &signers.token_id, |input| {
-            signers.token.sign(input).map_err(TokenError::from)
+        .sign(signers.txn.algorithm().into(), &signers.txn_id, |input| {
+            signers.txn.sign(input).map_err(TokenError::from)
         })
         .map_err(denied)?;
     Ok(TxnToken { token: Secret::new(token), expires_at })

@@ -14,7 +14,7 @@ use ringfence_snapshot::{Bundle, Der, SignedSnapshot};
 use ringfence_spiffe::TrustDomain;
 use ringfence_token::Spec;
 
-use crate::authority::{AuthorityError, Record, Role, Signers, Stored, active, new_data_secret};
+use crate::authority::{AuthorityError, Record, Role, Signers, Stored, active};
 use crate::believed::Believed;
 use crate::certificate::Signer;
 use crate::clock::now;
@@ -133,8 +133,7 @@ impl Oracle {
                 trust_domain: stored.trust_domain,
             });
         }
-        if stored.data.is_none() {
-            stored.data = Some(new_data_secret(&keyring));
+        if stored.complete(&keyring, now())? {
             stored.write(&path)?;
         }
         let signers = Arc::new(stored.signers(&keyring)?);
@@ -236,6 +235,9 @@ impl Oracle {
             }),
             Request::RotateToken(step) => self.rotate("token", done, |stored| {
                 rotation::rotate_token(stored, &self.keyring, step, &self.announced(), now())
+            }),
+            Request::RotateTxn(step) => self.rotate("txn", done, |stored| {
+                rotation::rotate_txn(stored, &self.keyring, step, &self.announced(), now())
             }),
             Request::DataKey(purpose) => self.data_key(purpose, done),
             Request::ProviderKeys(keys) => self.provider_keys(keys),
@@ -455,6 +457,7 @@ impl Oracle {
             issuing: list(&stored.issuing),
             serving: list(&stored.serving),
             tokens: list(&stored.tokens),
+            txn: list(&stored.txn),
             counts: Counts { x509, serving, jwt, snapshots, rotations, refused, sessions, txn },
             log: end(&self.log),
             minting: end(&self.minting),

@@ -228,6 +228,7 @@ pub(crate) fn check_snapshot(
         || !bundle.x509.iter().all(|root| own.x509.contains(root))
         || !bundle.serving.iter().all(|root| own.serving.contains(root))
         || !bundle.jwt.iter().all(|key| own.jwt.contains(key))
+        || !bundle.txn.iter().all(|key| own.txn.contains(key))
     {
         return Err(not_allowed("the snapshot's bundle has an authority that is not this keeper's".into()));
     }

@@ -151,8 +151,10 @@ pub enum Request {
     RotateRoot(Step),
     /// One step of changing the root of the gateway's serving CA.
     RotateServing(Step),
-    /// One step of changing the key that signs JWT-SVIDs, sessions and transaction tokens.
+    /// One step of changing the key that signs JWT-SVIDs.
     RotateToken(Step),
+    /// One step of changing the key that signs transaction and session tokens.
+    RotateTxn(Step),
     /// A key for data that others keep.
     DataKey(DataPurpose),
     /// The keys of a provider of the current snapshot, in place of those before.
@@ -307,6 +309,8 @@ pub struct Status {
     pub serving: Vec<AuthorityStatus>,
     /// Keys that sign JWT-SVIDs.
     pub tokens: Vec<AuthorityStatus>,
+    /// Keys that sign transaction and session tokens.
+    pub txn: Vec<AuthorityStatus>,
     /// Answered and refused since start.
     pub counts: Counts,
     /// Entries and hash of the signing log's end, for control to keep elsewhere.

@@ -1,6 +1,6 @@
 //! Rotation as pure steps from one stored state to the next.
 
-use ringfence_keys::{Algorithm, Keyring};
+use ringfence_keys::Keyring;
 use ringfence_snapshot::Bundle;
 use ringfence_spiffe::TrustDomain;
 
@@ -90,9 +90,26 @@ pub(crate) fn rotate_token(
     now: u64,
 ) -> Result<(), Refusal> {
     let life = stored.lives.jwt;
-    let new = || Ok(new_key(keyring, Role::Token, Algorithm::P256, Stage::Prepared, now)?);
+    let new = || Ok(new_key(keyring, Role::Token, Stage::Prepared, now)?);
     change(&mut stored.tokens, step, life, now, new, |next| {
         announced.jwt.iter().any(|key| key.kid == next.id)
+    })?;
+    stored.generation += 1;
+    Ok(())
+}
+
+/// One step of changing the key that signs transaction and session tokens.
+pub(crate) fn rotate_txn(
+    stored: &mut Stored,
+    keyring: &Keyring,
+    step: Step,
+    announced: &Bundle,
+    now: u64,
+) -> Result<(), Refusal> {
+    let life = stored.lives.txn;
+    let new = || Ok(new_key(keyring, Role::Txn, Stage::Prepared, now)?);
+    change(&mut stored.txn, step, life, now, new, |next| {
+        announced.txn.iter().any(|key| key.kid == next.id)
     })?;
     stored.generation += 1;
     Ok(())

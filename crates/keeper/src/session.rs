@@ -94,8 +94,8 @@ fn sign(
         expires_at,
     };
     let signers = &judge.state.signers;
-    let input = spec.signing_input(signers.token.algorithm().into(), &signers.token_id).map_err(denied)?;
-    let signature = signers.token.sign(input.as_bytes()).map_err(Refusal::internal)?;
+    let input = spec.signing_input(signers.txn.algorithm().into(), &signers.txn_id).map_err(denied)?;
+    let signature = signers.txn.sign(input.as_bytes()).map_err(Refusal::internal)?;
     let token = input.seal(&signature).map_err(denied)?;
     Ok(SessionToken { token: Secret::new(token), id, identity, expires_at })
 }

@@ -127,6 +127,10 @@ async fn a_snapshot_of_another_fence_or_with_a_foreign_authority_or_endless_is_n
     refused(&|s| s.bundle.x509.extend(foreign.x509.clone())).await;
     refused(&|s| s.bundle.serving.extend(foreign.serving.clone())).await;
     refused(&|s| s.bundle.jwt.extend(foreign.jwt.clone())).await;
+    refused(&|s| s.bundle.txn.extend(foreign.txn.clone())).await;
+    // A key of one use is not announced for another.
+    refused(&|s| s.bundle.jwt.extend(bundle.txn.clone())).await;
+    refused(&|s| s.bundle.txn.extend(bundle.jwt.clone())).await;
     refused(&|s| s.bundle.x509.clear()).await;
     refused(&|s| s.expires_at = now() + 366 * 24 * 3600).await;
     refused(&|s| s.expires_at = now() - 1).await;

@@ -147,13 +147,16 @@ pub struct Bundle {
     pub generation: u64,
     /// X.509 authorities of the mesh (roots), DER.
     pub x509: Vec<Der>,
-    /// Keys that sign JWT-SVIDs.
+    /// Keys that sign JWT-SVIDs, and nothing else.
     pub jwt: Vec<JwtKey>,
+    /// Keys that sign transaction and session tokens, and nothing else; snapshots of older versions have none.
+    #[serde(default)]
+    pub txn: Vec<JwtKey>,
     /// Roots of the gateway's serving CA, DER: for clients outside, never for SVIDs.
     pub serving: Vec<Der>,
 }
 
-/// A key that signs JWT-SVIDs.
+/// A key that signs tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JwtKey {

@@ -116,6 +116,12 @@ fn a_taken_over_control_gets_nothing_signed_that_its_last_snapshot_does_not_allo
         snapshot["bundle"][group].as_array_mut().unwrap().push(authority.clone());
         assert_eq!(taken.sign(&snapshot), Err(RefusalCode::NotAllowed), "{group}");
     }
+    // Nor does a key of one kind of token become one of the other.
+    for (group, other) in [("jwt", "txn"), ("txn", "jwt")] {
+        let mut snapshot = next(&signed);
+        snapshot["bundle"][group] = same["bundle"][other].clone();
+        assert_eq!(taken.sign(&snapshot), Err(RefusalCode::NotAllowed), "{group}");
+    }
     let mut snapshot = next(&signed);
     snapshot["bundle"]["jwt"][0]["spki"] = same["bundle"]["x509"][0].clone();
     assert_eq!(taken.sign(&snapshot), Err(RefusalCode::NotAllowed));

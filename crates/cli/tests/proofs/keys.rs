@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// One private key.
 pub(crate) struct Key {
-    /// `root`, `issuing`, `serving`, `token`, `snapshot`.
+    /// `root`, `issuing`, `serving`, `token`, `txn`, `snapshot`.
     pub(crate) role: &'static str,
     pub(crate) forms: Vec<(&'static str, Vec<u8>)>,
 }
@@ -26,6 +26,7 @@ pub(crate) fn of_keeper(data: &Path) -> Vec<Key> {
         ("issuing", "issuing", Purpose::Authority),
         ("serving", "serving", Purpose::Authority),
         ("token", "tokens", Purpose::Token),
+        ("txn", "txn", Purpose::Token),
         ("snapshot", "snapshot", Purpose::Snapshot),
     ];
     let mut keys = Vec::new();

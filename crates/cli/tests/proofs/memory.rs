@@ -31,11 +31,11 @@ fn no_process_but_the_keeper_holds_a_key_that_signs() {
     }
     let keys = keys::of_keeper(&data);
     let roles: BTreeSet<&str> = keys.iter().map(|key| key.role).collect();
-    assert_eq!(roles, BTreeSet::from(["root", "issuing", "serving", "token", "snapshot"]));
+    assert_eq!(roles, BTreeSet::from(["root", "issuing", "serving", "token", "txn", "snapshot"]));
 
     let keeper = Memory::read(clinic.process("keeper"));
     let held = keeper.find(&keys);
-    for role in ["issuing", "serving", "token", "snapshot"] {
+    for role in ["issuing", "serving", "token", "txn", "snapshot"] {
         assert!(
             held.iter().any(|(held, _)| *held == role),
             "the search finds what is there, the keeper's {role} key: {held:?}"

@@ -1,7 +1,7 @@
 //! What is asked over the control socket.
 
 use axum::http::StatusCode;
-use ringfence_keeper::protocol::{Stage, Step, X509Request};
+use ringfence_keeper::protocol::{AuthorityStatus, Stage, Step, X509Request};
 use ringfence_keys::{Algorithm, SigningKey, possession};
 use ringfence_snapshot::Der;
 use serde_json::{Value, json};
@@ -105,28 +105,22 @@ impl Core {
         Ok(json!({ "done": true }))
     }
 
-    /// Issuing: one step. Root: the next of prepare, activate, retire, each published before the following one.
+    /// Issuing: one step. Root and keys: the next of prepare, activate, retire, each published before the following one.
     async fn rotate(&mut self, &Rotate { what, step }: &Rotate) -> Answer {
         let ca = self.ca().map_err(unavailable)?;
-        let status = match (what, step) {
-            (RotateWhat::Issuing, None) => ca.rotate_issuing("operator").await,
-            (RotateWhat::Issuing, Some(_)) => {
+        let before = ca.show().await.map_err(unavailable)?;
+        let next = |list: &[AuthorityStatus]| step.unwrap_or_else(|| next_step(list));
+        let (name, status) = match what {
+            RotateWhat::Issuing if step.is_some() => {
                 return Err((StatusCode::BAD_REQUEST, "an issuing CA is rotated in one step".into()));
             }
-            (RotateWhat::Root, Some(step)) => ca.rotate_root("operator", step).await,
-            (RotateWhat::Root, None) => {
-                let before = ca.show().await.map_err(unavailable)?;
-                ca.rotate_root("operator", next_step(&before.roots)).await
-            }
+            RotateWhat::Issuing => ("issuing", ca.rotate_issuing("operator").await),
+            RotateWhat::Root => ("root", ca.rotate_root("operator", next(&before.roots)).await),
+            RotateWhat::Jwt => ("jwt", ca.rotate_token("operator", next(&before.tokens)).await),
+            RotateWhat::Txn => ("txn", ca.rotate_txn("operator", next(&before.txn)).await),
         };
         let status = status.map_err(|e| (StatusCode::CONFLICT, e.to_string()))?;
-        self.entity(
-            if what == RotateWhat::Root { "root" } else { "issuing" },
-            "rotate",
-            3,
-            true,
-            "rotated by the operator",
-        );
+        self.entity(name, "rotate", 3, true, "rotated by the operator");
         self.refresh().await;
         self.nodes.renew();
         serde_json::to_value(status).map_err(internal)
@@ -205,8 +199,8 @@ impl Core {
     }
 }
 
-/// The step of a root rotation that comes next.
-fn next_step(roots: &[ringfence_keeper::protocol::AuthorityStatus]) -> Step {
+/// The step of a rotation that comes next.
+fn next_step(roots: &[AuthorityStatus]) -> Step {
     if roots.iter().any(|r| r.stage == Stage::Prepared) {
         Step::Activate
     } else if roots.iter().any(|r| r.stage == Stage::Retiring) {

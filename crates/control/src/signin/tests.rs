@@ -45,7 +45,7 @@ fn keeper() -> UnixStream {
         let channel = BlockingChannel::<Answer, Call>::new(theirs);
         let key = SigningKey::generate(ringfence_keys::Algorithm::Ed25519).unwrap();
         let opened = AtomicUsize::new(0);
-        let jwt = vec![JwtKey { kid: "k".into(), spki: key.verifying_key().to_spki().into() }];
+        let txn = vec![JwtKey { kid: "k".into(), spki: key.verifying_key().to_spki().into() }];
         let sign = |id: &str, subject: &str| {
             let domain = TrustDomain::new("t.example").unwrap();
             let said = json!({ "sub": subject, "sid": format!("at-{subject}") });
@@ -73,7 +73,7 @@ fn keeper() -> UnixStream {
         while let Ok((Call { id, request }, _)) = channel.recv() {
             let result = match request {
                 Request::Status => Ok(Reply::Status(Box::new(status()))),
-                Request::Bundle => Ok(Reply::Bundle(Bundle { jwt: jwt.clone(), ..Bundle::default() })),
+                Request::Bundle => Ok(Reply::Bundle(Bundle { txn: txn.clone(), ..Bundle::default() })),
                 Request::DataKey(DataPurpose::Store) => Ok(Reply::DataKey { key: Secret::new([9; 32]) }),
                 Request::OpenSession(open) if open.id_token.expose() == "forged" => {
                     Err(ringfence_keeper::protocol::Refusal {
@@ -113,6 +113,7 @@ fn status() -> Status {
         issuing: Vec::new(),
         serving: Vec::new(),
         tokens: Vec::new(),
+        txn: Vec::new(),
         counts: Counts::default(),
         log: (0, String::new()),
         minting: (0, String::new()),
@@ -217,7 +218,6 @@ impl World {
         all
     }
 
-    fn events(&self) -> String {
     /// For how many seconds from now the one revocation of this kind is remembered.
     async fn kept_for(&self, what: &str) -> u64 {
         let list = crate::revocations::AskRevocations::List { after: String::new() };
@@ -226,6 +226,7 @@ impl World {
         one["forgotten_at"].as_u64().unwrap() - now()
     }
 
+    fn events(&self) -> String {
         std::thread::sleep(Duration::from_millis(300));
         std::fs::read_to_string(self.folder.path().join("control.jsonl")).unwrap()
     }
@@ -353,14 +354,13 @@ async fn a_provider_ends_the_sessions_that_it_means() {
     assert!(matches!(told, Ok(Told::LoggedOut)));
     assert_eq!(world.live().await, ["omar"]);
     assert_eq!(world.revoked().await, ["provider-session at-nora", "session session-0"]);
-    let (told, _) = world.ask(logout(), vec![out(None, Some("omar"))]).await;
     // The list has no room for what nothing can show any more.
     assert!((28_800..29_000).contains(&world.kept_for("provider-session").await));
+    let (told, _) = world.ask(logout(), vec![out(None, Some("omar"))]).await;
     assert!(matches!(told, Ok(Told::LoggedOut)));
     assert!(world.live().await.is_empty());
 }
 
-#[tokio::test]
 #[tokio::test]
 async fn what_names_a_session_at_the_provider_is_revoked_for_as_long_as_its_tokens_live() {
     let mut world = world().await;
@@ -387,6 +387,7 @@ async fn one_user_has_a_bounded_number_of_sessions_and_the_oldest_ends() {
     assert_eq!(world.revoked().await.len(), 2, "what was signed for it is over, too");
 }
 
+#[tokio::test]
 async fn another_issuer_under_the_same_name_knows_nothing_of_a_session() {
     let mut world = world().await;
     let session = world.sign_in("nora", Some("r1")).await;

@@ -69,7 +69,7 @@ impl Oracle {
         make: impl FnOnce(&Judge<'_>) -> Result<SessionToken, Refusal>,
     ) -> Result<Reply, Refusal> {
         // The key is needed for as long as a session may last.
-        let state = self.remember_life(Login::MAX.as_secs(), |lives| &mut lives.jwt)?;
+        let state = self.remember_life(Login::MAX.as_secs(), |lives| &mut lives.txn)?;
         let (current, now) = (state.current()?, now());
         current.fresh(now)?;
         let revocations = self.believed.revocations()?;
@@ -95,7 +95,7 @@ impl Oracle {
         if requests.len() > MAX_MINT {
             return Err(Refusal::new(RefusalCode::Malformed, format!("at most {MAX_MINT} tokens at a time")));
         }
-        let state = self.remember_life(MAX_TXN_LIFE, |lives| &mut lives.jwt)?;
+        let state = self.remember_life(MAX_TXN_LIFE, |lives| &mut lives.txn)?;
         let (current, now) = (state.current()?, now());
         current.fresh(now)?;
         let revocations = self.believed.revocations()?;

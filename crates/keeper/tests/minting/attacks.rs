@@ -166,10 +166,10 @@ async fn session_tokens_that_the_keeper_did_not_sign_or_of_elsewhere_are_nobody_
     let theirs = elsewhere.open(&elsewhere.provider.id(json!({}))).await.unwrap();
     refused(&w, ask(Shown::Session(theirs.token)), RefusalCode::Denied, "names no key").await;
     // Signed by somebody who knows the name of the key.
-    let kid = w.keeper.client.bundle().await.unwrap().jwt[0].kid.clone();
+    let kid = w.keeper.client.bundle().await.unwrap().txn[0].kid.clone();
     let ours = w.open(&w.provider.id(json!({}))).await.unwrap();
     let payload = ours.token.expose().split('.').nth(1).unwrap().to_owned();
-    let forger = ringfence_keys::SigningKey::generate(ringfence_keys::Algorithm::P256).unwrap();
+    let forger = ringfence_keys::SigningKey::generate(ringfence_keys::Algorithm::Ed25519).unwrap();
     let id_token = w.provider.id(json!({}));
     let origin = {
         let keys = ringfence_token::KeySet::from_json(w.provider.keys("staff").jwks.as_bytes()).unwrap();
@@ -187,14 +187,14 @@ async fn session_tokens_that_the_keeper_did_not_sign_or_of_elsewhere_are_nobody_
         issued_at: now(),
         expires_at: now() + 60,
     };
-    let input = spec.signing_input(ringfence_token::Algorithm::Es256, &kid).unwrap();
+    let input = spec.signing_input(ringfence_token::Algorithm::EdDsa, &kid).unwrap();
     let signature = forger.sign(input.as_bytes()).unwrap();
     let forged = input.seal(&signature).unwrap();
     refused(&w, ask(Shown::Session(secret(&forged))), RefusalCode::Denied, "signature").await;
     let mut parts: Vec<&str> = forged.split('.').collect();
     parts[1] = &payload;
     refused(&w, ask(Shown::Session(secret(&parts.join(".")))), RefusalCode::Denied, "signature").await;
-    // A transaction token, a JWT-SVID or a provider's token is no session, though two of these are signed by the same key.
+    // A transaction token, a JWT-SVID or a provider's token is no session, though one of these is signed by the same key.
     let minted = w.mint(ask(Shown::Session(ours.token))).await.unwrap().token;
     let minted = minted.expose();
     let jwt = ringfence_keeper::protocol::JwtRequest {

@@ -6,6 +6,7 @@ mod certificates;
 #[path = "../common/mod.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod common;
+mod keys;
 mod provider;
 mod sessions;
 mod world;
@@ -167,14 +168,14 @@ async fn a_token_key_that_was_rotated_still_answers_for_its_sessions() {
     use ringfence_keeper::protocol::Step;
     let w = World::new().await;
     let session = w.open(&w.provider.id(json!({}))).await.unwrap();
-    w.keeper.client.rotate_token(Step::Prepare).await.unwrap();
+    w.keeper.client.rotate_txn(Step::Prepare).await.unwrap();
     w.sign(2, world::FENCE).await;
-    w.keeper.client.rotate_token(Step::Activate).await.unwrap();
+    w.keeper.client.rotate_txn(Step::Activate).await.unwrap();
     let minted = w.mint(ask(Shown::Session(session.token.clone()))).await.unwrap();
     w.verify(minted.token.expose()).await.unwrap();
-    let early = w.keeper.client.rotate_token(Step::Retire { force: false }).await;
+    let early = w.keeper.client.rotate_txn(Step::Retire { force: false }).await;
     assert!(matches!(early, Err(ClientError::Refused(_))), "a session that it signed lives still");
-    w.keeper.client.rotate_token(Step::Retire { force: true }).await.unwrap();
+    w.keeper.client.rotate_txn(Step::Retire { force: true }).await.unwrap();
     let refused = w.mint(ask(Shown::Session(session.token))).await.unwrap_err();
     assert_eq!(refused.reason, TokenError::UnknownKey.to_string());
 }

@@ -108,7 +108,7 @@ impl World {
         let key = |key: &ringfence_snapshot::JwtKey| {
             (key.kid.clone(), VerifyingKey::from_spki(&key.spki.0).unwrap())
         };
-        KeySet::from_keys(bundle.jwt.iter().map(key))
+        KeySet::from_keys(bundle.txn.iter().map(key))
     }
 }
 

@@ -302,7 +302,7 @@ pub(super) async fn authenticate(
                 return Ok(Principal { table: table.clone(), identity, evidence });
             }
             // Signing in again would not help.
-            Err(unbelieved) if unbelieved.may_pass() => {
+            Err(unbelieved @ Unbelieved::Unready) => {
                 let deny = Deny::new(503, "authenticate", unbelieved.rule(), unbelieved.reason());
                 return Err(deny.position(access.position()));
             }

@@ -24,7 +24,7 @@ const REMEMBERED: usize = 8_192;
 #[derive(Debug)]
 pub(crate) struct TxnKeys {
     profile: Profile,
-    /// What session tokens must be, which the same keys sign.
+    /// What session tokens must be, which the same keys sign; those of JWT-SVIDs sign neither.
     pub(crate) session: Profile,
     pub(crate) keys: Arc<KeySet>,
 }
@@ -66,7 +66,7 @@ impl TxnKeys {
             let public = VerifyingKey::from_spki(&key.spki.0);
             public.map(|public| (key.kid.clone(), public)).map_err(|e| format!("token key {}: {e}", key.kid))
         };
-        let keys = snapshot.bundle.jwt.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let keys = snapshot.bundle.txn.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let keys = KeySet::from_keys(keys);
         let same = before.map(|table| &table.txn.keys).filter(|known| ***known == keys);
         let keys = same.map_or_else(|| Arc::new(keys.clone()), Arc::clone);

@@ -12,11 +12,11 @@ pub(super) const PATH: &str = "/jwks.json";
 const KEPT: (&str, &str) = ("cache-control", "max-age=60");
 
 pub(super) fn reply(table: &TableRef) -> Reply {
-    let keys: Vec<_> = table
-        .snapshot
-        .bundle
-        .jwt
+    let bundle = &table.snapshot.bundle;
+    let keys: Vec<_> = bundle
+        .txn
         .iter()
+        .chain(&bundle.jwt)
         .filter_map(|key| {
             let public = PublicKey::from(&VerifyingKey::from_spki(&key.spki.0).ok()?);
             Some(public.to_jwk(Some(&key.kid), Some("sig")))

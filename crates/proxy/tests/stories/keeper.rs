@@ -119,20 +119,25 @@ impl Keeper {
 
     /// A token of this type for ada with these members changed; null takes one out.
     pub fn sign(&self, typ: &str, changes: &Value) -> String {
-        let ada = json!({ "kind": "user", "provider": "staff", "id": "ada" });
-        let mut claims = json!({
-            "iat": unix(), "exp": unix() + 120, "aud": TRUST_DOMAIN, "txn": "0192", "sub": "ada", "scope": "read",
-            "req_wl": GATEWAY, "tctx": { "idn": ada, "cred": { "token": "staff" } }, "rctx": { "ip": "192.0.2.7" },
-        });
-        let members = claims.as_object_mut().unwrap();
-        for (name, value) in changes.as_object().unwrap() {
-            members.insert(name.clone(), value.clone());
-            if value.is_null() {
-                members.remove(name);
-            }
-        }
-        let input = SigningInput::new(typ, self.key.algorithm().into(), KEY_ID, members).unwrap();
-        let signature = self.key.sign(input.as_bytes()).unwrap();
-        input.seal(&signature).unwrap()
+        sign_by(&self.key, KEY_ID, typ, changes)
     }
+}
+
+/// The same by that key.
+pub fn sign_by(key: &SigningKey, kid: &str, typ: &str, changes: &Value) -> String {
+    let ada = json!({ "kind": "user", "provider": "staff", "id": "ada" });
+    let mut claims = json!({
+        "iat": unix(), "exp": unix() + 120, "aud": TRUST_DOMAIN, "txn": "0192", "sub": "ada", "scope": "read",
+        "req_wl": GATEWAY, "tctx": { "idn": ada, "cred": { "token": "staff" } }, "rctx": { "ip": "192.0.2.7" },
+    });
+    let members = claims.as_object_mut().unwrap();
+    for (name, value) in changes.as_object().unwrap() {
+        members.insert(name.clone(), value.clone());
+        if value.is_null() {
+            members.remove(name);
+        }
+    }
+    let input = SigningInput::new(typ, key.algorithm().into(), kid, members).unwrap();
+    let signature = key.sign(input.as_bytes()).unwrap();
+    input.seal(&signature).unwrap()
 }

@@ -21,10 +21,12 @@ use ringfence_model::Fence;
 use ringfence_proxy::protocol::shim::{FromShim, ToShim};
 use ringfence_proxy::protocol::{FromNode, ListenerKind, Start, ToNode};
 use ringfence_snapshot::node::{
-    ApiKeys, Ask, FromProxy, Issued, NoAnswer, NoAnswerCode, ProviderKeys, Revocations, Stats, Subject, ToProxy,
-    Told,
+    ApiKeys, Ask, FromProxy, Issued, NoAnswer, NoAnswerCode, ProviderKeys, Revocations, Stats, Subject,
+    ToProxy, Told,
 };
-use ringfence_snapshot::{Addresses, Bundle, ClientAuthority, Header, JwtKey, Policies, SignedSnapshot, compile};
+use ringfence_snapshot::{
+    Addresses, Bundle, ClientAuthority, Header, JwtKey, Policies, SignedSnapshot, compile,
+};
 use ringfence_tls::pki_types::CertificateDer;
 use ringfence_token::Revocation;
 
@@ -89,10 +91,15 @@ impl Authority {
 /// What control, the keeper behind it and a provider say to what a node asks.
 pub type Answers = Arc<dyn Fn(Ask) -> Result<Told, NoAnswer> + Send + Sync>;
 
+/// Name of the key that signs JWT-SVIDs.
+pub const SVID_KEY_ID: &str = "j1";
+
 /// What the played control holds.
 pub struct Control {
-    /// Signs sessions and transaction tokens, as `t1`.
+    /// Signs sessions, as `t1`.
     pub token_key: SigningKey,
+    /// Signs JWT-SVIDs, as [`SVID_KEY_ID`].
+    pub svid_key: SigningKey,
     pub answers_to: Mutex<Option<Answers>>,
     /// Who is asked for transaction tokens.
     pub keeper: Keeper,
@@ -167,6 +174,7 @@ impl Rig {
         let control = Arc::new(Control {
             key: SigningKey::generate(Algorithm::Ed25519).unwrap(),
             token_key: SigningKey::generate(Algorithm::Ed25519).unwrap(),
+            svid_key: SigningKey::generate(Algorithm::P256).unwrap(),
             answers_to: Mutex::default(),
             keeper: Keeper::new(),
             fence: Mutex::default(),
@@ -441,7 +449,11 @@ impl Control {
             bundle: Bundle {
                 generation: self.generation.load(Ordering::Relaxed),
                 x509,
-                jwt: vec![
+                jwt: vec![JwtKey {
+                    kid: SVID_KEY_ID.into(),
+                    spki: self.svid_key.verifying_key().to_spki().into(),
+                }],
+                txn: vec![
                     JwtKey { kid: "t1".into(), spki: self.token_key.verifying_key().to_spki().into() },
                     self.keeper.public(),
                 ],

@@ -8,8 +8,8 @@ use ringfence_tls::{Alpn, ClientConnection};
 use serde_json::{Value, json};
 
 use crate::delegate::{Clinic, clinic, told, trace, txn};
-use crate::keeper::{GATEWAY, Keeper};
-use crate::rig::{Rig, TRUST_DOMAIN, field, raw, unix};
+use crate::keeper::{GATEWAY, KEY_ID, Keeper, sign_by};
+use crate::rig::{Rig, SVID_KEY_ID, TRUST_DOMAIN, field, raw, unix};
 use crate::tokens::{Provider, bearer};
 use crate::walls::{mesh_of, rustls_stream};
 
@@ -92,6 +92,9 @@ fn from_outside_it_is_no_credential_and_reaches_nobody() {
 fn wrong(clinic: &Clinic) -> Vec<(&'static str, String, &'static str)> {
     let keeper = &clinic.rig.control.keeper;
     let good = |changes: Value| keeper.sign("txntoken+jwt", &changes);
+    // By the key of JWT-SVIDs, which is in the snapshot too, but for them alone.
+    let svid_key = &clinic.rig.control.svid_key;
+    let by_svid_key = |kid| sign_by(svid_key, kid, "txntoken+jwt", &json!({}));
     let now = unix();
     let by = |identity: Value, shown: Value| good(json!({ "tctx": { "idn": identity, "cred": shown } }));
     let idn = |identity: Value| by(identity, json!({ "token": "staff" }));
@@ -107,6 +110,8 @@ fn wrong(clinic: &Clinic) -> Vec<(&'static str, String, &'static str)> {
         ("/session", keeper.sign("ringfence-session+jwt", &json!({})), "delegate.invalid"),
         ("/svid", keeper.sign("JWT", &json!({ "sub": service("portal") })), "delegate.invalid"),
         ("/other-key", Keeper::new().sign("txntoken+jwt", &json!({})), "delegate.invalid"),
+        ("/svid-key", by_svid_key(SVID_KEY_ID), "delegate.invalid"),
+        ("/svid-key-renamed", by_svid_key(KEY_ID), "delegate.invalid"),
         ("/nameless", idn(json!({ "kind": "user", "provider": "staff", "id": "" })), "delegate.invalid"),
         ("/service", idn(json!({ "kind": "service", "id": "billing" })), "delegate.invalid"),
         ("/shown-nothing", good(json!({ "tctx": { "idn": ada() } })), "delegate.invalid"),

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::*;
+use crate::rig::SVID_KEY_ID;
 use crate::revoke::{UPGRADE, h1, streams};
 use crate::tokens::{Provider, bearer, tell};
 
@@ -116,11 +117,11 @@ fn a_session_is_refreshed_once_however_many_requests_come() {
 #[test]
 fn a_session_ends_unused_and_at_its_end_and_goes_on_while_it_is_used() {
     let (rig, asked) = rig_with("{ idle: 1m, absolute: 8h }", ROUTES);
-    let jar = |idle_ends: u64, expires: u64, changes: &Value| {
+    let jar_of = |idle_ends: u64, expires: u64, token: String| {
         let keys = ringfence_keys::EnvelopeKeys::new(1, Secret::new([1; 32]), Vec::new());
         let session = ringfence_oidc::session::Session {
             provider: "staff".into(),
-            token: Secret::new(session(&rig.control, changes)),
+            token: Secret::new(token),
             asked: Vec::new(),
             expires,
             idle_ends,
@@ -132,8 +133,16 @@ fn a_session_ends_unused_and_at_its_end_and_goes_on_while_it_is_used() {
         browser.0.insert(SESSION.into(), set.split([';', '=']).nth(1).unwrap().to_owned());
         browser
     };
+    let jar = |idle_ends: u64, expires: u64, changes: &Value| {
+        jar_of(idle_ends, expires, session(&rig.control, changes))
+    };
     let (now, usual) = (unix(), json!({}));
     assert_eq!(status(&jar(now + 60, now + 3600, &usual).get(&rig, "/fresh")), 200);
+    // The key of JWT-SVIDs signs nobody in, under its own name or another's.
+    for kid in [SVID_KEY_ID, "t1"] {
+        let forged = session_by(&rig.control.svid_key, kid, &usual);
+        assert_eq!(status(&jar_of(now + 60, now + 3600, forged).get(&rig, "/svid-key")), 303, "{kid}");
+    }
     let mut used = jar(now + 20, now + 3600, &usual);
     let answer = used.get(&rig, "/used");
     assert!(

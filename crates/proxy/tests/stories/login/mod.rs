@@ -84,21 +84,25 @@ fn mapping() -> String {
 
 /// A session token as the keeper signs them, with these members changed; null takes one out.
 pub fn session(control: &Control, changes: &Value) -> String {
+    session_by(&control.token_key, "t1", changes)
+}
+
+/// The same by that key.
+pub fn session_by(key: &SigningKey, kid: &str, changes: &Value) -> String {
     let mut claims = json!({
         "iss": "clinic.example", "aud": "clinic.example", "jti": "s1", "sub": "ada", "iat": unix(), "exp": unix() + 8 * 3600,
         "idn": { "kind": "user", "provider": "staff", "id": "ada", "groups": ["nurse"] },
         "origin": { "iss": ISSUER, "sub": "ada", "sid": "p1", "client_id": "clinic-gateway", "iat": unix() },
+        "map": mapping(),
     });
     let members = claims.as_object_mut().unwrap();
     for (name, value) in changes.as_object().into_iter().flatten() {
         members.insert(name.clone(), value.clone());
         if value.is_null() {
-        "map": mapping(),
             members.remove(name);
         }
     }
-    let key = &control.token_key;
-    let input = SigningInput::new("ringfence-session+jwt", key.algorithm().into(), "t1", members).unwrap();
+    let input = SigningInput::new("ringfence-session+jwt", key.algorithm().into(), kid, members).unwrap();
     let signature = key.sign(input.as_bytes()).unwrap();
     input.seal(&signature).unwrap()
 }
