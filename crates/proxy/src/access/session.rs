@@ -43,11 +43,13 @@ const LATER: u64 = 30;
 /// How long what a refresh gave serves requests that still carry the cookie of before, in seconds.
 const OVERLAP: u64 = 120;
 
+/// A token, by its digest, and the place of the provider in the table whose session it was found to be.
+type Believed = ([u8; 32], usize);
+
 /// What a thread knows of sessions.
 #[derive(Default)]
 pub(crate) struct Sessions {
-    /// By the token's digest and the place of the provider in the table whose session it was found to be.
-    identities: RefCell<HashMap<([u8; 32], usize), Arc<Identity>>>,
+    identities: RefCell<HashMap<Believed, Arc<Identity>>>,
     flights: RefCell<HashMap<String, Rc<Notify>>>,
     news: RefCell<HashMap<String, News>>,
     /// Questions for sign-ins and the like that are under way.
