@@ -41,10 +41,10 @@ pub(crate) struct Policies {
     /// Those in mode `off`.
     pub(crate) off: Vec<Arc<PolicyRef>>,
     pub(crate) lines: Vec<Lines>,
-    /// The same of those that are enforced.
-    pub(crate) deciding: Option<Vec<SmolStr>>,
     /// What of the context they read; none: all of it.
     pub(crate) context: Option<Vec<SmolStr>>,
+    /// The same of those that are enforced.
+    pub(crate) deciding: Option<Vec<SmolStr>>,
     /// Entities that their conditions name.
     pub(crate) named: Vec<EntityUID>,
 }
@@ -126,11 +126,11 @@ fn read(files: &[SourceFile], schema: &Schema) -> Result<(Policies, Vec<Diagnost
             policies.off.push(one.reference);
             continue;
         }
+        let condition = one.policy.condition();
+        context_use(&condition, &mut context);
         if one.reference.mode == Mode::Enforce {
             context_use(&condition, &mut deciding);
         }
-        let condition = one.policy.condition();
-        context_use(&condition, &mut context);
         // Those of the scope are compared with, never looked into.
         let named = one.policy.non_scope_constraints().into_iter().flat_map(literals);
         policies.named.extend(named.map(|(uid, _)| uid.clone()));

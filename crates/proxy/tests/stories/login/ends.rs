@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::*;
-use crate::rig::SVID_KEY_ID;
 use crate::revoke::{UPGRADE, h1, streams};
+use crate::rig::SVID_KEY_ID;
 use crate::tokens::{Provider, bearer, tell};
 
 #[test]
@@ -53,6 +53,10 @@ fn whatever_a_session_stands_for_ends_it_when_it_is_revoked() {
         ("clinic.example", What::Token("s1".into())),
     ] {
         let (rig, asked) = rig();
+        // However long the rest takes.
+        let made = unix();
+        let origin = json!({ "iss": ISSUER, "sub": "ada", "sid": "p1", "client_id": "clinic-gateway", "iat": made });
+        *asked.changes.lock().unwrap() = json!({ "iat": made, "origin": origin });
         let mut browser = Browser::default();
         browser.sign_in(&rig, "/a");
         assert_eq!(status(&browser.get(&rig, "/a")), 200);
