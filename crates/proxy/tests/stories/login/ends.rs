@@ -55,7 +55,8 @@ fn whatever_a_session_stands_for_ends_it_when_it_is_revoked() {
         let (rig, asked) = rig();
         // However long the rest takes.
         let made = unix();
-        let origin = json!({ "iss": ISSUER, "sub": "ada", "sid": "p1", "client_id": "clinic-gateway", "iat": made });
+        let origin =
+            json!({ "iss": ISSUER, "sub": "ada", "sid": "p1", "client_id": "clinic-gateway", "iat": made });
         *asked.changes.lock().unwrap() = json!({ "iat": made, "origin": origin });
         let mut browser = Browser::default();
         browser.sign_in(&rig, "/a");
