@@ -232,7 +232,13 @@ fn print(status: &Status, json: bool) -> Done {
     let counts = status.counts;
     println!(
         "signed since start: {} SVIDs, {} JWT-SVIDs, {} gateway certificates, {} snapshots, {} transaction and {} session tokens; {} refused",
-        counts.x509, counts.jwt, counts.serving, counts.snapshots, counts.txn, counts.sessions, counts.refused
+        counts.x509,
+        counts.jwt,
+        counts.serving,
+        counts.snapshots,
+        counts.txn,
+        counts.sessions,
+        counts.refused
     );
     Ok(ExitCode::SUCCESS)
 }

@@ -247,7 +247,8 @@ fn where_to_ask_is_said_and_a_fence_without_policies_has_nothing_to_ask() {
     assert_eq!(said["access_evaluations_endpoint"], "http://ringfence.internal/access/v1/evaluations");
     let (status, said) = get(&with, "/jwks.json");
     assert_eq!(status, "200");
-    let keys: Vec<_> = said["keys"].as_array().unwrap().iter().map(|k| (&k["kid"], &k["alg"], &k["use"])).collect();
+    let keys: Vec<_> =
+        said["keys"].as_array().unwrap().iter().map(|k| (&k["kid"], &k["alg"], &k["use"])).collect();
     let all = [("t1", "EdDSA"), (crate::keeper::KEY_ID, "EdDSA"), (crate::rig::SVID_KEY_ID, "ES256")];
     let all = all.map(|(kid, alg)| (json!(kid), json!(alg), json!("sig")));
     assert_eq!(keys, all.iter().map(|(kid, alg, r#use)| (kid, alg, r#use)).collect::<Vec<_>>());
