@@ -72,7 +72,8 @@ impl Stage {
         let name = ringfence_keys::to_hex(&ringfence_keys::random::<8>());
         stage.folder = std::env::temp_dir().join(format!("ringfence-drill-{name}"));
         let folder = &stage.folder;
-        std::fs::DirBuilder::new().mode(0o700).create(folder).map_err(io("make a folder"))?;
+        // As root each service has a uid of its own, and must get in; what is secret lies in the data directory, which is closed.
+        std::fs::DirBuilder::new().mode(0o755).create(folder).map_err(io("make a folder"))?;
         let fence = format!(
             "fence: drill\ntrust_domain: drill.example\ngateway: {{ listen: {}, tls: off }}\nproviders:\n  drill: {{ issuer: {}, audiences: [{AUDIENCE}], allow_private: true{provider} }}\n{services}",
             stage.gateway, stage.issuer,

@@ -1,7 +1,7 @@
 //! A transaction token in the hands of somebody whom it was not given to, or after its time.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
 
 use ringfence_control::supervisor::Applied;
 use ringfence_snapshot::loopback_service_ip;
@@ -21,6 +21,9 @@ const LIFE: u64 = 6;
 /// Where the sidecar of a service listens without isolation for calls to port 80.
 const PORT: u16 = 20_080;
 
+/// How long a drill waits for another one.
+const TURN: Duration = Duration::from_secs(90);
+
 /// One attack: its name, what came of it, and the rule that must have refused it.
 struct Tried {
     name: &'static str,
@@ -37,6 +40,7 @@ pub(super) fn stolen_token(target: &Target) -> Result<Outcome, Unable> {
         let speak = Speak::Tls(config, stand_in.ip().to_string());
         return Ok(score(&outside(&speak, stand_in, &token)?, None));
     }
+    let _turn = turn()?;
     let mut stage = Stage::with("", &target.lenient(&services()?))?;
     stage.wait_for("/front")?;
     let applied: Applied = stage.client()?.get("/v1/fence").map_err(|e| Unable::new(e.to_string()))?;
@@ -59,6 +63,21 @@ pub(super) fn stolen_token(target: &Target) -> Result<Outcome, Unable> {
     let status = call(&applied, "front", &given.fields)?;
     tried.push(Tried { name: "after its end", status, rule: "delegate.required" });
     Ok(score(&tried, Some(&mut watch)))
+}
+
+/// Without isolation all fences share their services' addresses: two drills at once take turns, by an address that no service has.
+fn turn() -> Result<TcpListener, Unable> {
+    let begun = Instant::now();
+    loop {
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)) {
+            Ok(turn) => return Ok(turn),
+            Err(e) if begun.elapsed() > TURN => {
+                let reason = format!("port {PORT} of loopback is not free ({e}): does another drill run?");
+                return Err(Unable::new(reason));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+        }
+    }
 }
 
 /// Two services that may call a third on somebody's behalf, which tells everybody what it was sent.
