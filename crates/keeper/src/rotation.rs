@@ -108,9 +108,7 @@ pub(crate) fn rotate_txn(
 ) -> Result<(), Refusal> {
     let life = stored.lives.txn;
     let new = || Ok(new_key(keyring, Role::Txn, Stage::Prepared, now)?);
-    change(&mut stored.txn, step, life, now, new, |next| {
-        announced.txn.iter().any(|key| key.kid == next.id)
-    })?;
+    change(&mut stored.txn, step, life, now, new, |next| announced.txn.iter().any(|key| key.kid == next.id))?;
     stored.generation += 1;
     Ok(())
 }

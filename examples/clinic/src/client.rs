@@ -36,9 +36,9 @@ impl From<CallError> for Problem {
     fn from(error: CallError) -> Self {
         let status = match &error {
             // What whoever asks may not have, and what is not there, is for them to know.
-            CallError::Refused { status: status @ (StatusCode::NOT_FOUND | StatusCode::FORBIDDEN), .. } => {
-                *status
-            }
+            CallError::Refused {
+                status: status @ (StatusCode::NOT_FOUND | StatusCode::FORBIDDEN), ..
+            } => *status,
             CallError::Late { .. } => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::BAD_GATEWAY,
         };

@@ -201,7 +201,9 @@ impl generated::spiffe_workload_a_p_i_server::SpiffeWorkloadAPI for Api {
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
         let issued_at = token.all_claims().get("iat").and_then(serde_json::Value::as_u64).unwrap_or(0);
         if self.ca.is_revoked(token.subject().as_str(), issued_at) {
-            return Err(Status::invalid_argument("the token was revoked with all that its subject was issued"));
+            return Err(Status::invalid_argument(
+                "the token was revoked with all that its subject was issued",
+            ));
         }
         let claims = token.all_claims().iter().map(|(name, value)| (name.clone(), to_proto(value)));
         Ok(Response::new(ValidateJwtSvidResponse {

@@ -175,7 +175,10 @@ fn facts(patient: &Patient) -> Html {
         ("Born", patient.born.clone()),
         ("Blood group", patient.blood_group.clone()),
         ("Conditions", or_none(&patient.conditions)),
-        ("Laboratory", or_none(&patient.results.iter().map(|r| format!("{} {}", r.test, r.value)).collect::<Vec<_>>())),
+        (
+            "Laboratory",
+            or_none(&patient.results.iter().map(|r| format!("{} {}", r.test, r.value)).collect::<Vec<_>>()),
+        ),
         ("Allergies", or_none(&patient.allergies)),
         ("Mail", patient.email.clone()),
     ];
