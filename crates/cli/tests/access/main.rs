@@ -1,8 +1,8 @@
 //! Who stands behind a request, end to end: a provider made by others, the real processes, real clients.
 #![expect(clippy::unwrap_used, reason = "test")]
 
-mod bound;
 mod behalf;
+mod bound;
 mod browser;
 mod clients;
 mod keys;

@@ -83,7 +83,8 @@ impl World {
 
     /// Which point refused, and by which rule.
     fn refused(&self, path: &str) -> (String, String) {
-        let event = self.rig.event("the refusal", |r| r.denied() && field(r, "/http_request/url/path") == path);
+        let event =
+            self.rig.event("the refusal", |r| r.denied() && field(r, "/http_request/url/path") == path);
         (field(&event, "/unmapped/point").to_owned(), field(&event, "/firewall_rule/uid").to_owned())
     }
 }
@@ -98,7 +99,10 @@ fn behind_an_open_route_the_service_s_own_side_asks_for_the_credential() {
     let nurse = bearer(&world.provider.token(&json!({})));
     let answer = world.outside("/open/a", &nurse);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(answer.contains("ringfence-user: ada\r\n") && answer.contains("ringfence-provider: staff\r\n"), "{answer}");
+    assert!(
+        answer.contains("ringfence-user: ada\r\n") && answer.contains("ringfence-provider: staff\r\n"),
+        "{answer}"
+    );
     assert!(!answer.contains("uthorization"), "the token goes no further: {answer}");
     let lies = "Ringfence-User: root\r\nRingfence.User: root\r\nTxn-Token: forged\r\n";
     assert!(!world.outside("/open/lies", &(nurse.clone() + lies)).contains("root"));
