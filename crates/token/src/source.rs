@@ -9,6 +9,11 @@ use std::sync::Arc;
 use crate::jwks::{JwksError, KeySet};
 use crate::key::PublicKey;
 
+/// Fetches that may come without the interval between them.
+const BURST: u64 = 3;
+/// Shortest time between two fetches, in seconds.
+const SPACING: u64 = 1;
+
 /// How a source behaves. All in seconds.
 #[derive(Clone, Copy, Debug)]
 pub struct SourceConfig {
@@ -16,7 +21,8 @@ pub struct SourceConfig {
     pub fresh: u64,
     /// Age beyond which they are no longer believed, however unreachable their provider is.
     pub believed: u64,
-    /// Shortest time between two fetches, whatever unknown keys tokens name.
+    /// Time between two fetches on average, whatever unknown keys tokens name; [`BURST`] may come one right after the other, so that one
+    /// which turned out to be needless does not keep the provider's next key waiting.
     pub interval: u64,
     /// Longest time between two fetches while they fail.
     pub backoff: u64,
@@ -63,6 +69,8 @@ pub struct KeySource {
     confirmed_at: u64,
     flight: Option<u64>,
     started_at: Option<u64>,
+    /// When as many fetches as there were would have been an interval apart (as a GCRA counts).
+    paid_until: u64,
     tickets: u64,
     failures: u32,
     wanted: bool,
@@ -80,6 +88,7 @@ impl KeySource {
             confirmed_at: 0,
             flight: None,
             started_at: None,
+            paid_until: 0,
             tickets: 0,
             failures: 0,
             wanted: false,
@@ -120,10 +129,15 @@ impl KeySource {
         let due = self.wanted || self.keys.is_none() || since(self.confirmed_at) >= self.config.fresh;
         // One failure is no reason to wait longer: it doubles from the second on.
         let doubled = self.config.interval.saturating_mul(1 << self.failures.saturating_sub(1).min(16));
-        let wait = doubled.min(self.config.backoff).max(self.config.interval);
-        if !due || self.started_at.is_some_and(|at| since(at) < wait) {
+        let wait = match self.failures {
+            0 => SPACING.min(self.config.interval),
+            _ => doubled.min(self.config.backoff).max(self.config.interval),
+        };
+        let ahead = self.paid_until.saturating_sub(now) > (BURST - 1).saturating_mul(self.config.interval);
+        if !due || ahead || self.started_at.is_some_and(|at| since(at) < wait) {
             return None;
         }
+        self.paid_until = self.paid_until.max(now).saturating_add(self.config.interval);
         self.tickets += 1;
         self.flight = Some(self.tickets);
         self.started_at = Some(now);
@@ -227,7 +241,23 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_cause_one_fetch_per_interval() {
+    fn a_needless_fetch_does_not_keep_the_next_key_waiting() {
+        let mut source = KeySource::new(SourceConfig::default());
+        let (a, b) = (key(), key());
+        for now in [0, 62] {
+            // What was asked for too late is asked for all the same.
+            source.miss();
+            let ticket = source.poll(now).unwrap();
+            source.fetched(ticket, Some(document(&[("a", &a)]).as_bytes()), now);
+        }
+        source.miss();
+        let ticket = source.poll(64).expect("the provider has another key now");
+        source.fetched(ticket, Some(document(&[("a", &a), ("b", &b)]).as_bytes()), 64);
+        assert!(has(&source, "b", 64));
+    }
+
+    #[test]
+    fn unknown_keys_cause_one_fetch_per_interval_and_a_few_at_once() {
         let mut source = KeySource::new(SourceConfig::default());
         let text = document(&[("a", &key())]);
         let mut fetches = 0;
@@ -240,7 +270,8 @@ mod tests {
                 }
             }
         }
-        assert_eq!(fetches, 10);
+        // Three at once, then one in 30 s.
+        assert_eq!(fetches, 12);
     }
 
     #[test]
@@ -355,18 +386,21 @@ mod tests {
                 document(&[("a", &keys[1])]),
             ];
             let mut source = KeySource::new(config);
-            let (mut now, mut started, mut ticket) = (0, None::<u64>, None);
+            let (mut now, mut started, mut ticket) = (0, Vec::<u64>::new(), None);
             let (mut confirmed, mut generation, mut last) = (None::<u64>, 0, None::<KeySet>);
             for step in steps {
                 match step {
                     Step::Wait(seconds) => now += seconds,
                     Step::Miss => source.miss(),
                     Step::Poll => if let Some(new) = source.poll(now) {
-                        if let Some(at) = started {
-                            prop_assert!(now - at >= config.interval);
+                        if let Some(at) = started.last() {
+                            prop_assert!(now - at >= SPACING);
                             prop_assert!(ticket.is_none() || now - at >= config.timeout);
                         }
-                        started = Some(now);
+                        if let Some(at) = started.iter().rev().nth(BURST as usize - 1) {
+                            prop_assert!(now - at >= config.interval);
+                        }
+                        started.push(now);
                         ticket = Some(new);
                     },
                     Step::Answer(which) => if let Some(ticket) = ticket.take() {
