@@ -60,8 +60,10 @@ pub(super) fn revoked_session(target: &Target) -> Result<Outcome, Unable> {
         slowest = slowest.max(begun.elapsed());
         passed.extend((!refused).then(|| format!("a new request by the {}", one.name)));
         passed.extend((!cut).then(|| format!("an open stream by the {}", one.name)));
-        // The stream that was cut, and the request that was refused.
-        let mut told = || watch.wait(|e| e.kind() == "call" && e.denied() && rule(e) == one.rule).is_some();
+        // The stream that was cut, and the request that was refused: by the keeper, where that knew before the gateway.
+        let rules = [one.rule, "delegate.denied"];
+        let mut told =
+            || watch.wait(|e| e.kind() == "call" && e.denied() && rules.contains(&rule(e))).is_some();
         untold.extend((!(told() && told())).then_some(one.name));
     }
     let (stopped, reported) = (passed.is_empty(), untold.is_empty());
