@@ -3,3 +3,8 @@
 //! Rules are compiled once into a plan; a request then costs what its values cost, not what the rules count.
 
 #![forbid(unsafe_code)]
+
+pub mod body;
+
+pub mod operator;
+pub mod transform;
