@@ -1,0 +1,101 @@
+//! Letter case, white space, null bytes and length: one pass over the bytes, no decoding.
+
+use std::io::Write as _;
+
+use super::start;
+
+/// White space as C's `isspace` has it: unlike Rust's, with the vertical tab.
+pub(super) fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | 0x09..=0x0d)
+}
+
+/// White space that SecLang removes or compresses: C's, and the second byte of a no-break space in UTF-8.
+fn is_wide_space(byte: u8) -> bool {
+    is_space(byte) || byte == 0xa0
+}
+
+pub(super) fn lowercase(input: &[u8], out: &mut Vec<u8>) -> bool {
+    let Some(first) = input.iter().position(u8::is_ascii_uppercase) else { return false };
+    start(out, input, 0);
+    out.extend_from_slice(input);
+    out[first..].make_ascii_lowercase();
+    true
+}
+
+pub(super) fn uppercase(input: &[u8], out: &mut Vec<u8>) -> bool {
+    let Some(first) = input.iter().position(u8::is_ascii_lowercase) else { return false };
+    start(out, input, 0);
+    out.extend_from_slice(input);
+    out[first..].make_ascii_uppercase();
+    true
+}
+
+pub(super) fn remove_nulls(input: &[u8], out: &mut Vec<u8>) -> bool {
+    let Some(first) = memchr::memchr(0, input) else { return false };
+    start(out, input, first);
+    out.extend(input[first..].iter().filter(|byte| **byte != 0));
+    true
+}
+
+pub(super) fn replace_nulls(input: &[u8], out: &mut Vec<u8>) -> bool {
+    let Some(first) = memchr::memchr(0, input) else { return false };
+    start(out, input, first);
+    out.extend(input[first..].iter().map(|byte| if *byte == 0 { b' ' } else { *byte }));
+    true
+}
+
+pub(super) fn remove_whitespace(input: &[u8], out: &mut Vec<u8>) -> bool {
+    let Some(first) = input.iter().position(|byte| is_wide_space(*byte)) else { return false };
+    start(out, input, first);
+    out.extend(input[first..].iter().filter(|byte| !is_wide_space(**byte)));
+    true
+}
+
+/// Each run of white space becomes one space.
+pub(super) fn compress_whitespace(input: &[u8], out: &mut Vec<u8>) -> bool {
+    let changes = |at: usize| {
+        is_wide_space(input[at])
+            && (input[at] != b' ' || input.get(at + 1).is_some_and(|next| is_wide_space(*next)))
+    };
+    let Some(first) = (0..input.len()).find(|at| changes(*at)) else { return false };
+    start(out, input, first);
+    let mut in_space = false;
+    for &byte in &input[first..] {
+        let space = is_wide_space(byte);
+        if !space {
+            out.push(byte);
+        } else if !in_space {
+            out.push(b' ');
+        }
+        in_space = space;
+    }
+    true
+}
+
+pub(super) fn trim(input: &[u8], out: &mut Vec<u8>, left: bool, right: bool) -> bool {
+    let mut rest = input;
+    while let [first, tail @ ..] = rest
+        && left
+        && is_space(*first)
+    {
+        rest = tail;
+    }
+    while let [head @ .., last] = rest
+        && right
+        && is_space(*last)
+    {
+        rest = head;
+    }
+    if rest.len() == input.len() {
+        return false;
+    }
+    start(out, input, 0);
+    out.extend_from_slice(rest);
+    true
+}
+
+/// The count of bytes, in decimal.
+pub(super) fn length(input: &[u8], out: &mut Vec<u8>) -> bool {
+    out.clear();
+    write!(out, "{}", input.len()).is_ok() && out != input
+}
