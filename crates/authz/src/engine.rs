@@ -226,6 +226,18 @@ impl Engine {
         Some(Asked { request, candidates })
     }
 
+    /// A number that no other engine of this process has.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether no policy reads the time: the same request of the same actor is then always decided alike.
+    #[must_use]
+    pub fn is_timeless(&self) -> bool {
+        !self.reads("time")
+    }
+
     /// Whether some policy that is enforced reads this attribute of the context.
     #[must_use]
     pub fn is_decided_by(&self, name: &str) -> bool {

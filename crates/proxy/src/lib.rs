@@ -21,6 +21,7 @@ use crate::protocol::{FromNode, ToNode};
 use crate::shared::Shared;
 
 mod access;
+mod actors;
 mod again;
 mod asks;
 mod back;

@@ -1,11 +1,10 @@
 //! May they: policies judge what an edge allows, at the gateway and again where the callee is.
 //!
 //! The engine is built where the table is, on the control thread, and only when something in it changed. What a decision needs to
-//! know of whoever asks is prepared once per credential and thread. The callee's side judges whom the transaction token names, so
-//! groups and the like are the same at all sides.
+//! know of whoever asks is prepared once per credential and thread (`actors.rs`). The callee's side judges whom the transaction token
+//! names, so groups and the like are the same at all sides.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,17 +13,13 @@ use std::time::SystemTime;
 use ringfence_authz::{
     Actor, Decision, Effect, Engine, PolicyRef, Principal, PrincipalKind, Request, Sources,
 };
-use ringfence_snapshot::{Identity, Snapshot};
+use ringfence_snapshot::Snapshot;
 
-use crate::access::subject;
-use crate::delegate::Behalf;
+use crate::actors::Prepared;
 use crate::delegate::chain::{Chain, MAX_CHAIN};
 use crate::deny::Deny;
 use crate::peer::{Authorized, Peer, Way};
 use crate::table::{Edge, OUTSIDE, Table, Via};
-
-/// Credentials that a thread keeps prepared.
-const MAX_PREPARED: usize = 4096;
 
 /// The policies of a table.
 #[derive(Debug)]
@@ -36,14 +31,6 @@ pub(crate) struct Policy {
     services: HashMap<String, Actor>,
 }
 
-/// Whom a thread has prepared, for the table in force.
-#[derive(Debug, Default)]
-pub(crate) struct Actors {
-    shown: RefCell<HashMap<Arc<Identity>, Rc<Actor>>>,
-    /// By the digest of the transaction token.
-    behalves: RefCell<HashMap<[u8; 32], Rc<Actor>>>,
-}
-
 /// Who asks.
 pub(crate) enum Who<'a> {
     /// Whoever proved nothing.
@@ -51,7 +38,7 @@ pub(crate) enum Who<'a> {
     /// A service that acts for itself.
     Service(&'a str),
     /// Whoever was verified, here or at the gateway.
-    Prepared(Rc<Actor>),
+    Prepared(Rc<Prepared>),
 }
 
 /// What is asked.
@@ -130,7 +117,7 @@ impl Policy {
     ) -> (Result<(), Deny>, Option<Watched>) {
         let actor = match who {
             Who::Anyone => &self.anonymous,
-            Who::Prepared(actor) => actor,
+            Who::Prepared(prepared) => &prepared.actor,
             Who::Service(name) => match self.services.get(*name) {
                 Some(actor) => actor,
                 None => {
@@ -207,40 +194,4 @@ pub(crate) fn is_asked(peer: &Peer, authorized: &Authorized) -> bool {
 /// Whether the other end is ours, and judges too.
 pub(crate) fn is_told(edge: &Edge) -> bool {
     matches!(edge.via, Via::Mesh { address: None, .. })
-}
-
-impl Actors {
-    /// Forgets all: there is another table.
-    pub(crate) fn clear(&self) {
-        self.shown.borrow_mut().clear();
-        self.behalves.borrow_mut().clear();
-    }
-
-    /// Whoever was verified here.
-    pub(crate) fn shown(&self, policy: &Policy, shown: &Arc<Identity>) -> Rc<Actor> {
-        if let Some(actor) = self.shown.borrow().get(shown) {
-            return actor.clone();
-        }
-        let actor = Rc::new(policy.engine.actor(&subject(shown)));
-        keep(&mut self.shown.borrow_mut(), shown.clone(), &actor);
-        actor
-    }
-
-    /// Whoever a transaction token names.
-    pub(crate) fn behalf(&self, policy: &Policy, behalf: &Behalf) -> Rc<Actor> {
-        let digest = behalf.token().digest();
-        if let Some(actor) = self.behalves.borrow().get(digest) {
-            return actor.clone();
-        }
-        let actor = Rc::new(policy.engine.actor(&subject(behalf.identity())));
-        keep(&mut self.behalves.borrow_mut(), *digest, &actor);
-        actor
-    }
-}
-
-fn keep<K: std::hash::Hash + Eq>(all: &mut HashMap<K, Rc<Actor>>, key: K, actor: &Rc<Actor>) {
-    if all.len() >= MAX_PREPARED {
-        all.clear();
-    }
-    all.insert(key, actor.clone());
 }

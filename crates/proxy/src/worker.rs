@@ -14,10 +14,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::access::{Opaques, ProviderKeys, Sessions, Tokens};
+use crate::actors::Actors;
 use crate::delegate::{Behalves, Exchange};
 use crate::live::{Registry, TICK};
 use crate::pipeline;
-use crate::policy::Actors;
 use crate::pool::Pool;
 use crate::protocol::ListenerKind;
 use crate::revoked::Revoked;

@@ -106,5 +106,5 @@ pub(crate) fn decide(
     };
     let chain = on_behalf.map(|on| &on.chain);
     let question = Question { method: asked.method, path: asked.path, host: asked.host, source, chain };
-    policies.judge(&who, edge, question)
+    actors.judge(policies, &who, edge, question)
 }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use ringfence_authz::authzen::{
     Asker, EvaluationRequest, EvaluationResponse, EvaluationsRequest, Judged, Refused,
 };
-use ringfence_authz::{Actor, Effect, PrincipalKind};
+use ringfence_authz::{Effect, PrincipalKind};
 use serde_json::json;
 
 use super::{JSON, Reply, Told, base, refused};
@@ -57,7 +57,7 @@ pub(super) fn evaluate(
     let chain: Vec<&str> = held.iter().flat_map(|(_, chain)| chain.names()).collect();
     let asker = Asker {
         service: &ctx.peer.caller,
-        principal: actor.as_deref().map(Actor::principal),
+        principal: actor.as_ref().map(|prepared| prepared.actor.principal()),
         chain: &chain,
         source: held.as_ref().and_then(|(behalf, _)| behalf.source()),
     };
