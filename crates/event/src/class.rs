@@ -117,8 +117,31 @@ pub struct Call<'a> {
     pub cut: bool,
     /// What policies that only watch would have said; none when none holds.
     pub observed: Option<Observed<'a>>,
+    /// What stages found in it.
+    pub findings: &'a [Finding<'a>],
     /// Allowed or not, and why.
     pub verdict: Verdict<'a>,
+}
+
+/// What a stage that reads more than heads found in a request or response.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Finding<'a> {
+    /// Pipeline stage, such as `inspect`.
+    pub stage: &'a str,
+    /// Stable name of the rule, such as `waf.942100`.
+    pub rule: &'a str,
+    /// What it is about.
+    pub message: &'a str,
+    /// Where it was found, such as `ARGS:q`.
+    pub target: &'a str,
+    /// What was found there, cut short; never a secret.
+    pub value: &'a [u8],
+    /// What was done to the value before it was looked at, in order, separated by commas.
+    pub transformations: &'a str,
+    /// How much it weighs.
+    pub score: u64,
+    /// Nobody is refused for it: the stage only watches.
+    pub observed: bool,
 }
 
 /// Policies in observe mode that hold for a request.

@@ -113,6 +113,26 @@ impl<'a> Object<'a> {
         self
     }
 
+    pub(crate) fn objects<T>(
+        &mut self,
+        key: &str,
+        items: &[T],
+        fill: impl Fn(&T, &mut Object<'_>),
+    ) -> &mut Self {
+        self.key(key);
+        self.out.push(b'[');
+        for (i, item) in items.iter().enumerate() {
+            if i > 0 {
+                self.out.push(b',');
+            }
+            let mut inner = Object::begin(self.out);
+            fill(item, &mut inner);
+            inner.end();
+        }
+        self.out.push(b']');
+        self
+    }
+
     pub(crate) fn end(self) {
         self.out.push(b'}');
     }

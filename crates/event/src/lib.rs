@@ -16,7 +16,7 @@ mod query;
 mod writer;
 
 pub use class::{
-    Call, Connection, Dial, Entity, Event, Kind, Lifecycle, LifecycleActivity, Observed, Scan, Severity,
+    Call, Connection, Dial, Entity, Event, Finding, Kind, Lifecycle, LifecycleActivity, Observed, Scan, Severity,
     Tamper, User, Verdict,
 };
 pub use id::{EventId, TraceContext, TraceId};

@@ -304,6 +304,7 @@ mod tests {
             duration_us: 7,
             cut: false,
             observed: None,
+            findings: &[],
             verdict,
         }))
     }

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use ringfence_event::{
-    Call, Connection, Dial, Entity, Event, Kind, Lifecycle, LifecycleActivity, Observed, Scan, Severity,
-    Tamper, TraceContext, User, Verdict,
+    Call, Connection, Dial, Entity, Event, Finding, Kind, Lifecycle, LifecycleActivity, Observed, Scan,
+    Severity, Tamper, TraceContext, User, Verdict,
 };
 use serde_json::{Map, Value};
 
@@ -127,6 +127,16 @@ fn every_event_is_valid_ocsf() {
         duration_us: 120,
         cut: false,
         observed: Some(Observed { policies: &["strong-login"], would_pass: false }),
+        findings: &[Finding {
+            stage: "inspect",
+            rule: "waf.942100",
+            message: "SQL injection",
+            target: "ARGS:q",
+            value: b"' or 1=1\xff",
+            transformations: "urlDecodeUni,lowercase",
+            score: 5,
+            observed: true,
+        }],
         verdict: denied,
     };
     let connection = Connection {

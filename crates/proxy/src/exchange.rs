@@ -10,7 +10,9 @@ use crate::body::{Broken, Piece, Trailers};
 use crate::deny::Deny;
 use crate::front::Front;
 use crate::h1::Framing;
+use crate::held::{Held, Share};
 use crate::live::Live;
+use crate::protect::Watch;
 use crate::worker::Worker;
 
 /// How far the request's body has come; outlives a try, because what was taken from the client cannot be asked for again.
@@ -21,6 +23,23 @@ pub(crate) struct Flow {
     ended: bool,
     sent: bool,
     trailers: Option<Trailers>,
+    /// What was read of it before it was let pass, and what counts that until it has left.
+    held: Option<Held>,
+    share: Option<Share>,
+    /// Whether the client was told already to send it.
+    pub(crate) asked: bool,
+}
+
+impl Flow {
+    /// A body of which this was read already.
+    pub(crate) fn of(held: Option<Held>) -> Self {
+        Self { asked: held.is_some(), held, ..Self::default() }
+    }
+
+    /// Whether nothing of it is left but its end.
+    pub(crate) fn is_over(&self, front: &Front<'_>) -> bool {
+        front.request_is_end() && self.held.as_ref().is_none_or(Held::is_empty)
+    }
 }
 
 /// Bounds of one exchange.
@@ -60,8 +79,17 @@ enum Side {
 #[derive(Debug)]
 enum Stage {
     Head,
+    /// The response is judged before any of it goes on.
+    Held(Box<HeldResponse>),
     Body(u16),
     Switch,
+}
+
+#[derive(Debug)]
+struct HeldResponse {
+    head: BackHead,
+    body: Held,
+    most: usize,
 }
 
 /// An exchange under way.
@@ -76,6 +104,9 @@ pub(crate) struct Exchange<'x, 'f, 'b> {
     request_over: bool,
     response_ended: bool,
     trailers: Option<Trailers>,
+    /// Who judges the response, if anybody does.
+    watch: Option<Watch<'x>>,
+    share: Option<Share>,
     steps: u64,
 }
 
@@ -87,6 +118,7 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
         back: Back<'b>,
         flow: &'x mut Flow,
         bounds: Bounds,
+        watch: Option<Watch<'x>>,
     ) -> Self {
         let (stage, request_over, response_ended) = (Stage::Head, false, false);
         Self {
@@ -100,6 +132,8 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
             request_over,
             response_ended,
             trailers: None,
+            watch,
+            share: None,
             steps: 0,
         }
     }
@@ -178,8 +212,11 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
 
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Side>> {
         loop {
+            if self.flow.held.is_some() && self.back.takes() {
+                self.put_held();
+            }
             let mut starved = false;
-            while !self.flow.ended && self.back.takes() {
+            while !self.flow.ended && self.flow.held.is_none() && self.back.takes() {
                 match self.front.poll_piece(cx) {
                     Poll::Pending => {
                         starved = true;
@@ -207,6 +244,7 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
             }
             ready!(self.back.poll_flush(cx)).map_err(|_| Side::Back)?;
             if self.flow.ended {
+                self.flow.share = None;
                 return Poll::Ready(Ok(()));
             }
             if starved {
@@ -215,17 +253,36 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
         }
     }
 
+    /// Puts what was read of the request's body before it was let pass.
+    fn put_held(&mut self) {
+        let Some((data, trailers, ended, share)) = self.flow.held.take().map(Held::into_parts) else {
+            return;
+        };
+        self.flow.share = Some(share);
+        self.flow.taken += data.len() as u64;
+        if !data.is_empty() {
+            self.back.put_data(data);
+            self.steps += 1;
+        }
+        if ended {
+            self.flow.ended = true;
+            self.back.put_end(trailers);
+        } else {
+            self.flow.trailers = trailers;
+        }
+    }
+
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         loop {
-            match self.stage {
+            match &self.stage {
                 Stage::Head => {
                     let head = match ready!(self.back.poll_head(cx)) {
                         Ok(head) => head,
                         Err(broken) => return Poll::Ready(self.no_answer(broken)),
                     };
                     self.steps += 1;
-                    if let Err(broken) = self.take_head(head) {
-                        return Poll::Ready(self.no_answer(broken));
+                    if let Err(outcome) = self.take_head(head) {
+                        return Poll::Ready(outcome);
                     }
                     if matches!(self.stage, Stage::Head) {
                         // An interim head should not wait for the final one.
@@ -240,18 +297,27 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
                         Err(_) => Poll::Ready(Outcome::Gone),
                     };
                 }
-                Stage::Body(status) => return self.poll_body(cx, status),
+                Stage::Held(_) => {
+                    if let Err(outcome) = ready!(self.poll_held(cx)) {
+                        return Poll::Ready(outcome);
+                    }
+                }
+                Stage::Body(status) => {
+                    let status = *status;
+                    return self.poll_body(cx, status);
+                }
             }
         }
     }
 
-    fn take_head(&mut self, head: BackHead) -> Result<(), Broken> {
+    fn take_head(&mut self, head: BackHead) -> Result<(), Outcome> {
         let status = head.view().status();
         if status == 101 {
-            self.front.put_head(head.view(), Framing::None, true)?;
+            let put = self.front.put_head(head.view(), Framing::None, true);
+            put.map_err(|broken| self.no_answer(broken))?;
             self.stage = Stage::Switch;
         } else if status < 200 {
-            if status == 100 && !self.flow.ended {
+            if status == 100 && !self.flow.ended && !self.flow.asked {
                 self.front.put_continue();
             }
         } else {
@@ -259,15 +325,70 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
                 // The rest of the request would be read as the next one.
                 front.keep = false;
             }
-            self.front.put_head(head.view(), head.framing(), head.is_last())?;
-            self.response_ended = head.is_last();
-            if self.response_ended {
-                self.front.put_end(None);
+            if let Some(watch) = &self.watch {
+                let most = watch.head(head.view(), head.is_last()).map_err(Outcome::Failed)?;
+                if let Some(most) = most {
+                    let body = Held::new(self.worker.budget.share());
+                    self.stage = Stage::Held(Box::new(HeldResponse { head, body, most }));
+                    return Ok(());
+                }
             }
-            self.stage = Stage::Body(status);
+            self.pass_head(&head)?;
         }
         self.back.recycle(head);
         Ok(())
+    }
+
+    /// The head of the final response goes to the client.
+    fn pass_head(&mut self, head: &BackHead) -> Result<(), Outcome> {
+        let put = self.front.put_head(head.view(), head.framing(), head.is_last());
+        put.map_err(|broken| self.no_answer(broken))?;
+        self.response_ended = head.is_last();
+        if self.response_ended {
+            self.front.put_end(None);
+        }
+        self.stage = Stage::Body(head.view().status());
+        Ok(())
+    }
+
+    /// Reads as much of the response as is judged, has it judged, and lets it go on.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Outcome>> {
+        let Stage::Held(held) = &mut self.stage else { return Poll::Ready(Ok(())) };
+        while !held.body.ended() && held.body.len() <= held.most {
+            match ready!(self.back.poll_piece(cx)) {
+                Ok(Piece::Data(data)) => {
+                    held.body.add(data, self.back.response_is_end()).map_err(Outcome::Failed)?;
+                    self.steps += 1;
+                }
+                Ok(Piece::Trailers(trailers)) => held.body.add_trailers(trailers),
+                Ok(Piece::End) => held.body.end(),
+                Err(broken) => {
+                    let (reason, _) = explain(&broken);
+                    return Poll::Ready(Err(Outcome::Failed(Deny::failure(502, "upstream.broken", reason))));
+                }
+            }
+        }
+        if let Some(watch) = &self.watch {
+            watch.body(held.head.view(), &mut held.body, held.most).map_err(Outcome::Failed)?;
+        }
+        let Stage::Held(held) = std::mem::replace(&mut self.stage, Stage::Head) else {
+            return Poll::Ready(Ok(()));
+        };
+        let HeldResponse { head, body, .. } = *held;
+        self.pass_head(&head)?;
+        self.back.recycle(head);
+        let (data, trailers, ended, share) = body.into_parts();
+        self.share = Some(share);
+        if !data.is_empty() {
+            self.front.put_data(data);
+        }
+        if ended {
+            self.response_ended = true;
+            self.front.put_end(trailers);
+        } else {
+            self.trailers = trailers;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>, status: u16) -> Poll<Outcome> {

@@ -1,7 +1,7 @@
 //! A request from its parsed head to the end of its response: the stages in their order.
 //!
-//! route, authorize ([`Peer::authorize`]) → authenticate or take the delegation → policies → delegate → limit → connect → forward →
-//! respond; each may end it with a [`Deny`].
+//! route, authorize ([`Peer::authorize`]) → authenticate or take the delegation → validate, inspect ([`crate::protect`]) → policies →
+//! delegate → limit → connect → forward → respond; each may end it with a [`Deny`].
 
 mod judge;
 mod report;
@@ -23,6 +23,7 @@ use crate::exchange::{Bounds, Exchange, Flow, Outcome};
 use crate::front::Front;
 use crate::h1::{Asked as AskedH1, Framing, Limits, Outbound, RequestWriter, Version, forward_to_h2};
 use crate::headers::{Forwarding, not_copied, trace_of};
+use crate::held::Held;
 use crate::internal;
 use crate::live::Live;
 use crate::peer::{Asked, Authorized, Peer, Way};
@@ -70,9 +71,8 @@ pub(crate) async fn handle<'a>(
     let trace = trace_of(view);
     ctx.live.set_busy(true);
     let asked = Asked { method: view.method(), host: view.host(), path: view.path() };
-    let mut report =
-        Report { ctx, view, asked, started, trace, principal: None, on_behalf: None, watched: None };
-    let next = match judge(&mut report).await {
+    let mut report = Report::new(ctx, view, asked, started, trace);
+    let next = match judge(&mut report, front).await {
         Err((callee, deny)) => report.refuse(front, &callee, deny).await,
         Ok(authorized) => {
             ctx.live.set_edge(authorized.edge.id);
@@ -84,8 +84,9 @@ pub(crate) async fn handle<'a>(
                 // With the next one at hand, a client need not be refused to get it.
                 front.tell(NONCE_FIELD, ctx.worker.shared.proofs.nonce());
             }
+            let held = report.held.take();
             let forwarded = {
-                let work = std::pin::pin!(forward(&report, front, wire, &authorized));
+                let work = std::pin::pin!(forward(&report, front, wire, &authorized, held));
                 let still = || judge_again(&report, &authorized);
                 ctx.live.while_allowed(&ctx.worker.live, since, report.ends_at(), still, work).await
             };
@@ -136,6 +137,7 @@ async fn forward(
     front: &mut Front<'_>,
     wire: &mut Wire,
     authorized: &Authorized,
+    held: Option<Held>,
 ) -> (Outcome, Option<Upstream>) {
     let Report { ctx, view, .. } = *report;
     let limits = &authorized.edge.table().limits;
@@ -152,12 +154,12 @@ async fn forward(
         idle_ms: limits.idle.as_millis() as u64,
         end_ms: limits.request_time.map_or(u64::MAX, |time| now + time.as_millis() as u64),
     };
-    let mut flow = Flow::default();
+    let mut flow = Flow::of(held);
     let mut tried = false;
     loop {
-        let last = front.request_is_end();
+        let rest = Rest { last: flow.is_over(front), asked: flow.asked };
         let opened = {
-            let mut opening = std::pin::pin!(open(report, last, wire, authorized, tried));
+            let mut opening = std::pin::pin!(open(report, rest, wire, authorized, tried));
             // Nobody waits for a connection on behalf of a client that has gone.
             std::future::poll_fn(|cx| match opening.as_mut().poll(cx) {
                 Poll::Ready(opened) => Poll::Ready(Some(opened)),
@@ -174,7 +176,8 @@ async fn forward(
             }
             Err(deny) => return (Outcome::Failed(deny), None),
         };
-        let mut exchange = Exchange::new(ctx.worker, ctx.live, front, back, &mut flow, bounds);
+        let mut exchange =
+            Exchange::new(ctx.worker, ctx.live, front, back, &mut flow, bounds, report.watch());
         match exchange.run().await {
             Outcome::Unsent if !tried => tried = true,
             Outcome::Done { status } => {
@@ -191,10 +194,19 @@ async fn forward(
     }
 }
 
+/// What follows the head of a request.
+#[derive(Clone, Copy)]
+struct Rest {
+    /// Nothing.
+    last: bool,
+    /// What the client was told already to send, if that is what it waits for.
+    asked: bool,
+}
+
 /// A connection to the callee, with the head of the request on it.
 async fn open<'b>(
     report: &Report<'b>,
-    last: bool,
+    Rest { last, asked }: Rest,
     wire: &'b mut Wire,
     authorized: &Authorized,
     again: bool,
@@ -248,7 +260,7 @@ async fn open<'b>(
     // At a second try the bytes of the first are still there: none has left.
     if wire.is_empty() {
         wire.begin(view.framing());
-        let expect = view.expects_continue();
+        let expect = view.expects_continue() && !asked;
         let how = Outbound { framing: view.framing(), host: None, upgrade, expect, drop };
         let mut writer = RequestWriter::new(&mut wire.out, view, &how);
         if let Some(rest) = &rest {

@@ -48,6 +48,10 @@ pub(crate) struct Live {
     to_judge: Cell<bool>,
     /// When it is judged again in any case, Unix time in seconds.
     judge_at: Cell<u64>,
+    /// Bytes of a body that wait for the rest of it, since when, and whether they had to give way.
+    held: Cell<usize>,
+    held_since: Cell<u64>,
+    gave_way: Cell<bool>,
     /// Who the peer proved to be.
     peer: RefCell<Option<VerifiedPeer>>,
     /// Who is at both ends of the connection that it goes on with.
@@ -101,6 +105,9 @@ impl Registry {
             watched: Cell::new(false),
             to_judge: Cell::new(false),
             judge_at: Cell::new(NEVER),
+            held: Cell::new(0),
+            held_since: Cell::new(0),
+            gave_way: Cell::new(false),
             peer: RefCell::new(None),
             onward: RefCell::new(None),
             waker: RefCell::new(None),
@@ -169,6 +176,24 @@ impl Registry {
         self.judged.get()
     }
 
+    /// Has bodies that wait for the rest of theirs give way, the oldest first, until so many bytes have.
+    pub(crate) fn give_way(&self, bytes: usize) {
+        let entries = self.entries.borrow();
+        let mut waiting: Vec<&Live> =
+            entries.iter().map(|(_, live)| &**live).filter(|live| live.held.get() > 0).collect();
+        waiting.sort_by_key(|live| live.held_since.get());
+        let mut freed = 0;
+        for live in waiting {
+            if freed >= bytes {
+                return;
+            }
+            freed += live.held.get();
+            live.gave_way.set(true);
+            live.timed_out.set(true);
+            live.wake();
+        }
+    }
+
     /// Lets everything end by itself.
     pub(crate) fn drain(&self, now_ms: u64) {
         for (_, live) in &*self.entries.borrow() {
@@ -222,6 +247,19 @@ impl Live {
     pub(crate) fn disarm(&self) {
         self.timed_out.set(false);
         self.deadline.set(NEVER);
+    }
+
+    /// So many bytes of a body wait for the rest of it; 0: none do any more.
+    pub(crate) fn set_held(&self, bytes: usize, now_ms: u64) {
+        if self.held.replace(bytes) == 0 {
+            self.held_since.set(now_ms);
+            self.gave_way.set(false);
+        }
+    }
+
+    /// Whether what waited here had to give way.
+    pub(crate) fn gave_way(&self) -> bool {
+        self.gave_way.get()
     }
 
     pub(crate) fn timed_out(&self) -> bool {

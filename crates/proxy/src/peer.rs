@@ -9,6 +9,7 @@ use ringfence_spiffe::SpiffeId;
 
 use crate::access::{ClientCertificate, RouteAccess};
 use crate::deny::Deny;
+use crate::protect::Protection;
 use crate::table::{self, Dialled, EdgeRef, OUTSIDE, Routed, TableRef, Via};
 use crate::worker::Worker;
 
@@ -64,12 +65,14 @@ pub(crate) struct Authorized {
     pub(crate) next: EdgeRef,
     /// Who may pass, if not everybody.
     pub(crate) access: Option<Arc<RouteAccess>>,
+    /// Who judges more than the head, if anybody does.
+    pub(crate) protection: Option<Arc<Protection>>,
 }
 
 impl Authorized {
     /// Along an edge that is also the next connection.
     pub(crate) fn direct(edge: EdgeRef) -> Self {
-        Self { next: edge.clone(), edge, access: None }
+        Self { next: edge.clone(), edge, access: None, protection: None }
     }
 }
 
@@ -165,7 +168,7 @@ impl Peer {
                     return Err(Deny::new(503, "route", "callee.elsewhere", reason));
                 };
                 let access = table.callee(callee).and_then(|callee| callee.access.clone());
-                Ok(Authorized { edge, next, access })
+                Ok(Authorized { edge, next, access, protection: None })
             }
         }
     }
@@ -199,7 +202,9 @@ fn route(table: &TableRef, asked: Asked<'_>) -> Result<Authorized, Deny> {
     // A name with its root dot is the same name.
     let host = host.strip_suffix('.').unwrap_or(host);
     match table::route(table, host, asked.path) {
-        Routed::To(edge, access) => Ok(Authorized { access, ..Authorized::direct(edge) }),
+        Routed::To { edge, access, protection } => {
+            Ok(Authorized { access, protection, ..Authorized::direct(edge) })
+        }
         Routed::Case { path, position } => {
             let reason = format!(
                 "many services take {} for what lies below the route {path}, which lets in other callers: write it in its case",

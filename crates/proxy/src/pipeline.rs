@@ -309,6 +309,7 @@ pub(crate) fn tell_refused(worker: &Worker, peer: &Peer, deny: &Deny) -> EventId
         duration_us: 0,
         cut: false,
         observed: None,
+        findings: &[],
         verdict: deny.verdict(),
     };
     worker.events.emit(&Event::new(Kind::Call(call)).revision(worker.revision()).with_id(id));

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use crate::access::{Opaques, ProviderKeys, Sessions, Tokens};
 use crate::actors::Actors;
 use crate::delegate::{Behalves, Exchange};
+use crate::held::Budget;
 use crate::live::{Registry, TICK};
 use crate::pipeline;
 use crate::pool::Pool;
@@ -61,6 +62,8 @@ pub(crate) struct Worker {
     pub(crate) exchange: Rc<Exchange>,
     /// Whom policies judge.
     pub(crate) actors: Actors,
+    /// What bodies that wait to be judged may take.
+    pub(crate) budget: Budget,
     table: RefCell<Option<TableRef>>,
     stale: Cell<bool>,
     /// What is open is to be judged again at the next tick, however often that is said until then.
@@ -89,6 +92,7 @@ impl Worker {
             behalves: Behalves::new(),
             exchange: Exchange::new(),
             actors: Actors::default(),
+            budget: Budget::default(),
             table: RefCell::new(None),
             stale: Cell::new(true),
             to_judge: Cell::new(false),
@@ -170,6 +174,10 @@ impl Worker {
         let unix = unix_now();
         self.stale.set(self.table.borrow().as_ref().is_none_or(|t| unix >= t.fresh_until));
         self.live.tick(self.now_ms(), unix);
+        let excess = self.budget.excess();
+        if excess > 0 {
+            self.live.give_way(excess);
+        }
         if self.to_judge.take() {
             let revoked = self.tokens.revoked();
             let svids = revoked.as_ref().map(|revoked| &*revoked.svids);

@@ -1,6 +1,6 @@
 //! How each class is written in OCSF.
 
-use super::{Kind, Severity, Verdict};
+use super::{Finding, Kind, Severity, Verdict};
 use crate::json::Object;
 
 impl Kind<'_> {
@@ -79,6 +79,9 @@ impl Kind<'_> {
                         if !user.chain.is_empty() {
                             u.texts("chain", user.chain.split(','));
                         }
+                    }
+                    if !c.findings.is_empty() {
+                        u.objects("findings", c.findings, |finding, f| finding.write(f));
                     }
                     if let Some(observed) = &c.observed {
                         u.texts("observed", observed.policies.iter().copied());
@@ -162,6 +165,20 @@ impl Kind<'_> {
                     u.text("event", "entity").number("revision", revision);
                 });
             }
+        }
+    }
+}
+
+impl Finding<'_> {
+    fn write(&self, f: &mut Object<'_>) {
+        f.text("stage", self.stage).text("rule", self.rule).text("message", self.message);
+        f.text("target", self.target).bytes("value", self.value);
+        if !self.transformations.is_empty() {
+            f.texts("transformations", self.transformations.split(','));
+        }
+        f.number("score", self.score);
+        if self.observed {
+            f.holds("observed");
         }
     }
 }

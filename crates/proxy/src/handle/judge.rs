@@ -7,12 +7,17 @@ use super::Report;
 use crate::access::{Principal, authenticate, demand};
 use crate::delegate;
 use crate::deny::Deny;
+use crate::front::Front;
 use crate::peer::{Authorized, Way};
 use crate::policy::{self, Question, Watched, Who};
+use crate::protect;
 use crate::table::Via;
 
-/// Route, authenticate, authorize, delegate: the edge that the request may take, or whom it wanted and why it may not.
-pub(super) async fn judge(report: &mut Report<'_>) -> Result<Authorized, (Arc<str>, Deny)> {
+/// Route, authenticate, validate, inspect, authorize, delegate: the edge that the request may take, or whom it wanted and why it may not.
+pub(super) async fn judge(
+    report: &mut Report<'_>,
+    front: &mut Front<'_>,
+) -> Result<Authorized, (Arc<str>, Deny)> {
     let ctx = report.ctx;
     loop {
         let authorized = ctx
@@ -48,6 +53,13 @@ pub(super) async fn judge(report: &mut Report<'_>) -> Result<Authorized, (Arc<st
                     delegate::required(&authorized.edge, false).map_err(callee)?;
                 }
             }
+        }
+        if let Some(protection) = &authorized.protection {
+            let judged = protect::request(report, front, &authorized, protection).await;
+            if is_over() {
+                continue;
+            }
+            judged.map_err(callee)?;
         }
         permit(report, &authorized).map_err(callee)?;
         if let (Way::Gateway, Some(principal), Some(access)) =

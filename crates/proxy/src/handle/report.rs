@@ -10,8 +10,11 @@ use crate::deny::{Deny, PROBLEM_TYPE, problem};
 use crate::front::Front;
 use crate::h1::Kind;
 use crate::headers::spoofed;
+use crate::held::Held;
+use crate::note::Notes;
 use crate::peer::{Asked, Authorized, Peer, Way};
 use crate::policy::{self, Watched};
+use crate::protect::{Judges, Watch};
 use crate::stats::Ended;
 use crate::table::Edge;
 use crate::view::HeadView;
@@ -23,7 +26,7 @@ const FLUSH_MS: u64 = 5_000;
 /// Tells what became of a request: an event, a count, and an answer if it was refused.
 pub(crate) struct Report<'a> {
     pub(crate) ctx: &'a Ctx<'a>,
-    pub(super) view: HeadView<'a>,
+    pub(crate) view: HeadView<'a>,
     pub(crate) asked: Asked<'a>,
     pub(super) started: u64,
     pub(super) trace: TraceContext,
@@ -33,6 +36,41 @@ pub(crate) struct Report<'a> {
     pub(crate) on_behalf: Option<OnBehalf>,
     /// What policies that only watch say of it.
     pub(super) watched: Option<Watched>,
+    /// What was read of its body before it was let pass.
+    pub(crate) held: Option<Held>,
+    /// Who judges what is answered.
+    pub(crate) judges: Judges,
+    /// What was found in it, or in the answer.
+    pub(crate) notes: Notes,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(
+        ctx: &'a Ctx<'a>,
+        view: HeadView<'a>,
+        asked: Asked<'a>,
+        started: u64,
+        trace: TraceContext,
+    ) -> Self {
+        Self {
+            ctx,
+            view,
+            asked,
+            started,
+            trace,
+            principal: None,
+            on_behalf: None,
+            watched: None,
+            held: None,
+            judges: Judges::default(),
+            notes: Notes::default(),
+        }
+    }
+
+    /// Who judges what is answered, if anybody does.
+    pub(super) fn watch(&self) -> Option<Watch<'_>> {
+        self.judges.watch(&self.notes)
+    }
 }
 
 impl Report<'_> {
@@ -152,22 +190,25 @@ impl Report<'_> {
         let policies: Vec<&str> =
             watched.iter().flat_map(|w| &w.policies).map(|policy| &*policy.id).collect();
         let observed = watched.map(|w| Observed { policies: &policies, would_pass: w.would_pass });
-        let call = Call {
-            caller: &peer.caller,
-            caller_id: peer.caller_id.as_ref().map(ringfence_spiffe::SpiffeId::as_str),
-            user: self.user(),
-            source: matches!(peer.way, Way::Gateway).then(|| peer.source.ip()),
-            callee,
-            point: peer.point(),
-            method: self.asked.method.as_bytes(),
-            path: self.asked.path.as_bytes(),
-            status,
-            duration_us,
-            cut,
-            observed,
-            verdict,
-        };
-        self.ctx.worker.emit_traced(EventKind::Call(call), self.trace.trace, id);
+        self.notes.with(|findings| {
+            let call = Call {
+                caller: &peer.caller,
+                caller_id: peer.caller_id.as_ref().map(ringfence_spiffe::SpiffeId::as_str),
+                user: self.user(),
+                source: matches!(peer.way, Way::Gateway).then(|| peer.source.ip()),
+                callee,
+                point: peer.point(),
+                method: self.asked.method.as_bytes(),
+                path: self.asked.path.as_bytes(),
+                status,
+                duration_us,
+                cut,
+                observed,
+                findings,
+                verdict,
+            };
+            self.ctx.worker.emit_traced(EventKind::Call(call), self.trace.trace, id);
+        });
     }
 }
 

@@ -163,6 +163,7 @@ fn tell(ctx: &Ctx<'_>, view: HeadView<'_>, reply: &Reply, duration_us: u64, id: 
         duration_us,
         cut: false,
         observed: None,
+        findings: &[],
         verdict,
     };
     let event = Event::new(EventKind::Call(call)).trace(trace_of(view).trace).revision(ctx.worker.revision());

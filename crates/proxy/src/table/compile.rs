@@ -33,6 +33,8 @@ impl Table {
         let authorities: Vec<Arc<Authority>> =
             snapshot.authorities.iter().map(|declared| Arc::new(Authority::new(declared))).collect();
         let access_of = |access: &Access| RouteAccess::of(access, &snapshot.providers, &authorities);
+        // The stages of a route, in their order: validate, inspect.
+        let protection_of = |_: &ringfence_snapshot::Service, _: &ringfence_model::Route| None;
         let (outside, delivery): (Arc<str>, Arc<str>) = (OUTSIDE.into(), DELIVERY.into());
 
         let via = |at: usize, own: &SpiffeId| -> Result<Via, TableError> {
@@ -93,7 +95,7 @@ impl Table {
                 let rules = Rules::Routes(service.routes.clone());
                 let edge = all.add(&outside, &names[at], service.protocol, rules, via(at, &gateway_id)?);
                 inbound[at].insert(outside.clone(), edge);
-                gateway.add(service, edge, access_of);
+                gateway.add(service, edge, access_of, protection_of);
             }
         }
         gateway.sort();

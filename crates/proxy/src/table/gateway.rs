@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ringfence_model::{Access, Protocol};
+use ringfence_model::{Access, Protocol, Route};
 
 use super::{EdgeAt, EdgeRef, TableRef};
 use crate::access::RouteAccess;
+use crate::protect::Protection;
 
 /// Routes of the gateway.
 #[derive(Debug, Default)]
@@ -29,16 +30,22 @@ struct Routes {
 
 #[derive(Debug)]
 struct RouteEntry {
-    route: ringfence_model::Route,
+    route: Route,
     edge: EdgeAt,
     access: Option<Arc<RouteAccess>>,
+    protection: Option<Arc<Protection>>,
 }
 
 /// Where a request from outside leads.
 #[derive(Debug)]
 pub(crate) enum Routed {
     /// Along this edge, for those who may take it.
-    To(EdgeRef, Option<Arc<RouteAccess>>),
+    To {
+        edge: EdgeRef,
+        access: Option<Arc<RouteAccess>>,
+        /// Who judges more than heads.
+        protection: Option<Arc<Protection>>,
+    },
     /// Its service may take it for what another route guards.
     Case {
         /// Path of the other route.
@@ -56,10 +63,12 @@ impl GatewayTable {
         service: &ringfence_snapshot::Service,
         edge: EdgeAt,
         access_of: impl Fn(&Access) -> Option<Arc<RouteAccess>>,
+        protection_of: impl Fn(&ringfence_snapshot::Service, &Route) -> Option<Arc<Protection>>,
     ) {
         for route in &service.routes {
             let access = access_of(&route.access);
-            let entry = RouteEntry { route: route.clone(), edge, access };
+            let protection = protection_of(service, route);
+            let entry = RouteEntry { route: route.clone(), edge, access, protection };
             match (&route.host, service.protocol) {
                 (Some(host), Protocol::Tcp) => drop(self.tcp.insert(host.clone(), edge)),
                 (None, Protocol::Tcp) => {}
@@ -118,7 +127,11 @@ fn are_mixed<'a>(routes: impl Iterator<Item = &'a RouteEntry>) -> bool {
 /// Where a request through the gateway leads. `host` is lower case and without port.
 pub(crate) fn route(table: &TableRef, host: &str, path: &str) -> Routed {
     match table.gateway.choose(host, path) {
-        Some((entry, None)) => Routed::To(EdgeRef::new(table, entry.edge), entry.access.clone()),
+        Some((entry, None)) => Routed::To {
+            edge: EdgeRef::new(table, entry.edge),
+            access: entry.access.clone(),
+            protection: entry.protection.clone(),
+        },
         Some((_, Some(other))) => {
             Routed::Case { path: other.route.path.clone(), position: other.route.position.to_string() }
         }

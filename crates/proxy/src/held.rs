@@ -1,0 +1,296 @@
+//! Bodies that are read before their message may pass: held in memory, judged there, then sent on.
+//!
+//! Most bodies stream and are never here. A route whose stages judge bodies has them held, requests by [`read`], responses by the
+//! exchange ([`crate::exchange`]); `protect.rs` asks its stages, in their order, and is the one place to add another:
+//!
+//! 1. It says by the head alone whether the request may not pass, and how much of the body it wants to see: a [`Hold`].
+//! 2. It is given that much as a [`Body`], decompressed where it came so, and says whether the request may pass.
+//! 3. It says by the head of a response how much of the body it wants to see, and is given that.
+//!
+//! What is held counts against what its thread may hold ([`Budget`]), and must come in time. When memory gets short, those give way
+//! that have been waiting for the rest of theirs the longest: whoever sends slowly takes nothing from those who do not.
+
+mod budget;
+mod coding;
+
+use bytes::{Bytes, BytesMut};
+use ringfence_model::Limits;
+
+pub(crate) use self::budget::{Budget, Share};
+pub(crate) use self::coding::Coding;
+use self::coding::{Decoded, Unreadable};
+use crate::body::{Broken, Piece, Trailers};
+use crate::deny::Deny;
+use crate::front::Front;
+use crate::h1::Framing;
+use crate::handle::Ctx;
+use crate::view::HeadView;
+
+/// How long a body that is held may take in any case, in milliseconds; then it must have come at [`RATE`].
+const GRACE_MS: u64 = 30_000;
+/// Bytes per millisecond.
+const RATE: u64 = 16;
+
+/// How much of a body is to be held.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hold<'a> {
+    /// Bytes that are judged.
+    pub(crate) most: usize,
+    /// Who refuses longer ones; otherwise what is judged is their head, and the rest streams on.
+    pub(crate) reject: Option<Reject<'a>>,
+    /// Who refuses what is compressed in a way that is not known here; otherwise it is judged as it came.
+    pub(crate) coded: Option<Reject<'a>>,
+}
+
+/// A stage that refuses bodies which it cannot judge.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reject<'a> {
+    /// More bytes than this.
+    pub(crate) beyond: usize,
+    pub(crate) stage: &'static str,
+    pub(crate) rule: &'static str,
+    /// Where the fence says so.
+    pub(crate) position: Option<&'a str>,
+}
+
+/// What a stage is given of a body.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Body<'a> {
+    /// As it came, or decompressed.
+    pub(crate) bytes: &'a [u8],
+    /// Whether this is all of it.
+    pub(crate) whole: bool,
+}
+
+/// What was read of a body.
+#[derive(Debug)]
+pub(crate) struct Held {
+    bytes: Bytes,
+    trailers: Option<Trailers>,
+    ended: bool,
+    /// What is judged in place of `bytes`, where they are compressed.
+    plain: Option<Decoded>,
+    share: Share,
+}
+
+impl<'a> Hold<'a> {
+    /// As much as both want.
+    pub(crate) fn and(self, other: Self) -> Self {
+        let reject = match (self.reject, other.reject) {
+            (Some(a), Some(b)) => Some(if a.beyond <= b.beyond { a } else { b }),
+            (one, other) => one.or(other),
+        };
+        Self { most: self.most.max(other.most), reject, coded: self.coded.or(other.coded) }
+    }
+}
+
+impl Reject<'_> {
+    fn deny(&self, status: u16, reason: String) -> Deny {
+        Deny::new(status, self.stage, self.rule, reason).position(self.position.map(str::to_owned))
+    }
+
+    fn too_long(&self) -> Deny {
+        self.deny(413, format!("the body is longer than the {} bytes that are judged", self.beyond))
+    }
+}
+
+impl Held {
+    pub(crate) fn new(share: Share) -> Self {
+        Self { bytes: Bytes::new(), trailers: None, ended: false, plain: None, share }
+    }
+
+    /// Bytes that were read.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether it came to its end.
+    pub(crate) fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether there is nothing to be sent on but the end.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.trailers.is_none()
+    }
+
+    /// As much of it as a stage wants to see.
+    pub(crate) fn body(&self, most: usize) -> Body<'_> {
+        let (bytes, whole) = match &self.plain {
+            Some(plain) => (&*plain.bytes, plain.whole),
+            None => (&*self.bytes, self.ended),
+        };
+        Body { bytes: bytes.get(..most).unwrap_or(bytes), whole: whole && bytes.len() <= most }
+    }
+
+    /// Adds a piece; refused when the thread holds as much as it may.
+    pub(crate) fn add(&mut self, piece: Bytes, last: bool) -> Result<(), Deny> {
+        if !self.share.grow(piece.len()) {
+            let reason = "bodies that wait to be judged take all the memory that they may";
+            return Err(Deny::new(503, "limit", "limit.held", reason));
+        }
+        self.ended = last;
+        if self.bytes.is_empty() {
+            // Most are one piece, which need not be copied.
+            self.bytes = piece;
+            return Ok(());
+        }
+        let mut all = match std::mem::take(&mut self.bytes).try_into_mut() {
+            Ok(all) => all,
+            Err(shared) => {
+                let mut all = BytesMut::with_capacity(2 * (shared.len() + piece.len()));
+                all.extend_from_slice(&shared);
+                all
+            }
+        };
+        all.extend_from_slice(&piece);
+        self.bytes = all.freeze();
+        Ok(())
+    }
+
+    /// Ends it.
+    pub(crate) fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Keeps what follows the body.
+    pub(crate) fn add_trailers(&mut self, trailers: Trailers) {
+        self.trailers = Some(trailers);
+    }
+
+    /// Decompresses what was read, as far as `most` bytes.
+    pub(crate) fn decode(&mut self, coding: Coding, most: usize) -> Result<(), Unreadable> {
+        self.plain = None;
+        if coding == Coding::Identity || self.bytes.is_empty() {
+            return Ok(());
+        }
+        let plain = coding::decode(coding, &self.bytes, self.ended, most)?;
+        if !self.share.grow(plain.bytes.len()) {
+            return Err(Unreadable::NoMemory);
+        }
+        self.plain = Some(plain);
+        Ok(())
+    }
+
+    /// What is to be sent on, and what counts it until it has left.
+    pub(crate) fn into_parts(self) -> (Bytes, Option<Trailers>, bool, Share) {
+        (self.bytes, self.trailers, self.ended, self.share)
+    }
+}
+
+/// Reads as much of the body as `hold` wants, if that is not held already.
+pub(crate) async fn read(
+    ctx: &Ctx<'_>,
+    view: HeadView<'_>,
+    front: &mut Front<'_>,
+    limits: &Limits,
+    hold: Hold<'_>,
+    held: &mut Option<Held>,
+) -> Result<(), Deny> {
+    let coding = match (Coding::of(view.fields()), hold.coded) {
+        (Coding::Unknown, Some(coded)) => {
+            let reason = "the body is compressed in a way that cannot be judged: only gzip or deflate can, and one of them";
+            return Err(coded.deny(415, reason.into()));
+        }
+        (Coding::Unknown, None) => Coding::Identity,
+        (coding, _) => coding,
+    };
+    if let Framing::Length(length) = view.framing() {
+        if limits.body.is_some_and(|most| length > most) {
+            return Err(over(limits));
+        }
+        if let Some(reject) = hold.reject.filter(|reject| length > reject.beyond as u64) {
+            return Err(reject.too_long());
+        }
+    }
+    let first = held.is_none();
+    let held = held.get_or_insert_with(|| Held::new(ctx.worker.budget.share()));
+    if first && view.expects_continue() && !front.request_is_end() {
+        front.put_continue();
+        ctx.live.arm(ctx.worker.now_ms() + limits.idle.as_millis() as u64);
+        let flushed = ctx.live.within(std::future::poll_fn(|cx| front.poll_flush(cx))).await;
+        if !matches!(flushed, Ok(Ok(()))) {
+            return Err(gone());
+        }
+    }
+    let filled = fill(ctx, front, limits, hold, held).await;
+    ctx.live.set_held(0, 0);
+    filled?;
+    let refused = |status, reason: &str| {
+        let (stage, rule) = hold.coded.map_or(("parse", "body.coding"), |coded| (coded.stage, coded.rule));
+        let position = hold.coded.and_then(|coded| coded.position).map(str::to_owned);
+        Deny::new(status, stage, rule, reason).position(position)
+    };
+    match held.decode(coding, hold.most) {
+        Ok(()) => {}
+        Err(Unreadable::NoMemory) => {
+            let reason = "bodies that wait to be judged take all the memory that they may";
+            return Err(Deny::new(503, "limit", "limit.held", reason));
+        }
+        Err(Unreadable::Malformed) if hold.coded.is_some() => {
+            return Err(refused(400, "the body is not what its Content-Encoding says, or more than that"));
+        }
+        Err(Unreadable::Bomb) if hold.coded.is_some() => {
+            return Err(refused(413, "the body is a small thing that unpacks to a huge one"));
+        }
+        // Who only watches sees it as it came.
+        Err(Unreadable::Malformed | Unreadable::Bomb) => {}
+    }
+    match hold.reject {
+        Some(reject) if !held.body(reject.beyond).whole => Err(reject.too_long()),
+        _ => Ok(()),
+    }
+}
+
+async fn fill(
+    ctx: &Ctx<'_>,
+    front: &mut Front<'_>,
+    limits: &Limits,
+    hold: Hold<'_>,
+    held: &mut Held,
+) -> Result<(), Deny> {
+    let begun = ctx.worker.now_ms();
+    let most = hold.reject.map_or(hold.most, |reject| reject.beyond.min(hold.most));
+    // One byte more, if there is one, tells that the body is longer.
+    while !held.ended() && held.len() <= most {
+        if front.request_is_end() {
+            held.end();
+            break;
+        }
+        let whole = begun + GRACE_MS + held.len() as u64 / RATE;
+        ctx.live.arm(whole.min(ctx.worker.now_ms() + limits.idle.as_millis() as u64));
+        ctx.live.set_held(held.len(), begun);
+        match ctx.live.within(std::future::poll_fn(|cx| front.poll_piece(cx))).await {
+            Ok(Ok(Piece::Data(data))) => held.add(data, front.request_is_end())?,
+            Ok(Ok(Piece::Trailers(trailers))) => held.add_trailers(trailers),
+            Ok(Ok(Piece::End)) => held.end(),
+            Ok(Err(Broken::Refused(refusal))) => {
+                return Err(Deny::new(refusal.status(), "parse", "framing", refusal.to_string()));
+            }
+            Ok(Err(Broken::Io(_) | Broken::H2(_))) => return Err(gone()),
+            Err(_) if ctx.live.gave_way() => {
+                let reason = "memory for bodies that wait to be judged got short, and this one had been coming for the longest";
+                return Err(Deny::new(503, "limit", "limit.held", reason));
+            }
+            Err(_) => {
+                let reason =
+                    "the body must be judged before it may pass, and took longer than the limit allows";
+                return Err(Deny::failure(408, "limit.idle", reason));
+            }
+        }
+        if limits.body.is_some_and(|most| held.len() as u64 > most) {
+            return Err(over(limits));
+        }
+    }
+    Ok(())
+}
+
+/// As the exchange refuses bodies that stream.
+fn over(limits: &Limits) -> Deny {
+    let most = limits.body.unwrap_or_default();
+    Deny::new(413, "limit", "limit.body", format!("the body is larger than the limit of {most} bytes"))
+}
+
+fn gone() -> Deny {
+    Deny::failure(499, "client.gone", "the client closed the connection")
+}

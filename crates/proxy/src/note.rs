@@ -1,0 +1,139 @@
+//! What stages find in a request or response, for the event that tells of it: few, short, and without secrets.
+
+use std::cell::RefCell;
+
+use ringfence_event::Finding;
+
+/// Findings that are kept of one request.
+const MOST: usize = 32;
+/// Bytes that are kept of each text.
+const TEXT: usize = 200;
+/// Parts of names whose values are nobody's business.
+const SECRET: [&str; 11] = [
+    "authorization",
+    "cookie",
+    "passw",
+    "passphrase",
+    "secret",
+    "token",
+    "api-key",
+    "api_key",
+    "apikey",
+    "dpop",
+    "credential",
+];
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    found: RefCell<Vec<Note>>,
+}
+
+/// One finding.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Note {
+    /// Which stage: `validate`, `inspect`.
+    pub(crate) stage: &'static str,
+    /// Stable name of the rule.
+    pub(crate) rule: String,
+    /// What it is about.
+    pub(crate) message: String,
+    /// Where it was found, such as `ARGS:q` or a JSON pointer.
+    pub(crate) target: String,
+    /// What was found there.
+    pub(crate) value: Vec<u8>,
+    /// What was done to it before it was looked at, in order, separated by commas.
+    pub(crate) transformations: String,
+    pub(crate) score: u64,
+    /// Nobody was refused for it, because the stage only watches.
+    pub(crate) observed: bool,
+}
+
+impl Notes {
+    /// Keeps one, if there are not too many.
+    pub(crate) fn add(&self, mut note: Note) {
+        let mut found = self.found.borrow_mut();
+        if found.len() == MOST {
+            return;
+        }
+        if is_secret(&note.target) {
+            note.value = format!("({} bytes that are a secret)", note.value.len()).into();
+        }
+        note.value.truncate(TEXT);
+        for text in [&mut note.message, &mut note.target, &mut note.transformations] {
+            cut(text);
+        }
+        found.push(note);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.found.get_mut().clear();
+    }
+
+    /// Calls `tell` with all of them.
+    pub(crate) fn with<R>(&self, tell: impl FnOnce(&[Finding<'_>]) -> R) -> R {
+        let found = self.found.borrow();
+        if found.is_empty() {
+            return tell(&[]);
+        }
+        let findings: Vec<Finding<'_>> = found.iter().map(Note::finding).collect();
+        tell(&findings)
+    }
+}
+
+impl Note {
+    fn finding(&self) -> Finding<'_> {
+        Finding {
+            stage: self.stage,
+            rule: &self.rule,
+            message: &self.message,
+            target: &self.target,
+            value: &self.value,
+            transformations: &self.transformations,
+            score: self.score,
+            observed: self.observed,
+        }
+    }
+}
+
+/// Whether what a name stands for is a secret by its name.
+fn is_secret(target: &str) -> bool {
+    let lower = target.to_ascii_lowercase();
+    SECRET.iter().any(|part| lower.contains(part))
+}
+
+fn cut(text: &mut String) {
+    if text.len() > TEXT {
+        let at = (0..=TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+        text.truncate(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_are_few_short_and_without_secrets() {
+        let notes = Notes::default();
+        let note = |target: &str| Note { target: target.into(), value: vec![b'x'; 500], ..Note::default() };
+        for target in [
+            "ARGS:q",
+            "REQUEST_HEADERS:Authorization",
+            "REQUEST_COOKIES:sid",
+            "ARGS:json.userPassword",
+            "ARGS:access_token",
+        ] {
+            notes.add(note(target));
+        }
+        notes.add(Note { message: "é".repeat(300), ..note("b") });
+        for _ in 0..100 {
+            notes.add(note("ARGS:q"));
+        }
+        notes.with(|found| {
+            assert_eq!((found.len(), found[0].value.len()), (MOST, TEXT));
+            assert!(found[1..5].iter().all(|f| f.value == b"(500 bytes that are a secret)"));
+            assert_eq!(found[5].message.len(), TEXT);
+        });
+    }
+}

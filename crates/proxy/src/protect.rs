@@ -1,0 +1,149 @@
+//! What a request says, and what is answered to it, judged by the stages that read more than its head: validate, then inspect.
+//!
+//! Each is one file that implements [`Stage`], built with the table for the routes that use it ([`Protection`]). Heads are judged before
+//! bodies are read, so a client that may not pass does not have to send its body. A stage that only watches notes what it finds
+//! ([`Notes`]) and lets pass. What it holds of bodies, and how, is in `held.rs`.
+
+use std::cell::RefCell;
+use std::fmt::{self, Debug};
+use std::sync::Arc;
+
+use crate::deny::Deny;
+use crate::front::Front;
+use crate::h1::Framing;
+use crate::handle::{Ctx, Report};
+use crate::held::{self, Body, Coding, Held, Hold};
+use crate::note::Notes;
+use crate::peer::Authorized;
+use crate::view::{HeadView, ResponseView};
+
+/// The stages of a route that read more than heads, in their order; at least one.
+pub(crate) type Protection = [Arc<dyn Stage>];
+
+/// A stage that judges requests and responses by all that they say.
+pub(crate) trait Stage: Debug + Send + Sync {
+    /// Begins with a request, by its head. None: it has nothing to say about this one.
+    fn begin(self: Arc<Self>, request: &Request<'_>, notes: &Notes)
+    -> Result<Option<Box<dyn Judging>>, Deny>;
+}
+
+/// A stage at work on one request.
+pub(crate) trait Judging {
+    /// How much of the body it wants to see. The same at each call.
+    fn wants(&self) -> Option<Hold<'_>>;
+
+    /// Judges the request as a whole. Of a body it is given what it wanted.
+    fn request(&mut self, body: Body<'_>, notes: &Notes) -> Result<(), Deny>;
+
+    /// Judges the head of the response, and says how many bytes of the body it wants to see. `last`: there is none.
+    fn response_head(
+        &mut self,
+        response: ResponseView<'_>,
+        last: bool,
+        notes: &Notes,
+    ) -> Result<Option<usize>, Deny> {
+        let _ = (response, last, notes);
+        Ok(None)
+    }
+
+    /// Judges the response as a whole, if it wanted to see some of its body.
+    fn response_body(
+        &mut self,
+        response: ResponseView<'_>,
+        body: Body<'_>,
+        notes: &Notes,
+    ) -> Result<(), Deny> {
+        let _ = (response, body, notes);
+        Ok(())
+    }
+}
+
+/// What a stage begins with.
+#[derive(Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub(crate) ctx: &'a Ctx<'a>,
+    pub(crate) view: HeadView<'a>,
+    pub(crate) authorized: &'a Authorized,
+}
+
+/// The stages at work on one request.
+#[derive(Default)]
+pub(crate) struct Judges(RefCell<Vec<Box<dyn Judging>>>);
+
+/// Judges a request, its body included where a stage wants to see it.
+pub(crate) async fn request(
+    report: &mut Report<'_>,
+    front: &mut Front<'_>,
+    authorized: &Authorized,
+    protection: &Protection,
+) -> Result<(), Deny> {
+    let (ctx, view) = (report.ctx, report.view);
+    let request = Request { ctx, view, authorized };
+    // Whoever judges again begins anew, but for what was read.
+    report.notes.clear();
+    let mut judges = Vec::with_capacity(protection.len());
+    for stage in protection {
+        judges.extend(stage.clone().begin(&request, &report.notes)?);
+    }
+    let hold = judges.iter().filter_map(|judging| judging.wants()).reduce(Hold::and);
+    if let Some(hold) = hold
+        && !matches!(view.framing(), Framing::None | Framing::Length(0))
+    {
+        let limits = &authorized.edge.table().limits;
+        held::read(ctx, view, front, limits, hold, &mut report.held).await?;
+    }
+    for judging in &mut judges {
+        let most = judging.wants().map(|hold| hold.most);
+        let body = match (&report.held, most) {
+            (Some(held), Some(most)) => held.body(most),
+            (None, _) => {
+                Body { bytes: &[], whole: matches!(view.framing(), Framing::None | Framing::Length(0)) }
+            }
+            (Some(_), None) => Body::default(),
+        };
+        judging.request(body, &report.notes)?;
+    }
+    report.judges = Judges(RefCell::new(judges));
+    Ok(())
+}
+
+impl Judges {
+    /// Whoever wants to see the response, if anybody does.
+    pub(crate) fn watch<'a>(&'a self, notes: &'a Notes) -> Option<Watch<'a>> {
+        (!self.0.borrow().is_empty()).then_some(Watch { judges: self, notes })
+    }
+}
+
+/// The stages at work on a response.
+#[derive(Clone, Copy)]
+pub(crate) struct Watch<'a> {
+    judges: &'a Judges,
+    notes: &'a Notes,
+}
+
+impl Watch<'_> {
+    /// Judges the head of a response. How many bytes of the body are to be held, if any.
+    pub(crate) fn head(&self, response: ResponseView<'_>, last: bool) -> Result<Option<usize>, Deny> {
+        let mut most = None;
+        for judging in &mut *self.judges.0.borrow_mut() {
+            most = most.max(judging.response_head(response, last, self.notes)?);
+        }
+        Ok(most.filter(|_| !last))
+    }
+
+    /// Judges a response of which at most `most` bytes were held.
+    pub(crate) fn body(&self, response: ResponseView<'_>, held: &mut Held, most: usize) -> Result<(), Deny> {
+        // A service is no attacker: what cannot be unpacked is judged as it came.
+        let _ = held.decode(Coding::of(response.fields()), most);
+        for judging in &mut *self.judges.0.borrow_mut() {
+            judging.response_body(response, held.body(most), self.notes)?;
+        }
+        Ok(())
+    }
+}
+
+impl Debug for Watch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch")
+    }
+}
