@@ -11,8 +11,9 @@ pub mod cookie;
 mod decode;
 pub mod form;
 pub mod json;
+pub mod multipart;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 /// Receives what the parsers find, in the order of the bytes.
 ///
@@ -70,6 +71,7 @@ pub struct Scratch {
     name: Vec<u8>,
     value: Vec<u8>,
     levels: Vec<json::Level>,
+    lines: Vec<Range<usize>>,
 }
 
 /// What a parser says at its end.
@@ -79,12 +81,8 @@ pub struct Outcome {
     pub error: Option<Error>,
     /// A `%` was not followed by two hexadecimal digits: `URLENCODED_ERROR`.
     pub encoding_error: bool,
-}
-
-impl Outcome {
-    fn failed(error: Error) -> Self {
-        Self { error: Some(error), ..Self::default() }
-    }
+    /// What was unusual in a multipart body.
+    pub multipart: multipart::Flags,
 }
 
 /// Why a body could not be taken apart.
