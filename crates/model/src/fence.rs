@@ -1,5 +1,8 @@
 //! The fence as types. Only [`Fence::load`] and [`Fence::parse`] make one, so holding one means that it is valid.
 
+mod date;
+mod inspect;
+mod mode;
 mod service;
 mod traffic;
 
@@ -12,6 +15,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::date::Date;
+pub use self::inspect::{Beyond, Excluded, Exclusion, OpenApi, Waf};
+pub use self::mode::Mode;
 pub use self::service::{ExternalTls, FileRule, Kind, Protocol, Ready, Service};
 pub use self::traffic::{Accept, Allow, Call, Egress, Route};
 use crate::access::Provider;
@@ -34,6 +40,8 @@ pub struct Fence {
     pub policies: Option<Policies>,
     /// `entities:`, where data about users, groups and things is.
     pub entities: Option<Entities>,
+    /// `waf:`, how attacks are looked for at the gateway; where a route does not ask for it, nobody looks without.
+    pub waf: Option<Waf>,
     /// All services, those of `services:` and `external:`, in order of declaration.
     pub services: Vec<Service>,
     /// `limits:`, filled up with defaults.
@@ -191,6 +199,7 @@ impl Fence {
             providers,
             policies: None,
             entities: None,
+            waf: None,
             services,
             limits: Limits::default(),
             consent_required: false,

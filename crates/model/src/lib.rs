@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+pub mod content;
 mod decode;
 mod diagnostic;
 mod fence;
@@ -25,8 +26,9 @@ pub use access::{
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Related, Severity};
 pub use fence::{
-    Accept, Allow, Call, Egress, Entities, EntitiesUrl, ExternalTls, Fence, FileRule, Gateway, GatewayTls,
-    HostPort, Kind, Limits, Policies, Protocol, Ready, Route, Service, SourceFile,
+    Accept, Allow, Beyond, Call, Date, Egress, Entities, EntitiesUrl, Excluded, Exclusion, ExternalTls,
+    Fence, FileRule, Gateway, GatewayTls, HostPort, Kind, Limits, Mode, OpenApi, Policies, Protocol, Ready,
+    Route, Service, SourceFile, Waf,
 };
 pub use graph::{Edge, Missing, OUTSIDE, Rule, Step, UnknownName, Why};
 pub use load::{MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES};

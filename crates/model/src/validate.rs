@@ -2,6 +2,7 @@
 
 mod access;
 mod consent;
+mod inspect;
 mod shape;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 use crate::access::Provider;
 use crate::decode::Fragment;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::fence::{Entities, Fence, Gateway, Limits, Policies, Protocol, Service, SourceFile};
+use crate::fence::{Entities, Fence, Gateway, Limits, Policies, Protocol, Service, SourceFile, Waf};
 use crate::pattern::shape;
 use crate::position::Position;
 use crate::suggest::{did_you_mean, quote};
@@ -68,6 +69,7 @@ pub(crate) fn assemble(
         providers: merged.providers,
         policies: merged.policies,
         entities: merged.entities.map(|(entities, _)| entities),
+        waf: merged.waf,
         services: merged.services,
         limits: merged.limits.map_or_else(Limits::default, |(limits, _)| limits),
         consent_required: merged.consent.is_some(),
@@ -89,6 +91,7 @@ struct Merged {
     providers: Vec<Provider>,
     policies: Option<Policies>,
     entities: Option<(Entities, Position)>,
+    waf: Option<Waf>,
     services: Vec<Service>,
     index: BTreeMap<String, usize>,
     broken: HashSet<String>,
@@ -124,6 +127,8 @@ impl Merged {
             self.policies.as_ref().map(|p| &p.position),
         );
         once("entities", fragment.entities.as_ref().map(|e| &e.1), self.entities.as_ref().map(|e| &e.1));
+        once("waf", fragment.waf.as_ref().map(|w| &w.position), self.waf.as_ref().map(|w| &w.position));
+        self.waf = self.waf.take().or(fragment.waf);
         self.policies = self.policies.take().or(fragment.policies);
         self.entities = self.entities.take().or(fragment.entities);
         self.name = self.name.take().or(fragment.name);

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use ringfence_model::{
-    Binding, ClientProof, Credential, Diagnostics, Entities, Fence, Kind, Position, Protocol,
+    Beyond, Binding, ClientProof, Credential, Diagnostics, Entities, Excluded, Fence, Kind, Mode, Position,
+    Protocol,
 };
 
 const CLINIC: &str = include_str!("data/clinic.yaml");
@@ -136,6 +137,13 @@ fn what_can_mean_two_things_or_nothing_is_refused() {
         ("env: { RINGFENCE_X: 1 }", "reserved"),
         ("env: { 1A: 1 }", "bad-name"),
         ("env: { A: [1] }", "wrong-type"),
+        ("listen: 2\nopenapi: /etc/a.yaml", "bad-value"),
+        ("listen: 2\nopenapi: ../a.yaml", "bad-value"),
+        ("listen: 2\nopenapi: {}", "missing-key"),
+        ("listen: 2\nopenapi: { file: a.yaml, mode: deny }", "bad-value"),
+        ("listen: 2\nprotocol: grpc\nopenapi: a.yaml", "conflict"),
+        ("listen: 2\nroutes: [{ path: /, waf: on }]", "bad-value"),
+        ("listen: 2\nprotocol: tcp\nroutes: [{ host: a.example, waf: off }]", "conflict"),
         ("image: nginx", "unknown-key"),
         ("calls:", "wrong-type"),
         ("accepts: [nobody]", "unknown-service"),
@@ -609,6 +617,126 @@ fn programs_get_the_same_as_people() {
     );
 }
 
+/// A fence with these lines under `waf`.
+fn with_waf(lines: &str) -> String {
+    let indented: String = lines.lines().map(|line| format!("  {line}\n")).collect();
+    format!(
+        "fence: t\ntrust_domain: t.example\nwaf:\n{indented}gateway: {{ listen: 127.0.0.1:1 }}\nservices:\n  a: {{ listen: 1, routes: [{{ path: / }}] }}\n"
+    )
+}
+
+#[test]
+fn attacks_are_looked_for_as_the_fence_says_and_with_the_known_defaults_otherwise() {
+    let waf = parse(&with_waf("mode: block")).unwrap().waf.unwrap();
+    assert_eq!((waf.mode, waf.crs, waf.paranoia, waf.inbound, waf.outbound), (Mode::Enforce, None, 1, 5, 4));
+    assert_eq!((waf.inspect, waf.beyond, waf.responses), (128 << 10, Beyond::Reject, false));
+    assert_eq!(at(&waf.position), "ringfence.yaml:3:1");
+    let short = with_waf("").replace("waf:", "waf: observe");
+    assert_eq!(parse(&short).unwrap().waf.unwrap().mode, Mode::Observe);
+    assert_eq!(parse(&with_waf("")).unwrap().waf.unwrap().mode, Mode::Enforce, "`waf:` alone");
+    assert_eq!(parse(CLINIC).unwrap().waf, None);
+
+    let fence = parse(include_str!("data/everything.yaml")).unwrap();
+    let waf = fence.waf.unwrap();
+    assert_eq!(
+        (waf.crs.as_deref(), waf.paranoia, waf.inbound, waf.responses),
+        (Some("rules/crs"), 2, 7, true)
+    );
+    let [numbers, tag] = waf.exclude.as_slice() else { panic!("two exclusions") };
+    assert_eq!(
+        (&numbers.of, numbers.target.as_deref()),
+        (&Excluded::Rules(vec![942_100, 942_110]), Some("ARGS:q"))
+    );
+    assert!(numbers.path.as_ref().unwrap().matches("/search") && numbers.reason == "free text search");
+    assert_eq!((&tag.of, tag.target.as_deref()), (&Excluded::Tag("attack-sqli".into()), None));
+    assert!(
+        tag.path.as_ref().unwrap().matches("/notes/a/b") && at(&tag.position).starts_with("ringfence.yaml:")
+    );
+    let web = fence.services.iter().find(|s| s.name == "web").unwrap();
+    let modes: Vec<Option<Mode>> = web.routes.iter().map(|route| route.waf).collect();
+    assert_eq!(modes, [Some(Mode::Enforce), Some(Mode::Observe), None]);
+    let openapi = web.openapi.as_ref().unwrap();
+    assert_eq!((openapi.file.as_str(), openapi.responses), ("openapi/web.yaml", Mode::Observe));
+    let legacy = fence.services.iter().find(|s| s.name == "legacy").unwrap().openapi.as_ref().unwrap();
+    assert_eq!(
+        (legacy.file.as_str(), legacy.mode, legacy.undocumented),
+        ("openapi/legacy.json", Mode::Enforce, Mode::Enforce)
+    );
+}
+
+#[test]
+fn an_exclusion_says_what_why_and_until_when() {
+    let mut wrong = Vec::new();
+    let good = "rules: [942100], target: 'ARGS:q', path: /search, reason: prose, until: 9999-12-31";
+    assert_eq!(codes(&with_waf(&format!("exclude: [{{ {good} }}]"))), Vec::<&str>::new());
+    for (from, to, code) in [
+        (", reason: prose", "", "missing-key"),
+        (", until: 9999-12-31", "", "missing-key"),
+        ("9999-12-31", "2027-02-30", "bad-value"),
+        ("9999-12-31", "tomorrow", "bad-value"),
+        ("rules: [942100], ", "", "missing-key"),
+        ("[942100]", "[]", "empty"),
+        ("[942100]", "[942100, 942100]", "duplicate"),
+        ("[942100]", "[sqli]", "out-of-range"),
+        ("[942100]", "942100", "wrong-type"),
+        ("rules: [942100]", "rules: [942100], tag: attack-sqli", "conflict"),
+        ("ARGS:q", "args:q", "bad-value"),
+        ("ARGS:q", "ARGZ:q", "bad-value"),
+        ("ARGS:q", "ARGS:", "bad-value"),
+        ("/search", "search", "bad-value"),
+        ("reason: prose", "reason: ''", "wrong-type"),
+        ("rules:", "rule:", "unknown-key"),
+    ] {
+        let text = with_waf(&format!("exclude: [{{ {} }}]", good.replacen(from, to, 1)));
+        if !codes(&text).contains(&code) {
+            wrong.push((to, code, codes(&text)));
+        }
+    }
+    for (lines, code) in [
+        ("mode: on", "bad-value"),
+        ("crs: /etc/crs", "bad-value"),
+        ("paranoia: 5", "out-of-range"),
+        ("threshold: { inbound: 0 }", "out-of-range"),
+        ("body: { inspect: 1B }", "out-of-range"),
+        ("body: { inspect: 1GiB }", "out-of-range"),
+        ("body: { beyond: pass }", "bad-value"),
+        ("responses: yes", "wrong-type"),
+        ("rules: crs", "unknown-key"),
+    ] {
+        if codes(&with_waf(lines)) != [code] {
+            wrong.push((lines, code, codes(&with_waf(lines))));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let help = parse(&with_waf(&format!("exclude: [{{ {} }}]", good.replace("ARGS", "args")))).unwrap_err();
+    assert!(help.to_string().contains("did you mean `ARGS`?"), "{help}");
+}
+
+#[test]
+fn an_exclusion_that_is_over_is_told_and_counts_no_more() {
+    let text = with_waf(
+        "exclude:\n  - { tag: a, reason: prose, until: 2020-01-31 }\n  - { tag: b, reason: prose, until: 9999-12-31 }",
+    );
+    let fence = parse(&text).unwrap();
+    let [warning] = fence.warnings.as_slice() else { panic!("one warning: {:?}", fence.warnings) };
+    assert_eq!((warning.code, at(&warning.position)), ("expired", "ringfence.yaml:5:7".to_owned()));
+    let waf = fence.waf.unwrap();
+    let last_second = waf.exclude[0].until.ends_at() - 1;
+    assert_eq!(waf.exclusions(last_second).count(), 2);
+    let left: Vec<_> = waf.exclusions(last_second + 1).map(|e| &e.of).collect();
+    assert_eq!(left, [&Excluded::Tag("b".into())]);
+}
+
+#[test]
+fn what_is_looked_for_where_nothing_comes_in_is_worth_a_warning() {
+    let text = "fence: t\ntrust_domain: t.example\nwaf: {}\nservices:\n  a: { openapi: a.yaml }\n";
+    let found: Vec<_> = parse(text).unwrap().warnings.iter().map(|w| (w.code, at(&w.position))).collect();
+    assert_eq!(
+        found,
+        [("unused", "ringfence.yaml:3:1".to_owned()), ("unused", "ringfence.yaml:5:17".to_owned())]
+    );
+}
+
 /// Text that is near to a fence: its words and signs in any order.
 fn nearly_a_fence() -> impl Strategy<Value = String> {
     let words = prop::sample::select(vec![
@@ -623,6 +751,9 @@ fn nearly_a_fence() -> impl Strategy<Value = String> {
         "allow",
         "paths",
         "egress",
+        "waf",
+        "exclude",
+        "openapi",
         ": ",
         ":",
         "\n",

@@ -1,17 +1,22 @@
-//! What outlives the process: the last good snapshot, the highest revision ever enforced, what was revoked, and the keys of providers,
-//! which may not answer when a node starts.
+//! What outlives the process: the last good snapshot and the files that it names, the highest revision ever enforced, what was revoked,
+//! and the keys of providers, which may not answer when a node starts.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use ringfence_snapshot::SignedSnapshot;
+use ringfence_model::content::MAX_CONTENT_FILE;
 use ringfence_snapshot::node::ProviderKeys;
+use ringfence_snapshot::{Digest, SignedSnapshot};
 use ringfence_token::Revocation;
 
 /// Largest file that is read back.
 const MAX_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Where files that a snapshot names lie, each by its digest.
+const CONTENT: &str = "content";
 
 /// The node's folder, `proxy/` in the data directory.
 #[derive(Debug)]
@@ -22,7 +27,7 @@ pub(crate) struct Disk {
 impl Disk {
     pub(crate) fn open(data_dir: &Path) -> io::Result<Self> {
         let folder = data_dir.join("proxy");
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder.join(CONTENT))?;
         Ok(Self { folder })
     }
 
@@ -76,6 +81,48 @@ impl Disk {
         self.write("revocations.json", &serde_json::to_vec(&all.collect::<Vec<_>>())?)
     }
 
+    /// The files that are there whole, by digest; anything else there is removed.
+    pub(crate) fn contents(&self) -> io::Result<BTreeSet<Digest>> {
+        let mut whole = BTreeSet::new();
+        for entry in fs::read_dir(self.folder.join(CONTENT))? {
+            let path = entry?.path();
+            let digest = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+            match digest {
+                Some(digest) if self.content(&digest).is_ok() => drop(whole.insert(digest)),
+                _ => fs::remove_file(path)?,
+            }
+        }
+        Ok(whole)
+    }
+
+    /// The file with this digest.
+    pub(crate) fn content(&self, digest: &Digest) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let file = File::open(self.content_path(digest))?;
+        file.take(MAX_CONTENT_FILE as u64 + 1).read_to_end(&mut bytes)?;
+        if bytes.len() > MAX_CONTENT_FILE || Digest::of(&bytes) != *digest {
+            return Err(io::Error::other("it was changed on disk"));
+        }
+        Ok(bytes)
+    }
+
+    /// Keeps a file that a verified snapshot names; it is sure to be there after [`Self::sync_contents`].
+    pub(crate) fn keep_content(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
+        replace(&self.content_path(digest), bytes)
+    }
+
+    pub(crate) fn sync_contents(&self) -> io::Result<()> {
+        File::open(self.folder.join(CONTENT))?.sync_all()
+    }
+
+    pub(crate) fn remove_content(&self, digest: &Digest) -> io::Result<()> {
+        fs::remove_file(self.content_path(digest))
+    }
+
+    fn content_path(&self, digest: &Digest) -> PathBuf {
+        self.folder.join(CONTENT).join(digest.to_string())
+    }
+
     fn read(&self, name: &str) -> io::Result<Option<String>> {
         let path = self.folder.join(name);
         match fs::metadata(&path) {
@@ -89,13 +136,18 @@ impl Disk {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let (path, draft) = (self.folder.join(name), self.folder.join(format!("{name}.new")));
-        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&draft)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&draft, &path)?;
+        replace(&self.folder.join(name), bytes)?;
         File::open(&self.folder)?.sync_all()
     }
+}
+
+/// Writes a file beside the one of before, and puts it in its place.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let draft = path.with_added_extension("new");
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&draft, path)
 }
 
 #[cfg(test)]

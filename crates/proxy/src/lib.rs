@@ -27,6 +27,7 @@ mod asks;
 mod back;
 mod body;
 mod connect;
+mod content;
 pub mod delegate;
 mod deny;
 mod disk;

@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 
 use crate::asks::{Asked, Open};
+use crate::content::Contents;
 use crate::delegate::TxnKeys;
 use crate::disk::Disk;
 use crate::identity::Renewer;
@@ -56,6 +57,8 @@ pub(crate) struct Node {
     revoked: RefCell<Known>,
     /// The same as threads have them, with the text that they were read from.
     sets: RefCell<BTreeMap<String, (String, Arc<KeySet>)>>,
+    /// Files that snapshots name.
+    contents: RefCell<Contents>,
     /// Questions that control has.
     open: RefCell<Open>,
 }
@@ -71,6 +74,7 @@ impl Node {
     ) -> std::io::Result<Rc<Self>> {
         Ok(Rc::new(Self {
             seen: Cell::new(disk.seen()?),
+            contents: RefCell::new(Contents::kept(&disk)?),
             events: writer.emitter(),
             shared,
             workers,
@@ -216,7 +220,11 @@ impl Node {
     }
 
     async fn control(self: Rc<Self>, sender: Sender<FromProxy>, mut receiver: Receiver<ToProxy>) {
-        let hello = FromProxy::Hello { version: env!("CARGO_PKG_VERSION").into(), seen: self.seen.get() };
+        let hello = FromProxy::Hello {
+            version: env!("CARGO_PKG_VERSION").into(),
+            seen: self.seen.get(),
+            content: self.contents.borrow().digests(),
+        };
         let mut open = sender.send(&hello, &[]).await.is_ok();
         let mut said = "control is gone".to_owned();
         while open {
@@ -229,6 +237,13 @@ impl Node {
                 }
             };
             open = match message {
+                ToProxy::Content(part) => {
+                    let taken = self.contents.borrow_mut().take(part);
+                    if let Err(e) = taken {
+                        self.entity("content", "-", 1, false, &e.to_string());
+                    }
+                    true
+                }
                 ToProxy::Snapshot(signed) => {
                     let answer = self.take(&signed).await;
                     sender.send(&answer, &[]).await.is_ok()
@@ -296,14 +311,21 @@ impl Node {
             Err(e) => (claimed(&e), Err(e.to_string())),
             Ok(snapshot) => {
                 let (revision, seen) = (snapshot.revision, (snapshot.epoch, snapshot.revision));
-                let applied = self.apply(snapshot).await;
+                let applied = self.apply(snapshot.clone()).await;
+                let mut contents = self.contents.borrow_mut();
                 if applied.is_ok() {
                     self.seen.set(seen);
+                    let kept = contents.keep(&snapshot, &self.disk);
                     // A full disk must not keep a revocation from being enforced.
-                    if let Err(e) = self.disk.keep(signed, seen) {
-                        let message = format!("the snapshot could not be kept: {e}");
-                        self.tell("proxy", LifecycleActivity::Update, &message, Severity::High);
+                    match kept.and_then(|()| self.disk.keep(signed, seen)) {
+                        Ok(()) => contents.prune(&snapshot, &self.disk),
+                        Err(e) => {
+                            let message = format!("the snapshot could not be kept: {e}");
+                            self.tell("proxy", LifecycleActivity::Update, &message, Severity::High);
+                        }
                     }
+                } else {
+                    contents.refused(&snapshot);
                 }
                 (revision, applied)
             }
@@ -325,6 +347,7 @@ impl Node {
     /// Puts a verified snapshot in force on every thread.
     async fn apply(&self, snapshot: VerifiedSnapshot) -> Result<(), String> {
         let bundles = bundles(&snapshot)?;
+        self.contents.borrow().files(&snapshot, &self.disk)?;
         let policy = Policy::of(&snapshot, self.table.borrow().as_deref())?;
         let txn = TxnKeys::of(&snapshot, self.table.borrow().as_deref())?;
         let compiled = self

@@ -10,6 +10,7 @@ mod ask;
 mod behalf;
 mod believed;
 mod compile;
+mod content;
 mod der;
 mod identity;
 pub mod node;
@@ -23,6 +24,7 @@ pub use address::{
 pub use behalf::credential_of;
 pub use believed::{login_profile_of, profile_of};
 pub use compile::{CompileError, Header, compile};
+pub use content::{Content, ContentError, ContentPart, Digest, Held};
 pub use der::Der;
 pub use identity::{Identity, IdentityError, IdentityKind, MAX_NAME, MAX_NAMES, mapping_of};
 pub use signed::{SignedSnapshot, SnapshotError, VerifiedSnapshot};

@@ -5,13 +5,15 @@ use ringfence_token::{KeyPrefix, KeyRecord, Revocation};
 use serde::{Deserialize, Serialize};
 
 pub use crate::ask::{Ask, Mint, NoAnswer, NoAnswerCode, Shown, Told};
-use crate::{Der, SignedSnapshot};
+use crate::{ContentPart, Der, Digest, SignedSnapshot};
 
 /// From control to a proxy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToProxy {
-    /// Enforce this from now on; answered by `Ack` or `Nack`.
+    /// A part of a file that a snapshot to come names, and that this proxy does not have.
+    Content(ContentPart),
+    /// Enforce this from now on; answered by `Ack` or `Nack`. The files that it names came before it.
     Snapshot(SignedSnapshot),
     /// Answer to [`FromProxy::Sign`].
     Signed {
@@ -107,12 +109,15 @@ pub struct Issued {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FromProxy {
-    /// First message: which version speaks, and the highest (epoch, revision) it has seen.
+    /// First message: which version speaks, the highest (epoch, revision) it has seen, and which files it has.
     Hello {
         /// Version of the program.
         version: String,
         /// Highest epoch and revision seen.
         seen: (u64, u64),
+        /// Files that need not be sent.
+        #[serde(default)]
+        content: Vec<Digest>,
     },
     /// Asks for a certificate.
     Sign {

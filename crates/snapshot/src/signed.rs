@@ -158,6 +158,20 @@ fn consistent(snapshot: &Snapshot) -> Result<(), SnapshotError> {
     if snapshot.policies.as_ref().is_some_and(|policies| !policies.fits()) {
         return Err(SnapshotError::Inconsistent("it has more policies and entity data than it may carry"));
     }
+    if !crate::content::are_sound(&snapshot.content) {
+        return Err(SnapshotError::Inconsistent(
+            "it names files that are out of order, too large, or elsewhere",
+        ));
+    }
+    // What is not there would not be looked for.
+    let described = snapshot.services.iter().filter_map(|service| service.openapi.as_ref());
+    let rules = snapshot.waf.as_ref().and_then(|waf| waf.crs.as_deref());
+    let names = || snapshot.content.iter().map(|content| content.name.as_str());
+    if described.clone().any(|openapi| snapshot.content(&openapi.file).is_none())
+        || rules.is_some_and(|folder| ringfence_model::content::crs_rules(folder, names()).is_empty())
+    {
+        return Err(SnapshotError::Inconsistent("rules or a description of an API are not among its files"));
+    }
     let open = |s: &crate::Service| s.access.is_open() && s.routes.iter().all(|r| r.access.is_open());
     if !services.iter().all(|s| s.protocol != Protocol::Tcp || open(s)) {
         return Err(SnapshotError::Inconsistent(
@@ -191,7 +205,7 @@ mod tests {
     use ringfence_model::Fence;
 
     use super::*;
-    use crate::{Addresses, Bundle, Header, compile};
+    use crate::{Addresses, Bundle, Content, Header, compile};
 
     const CLINIC: &str = "
 fence: clinic
@@ -263,6 +277,39 @@ services:
             change(&mut snapshot);
             let result = sign(&key, &snapshot).verify(key.verifying_key(), 1500, (1, 0));
             assert!(matches!(result, Err(SnapshotError::Inconsistent(_))));
+        }
+    }
+
+    #[test]
+    fn a_snapshot_names_the_files_that_it_needs_or_is_refused() {
+        let key = SigningKey::generate(Algorithm::Ed25519).unwrap();
+        let text = format!("{CLINIC}waf: {{ crs: crs }}\n")
+            .replace("listen: 9001,", "listen: 9001, openapi: a.yaml,");
+        let fence = Fence::parse(vec![("ringfence.yaml", text)]).unwrap();
+        let header = Header {
+            epoch: 1,
+            revision: 7,
+            issued_at: 1000,
+            expires_at: 2000,
+            lease: 60,
+            bundle: Bundle::default(),
+        };
+        let snapshot = compile(&fence, &mut Addresses::default(), header).unwrap();
+        let verify = |names: &[&str]| {
+            let content = names.iter().map(|name| Content::of(*name, b"x")).collect();
+            let snapshot = Snapshot { content, ..snapshot.clone() };
+            sign(&key, &snapshot).verify(key.verifying_key(), 1500, (1, 0))
+        };
+        let verified = verify(&["a.yaml", "crs/rules/a.conf"]).unwrap();
+        assert_eq!(verified.content("a.yaml").unwrap().sha256, crate::Digest::of(b"x"));
+        assert_eq!(verified.to_fence().waf, fence.waf);
+        for names in [
+            &["a.yaml"][..],
+            &["crs/rules/a.conf"],
+            &["a.yaml", "crs/rules/a.data"],
+            &["crs/rules/a.conf", "a.yaml"],
+        ] {
+            assert!(matches!(verify(names), Err(SnapshotError::Inconsistent(_))), "{names:?}");
         }
     }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use ringfence_model::{
-    Access, Call, EntitiesUrl, ExternalTls, Fence, Gateway, HostPort, Kind, Limits, Position, Protocol,
-    Provider, Route,
+    Access, Call, EntitiesUrl, ExternalTls, Fence, Gateway, HostPort, Kind, Limits, OpenApi, Position,
+    Protocol, Provider, Route, Waf,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::Der;
+use crate::{Content, Der};
 
 /// The fence compiled for enforcement points.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +38,12 @@ pub struct Snapshot {
     pub policies: Option<Policies>,
     /// The server that knows what policies are judged with, if it is not a file among them.
     pub entities: Option<EntitiesUrl>,
+    /// How attacks are looked for at the gateway.
+    #[serde(default)]
+    pub waf: Option<Waf>,
+    /// Files that are needed besides, in order of name, each once: rules, descriptions of APIs.
+    #[serde(default)]
+    pub content: Vec<Content>,
     /// All services, in order of name.
     pub services: Vec<Service>,
     /// Bounds.
@@ -106,6 +112,9 @@ pub struct Service {
     pub routes: Vec<Route>,
     /// Who may pass at its own sidecar.
     pub access: Access,
+    /// The description of its API that requests through the gateway are held to.
+    #[serde(default)]
+    pub openapi: Option<OpenApi>,
     /// Whom it may call.
     pub calls: Vec<Call>,
     /// Hosts outside that it may reach.
@@ -190,19 +199,22 @@ impl Snapshot {
             protocol: service.protocol,
             routes: service.routes.clone(),
             access: service.access.clone(),
+            openapi: service.openapi.clone(),
             calls: service.calls.clone(),
             proposed: Vec::new(),
             accepts: Vec::new(),
             egress: service.egress.iter().map(|egress| egress.rule.clone()).collect(),
             position: service.position.clone(),
         });
-        Fence::of_snapshot(
+        let mut fence = Fence::of_snapshot(
             self.fence.clone(),
             self.trust_domain.clone(),
             self.gateway.clone(),
             self.providers.clone(),
             services.collect(),
-        )
+        );
+        fence.waf.clone_from(&self.waf);
+        fence
     }
 
     /// The certificates of the authority in that file.
@@ -218,6 +230,11 @@ impl Snapshot {
     /// Whatever a route or service says about who may pass.
     pub fn access(&self) -> impl Iterator<Item = &Access> {
         self.services.iter().flat_map(|s| s.routes.iter().map(|route| &route.access).chain([&s.access]))
+    }
+
+    /// The file of that name.
+    pub fn content(&self, name: &str) -> Option<&Content> {
+        self.content.binary_search_by(|c| c.name.as_str().cmp(name)).ok().map(|at| &self.content[at])
     }
 
     /// The service of that name.

@@ -213,7 +213,7 @@ impl Control {
         let channel = BlockingChannel::new(ours);
         channel.set_timeout(Some(PATIENCE)).unwrap();
         let node = Node { channel, last: std::cell::Cell::new(0) };
-        node.send(&FromProxy::Hello { version: "1".into(), seen: (0, 0) });
+        node.send(&FromProxy::Hello { version: "1".into(), seen: (0, 0), content: Vec::new() });
         node
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Decoder, spec};
 use crate::access::Provider;
 use crate::diagnostic::Diagnostics;
-use crate::fence::{Entities, Gateway, GatewayTls, Limits, Policies, Service};
+use crate::fence::{Entities, Gateway, GatewayTls, Limits, Policies, Service, Waf};
 use crate::position::Position;
 use crate::scalar::{dns_name, trust_domain};
 use crate::suggest::quote;
@@ -27,6 +27,7 @@ pub(crate) struct Fragment {
     pub(crate) providers: Vec<Provider>,
     pub(crate) policies: Option<Policies>,
     pub(crate) entities: Option<(Entities, Position)>,
+    pub(crate) waf: Option<Waf>,
     pub(crate) services: Vec<Service>,
     /// Services with errors of their own: what they seem to lack may be what could not be read.
     pub(crate) broken: HashSet<String>,
@@ -46,6 +47,7 @@ pub(crate) fn decode(file: &Arc<str>, node: &Node, out: &mut Diagnostics) -> Fra
         providers: Vec::new(),
         policies: None,
         entities: None,
+        waf: None,
         services: Vec::new(),
         broken: HashSet::new(),
     };
@@ -69,6 +71,7 @@ pub(crate) fn decode(file: &Arc<str>, node: &Node, out: &mut Diagnostics) -> Fra
     fragment.limits = fields.entry("limits").map(|e| (decoder.limits(&e.value), decoder.at(e.mark)));
     fragment.policies = fields.entry("policies").map(|entry| decoder.policies(entry));
     fragment.entities = fields.entry("entities").and_then(|entry| decoder.entities(entry));
+    fragment.waf = fields.entry("waf").map(|entry| decoder.waf(entry));
     // In order of declaration, whichever of the two maps stands first.
     for entry in fields.entries {
         match entry.key.as_str() {

@@ -57,7 +57,7 @@ impl Decoder<'_> {
         self.number(node, from.into(), to.into()).and_then(|n| u32::try_from(n).ok())
     }
 
-    fn size_in(&mut self, node: &Node, from: u64, to: u64) -> Option<u64> {
+    pub(super) fn size_in(&mut self, node: &Node, from: u64, to: u64) -> Option<u64> {
         let value = self.parsed(node, "a size", size)?;
         if (from..=to).contains(&value) {
             return Some(value);

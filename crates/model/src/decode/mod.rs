@@ -2,6 +2,7 @@
 
 mod access;
 mod fragment;
+mod inspect;
 mod limits;
 mod policies;
 mod provider;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 pub(crate) use fragment::{Fragment, decode};
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::fence::Mode;
 use crate::position::Position;
 use crate::scalar::digits;
 use crate::suggest::{did_you_mean, nearest, quote};
@@ -185,6 +187,14 @@ impl Decoder<'_> {
                 &[]
             }
         }
+    }
+
+    /// How strictly a rule is taken; people know `block` from elsewhere.
+    fn mode(&mut self, node: &Node) -> Option<Mode> {
+        if node.text() == Some("block") {
+            return Some(Mode::Enforce);
+        }
+        self.choice(node, &[("off", Mode::Off), ("observe", Mode::Observe), ("enforce", Mode::Enforce)])
     }
 
     /// One word out of a few.

@@ -91,7 +91,8 @@ fn pattern(text: &str) -> Result<String, String> {
     beside(text)
 }
 
-fn beside(text: &str) -> Result<String, String> {
+/// A file or folder of the fence's folder, in its one spelling.
+pub(super) fn beside(text: &str) -> Result<String, String> {
     let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
     if text.len() > MAX_PATH || text.chars().any(char::is_control) {
         return Err(format!("it has at most {MAX_PATH} characters"));

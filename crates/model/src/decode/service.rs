@@ -104,6 +104,7 @@ impl Decoder<'_> {
             protocol: Protocol::Http,
             routes: Vec::new(),
             access: Access::default(),
+            openapi: None,
             calls: Vec::new(),
             proposed: Vec::new(),
             accepts: Vec::new(),
@@ -119,6 +120,7 @@ impl Decoder<'_> {
             service.protocol = self.choice(node, &choices).unwrap_or_default();
         }
         service.routes = fields.get("routes").map_or_else(Vec::new, |n| self.routes(n, service.protocol));
+        service.openapi = fields.entry("openapi").and_then(|entry| self.openapi(entry, service.protocol));
         for node in fields.get("accepts").map_or(&[][..], |n| self.list(n, "callers", "[portal]")) {
             let Some(caller) = self.text(node, "the name of a service") else { continue };
             service.accepts.push(Accept { caller: caller.to_owned(), position: self.at(node.mark) });

@@ -24,6 +24,7 @@ pub(crate) static FENCE: Object = Object {
         "providers",
         "policies",
         "entities",
+        "waf",
         "services",
         "external",
         "limits",
@@ -41,7 +42,7 @@ pub(crate) static SERVICE: Object = Object {
     name: "service",
     keys: &[
         "run", "listen", "port", "protocol", "env", "files", "ready", "routes", "accept", "require", "calls",
-        "accepts", "egress",
+        "accepts", "egress", "openapi",
     ],
     foreign: &[
         (
@@ -61,7 +62,7 @@ pub(crate) static SERVICE: Object = Object {
 };
 pub(crate) static EXTERNAL: Object = Object {
     name: "external",
-    keys: &["address", "tls", "port", "protocol", "routes", "accepts"],
+    keys: &["address", "tls", "port", "protocol", "routes", "accepts", "openapi"],
     foreign: &[
         ("run", "a service that Ringfence starts stands under `services`"),
         ("calls", "what runs elsewhere is not fenced, so nothing would enforce its calls"),
@@ -73,7 +74,7 @@ pub(crate) static EXTERNAL: Object = Object {
 pub(crate) static EXTERNAL_TLS: Object = object("external_tls", &["spiffe"]);
 pub(crate) static FILE: Object = object("file", &["path", "write"]);
 pub(crate) static READY: Object = object("ready", &["http"]);
-pub(crate) static ROUTE: Object = object("route", &["host", "path", "accept", "require"]);
+pub(crate) static ROUTE: Object = object("route", &["host", "path", "accept", "require", "waf"]);
 pub(crate) static ACCEPT: Object = object("accept", &["login", "token", "certificate"]);
 pub(crate) static REQUIRE: Object = object("require", &["scopes", "acr", "groups"]);
 pub(crate) static PROVIDER: Object = Object {
@@ -106,6 +107,29 @@ pub(crate) static CLAIMS: Object = object("claims", &["user", "groups"]);
 pub(crate) static CALL: Object = object("call", &["service", "allow", "on_behalf"]);
 pub(crate) static ALLOW: Object = object("allow", &["methods", "paths"]);
 pub(crate) static EGRESS: Object = object("egress", &["host", "port", "tls", "allow_private"]);
+pub(crate) static WAF: Object = Object {
+    name: "waf",
+    keys: &["mode", "crs", "paranoia", "threshold", "body", "responses", "exclude"],
+    foreign: &[
+        ("rules", "the folder of the OWASP Core Rule Set stands under `crs`"),
+        ("exclusions", "what is not looked for stands under `exclude`"),
+        ("anomaly_threshold", "the scores stand under `threshold`: `{ inbound: 5, outbound: 4 }`"),
+        ("paranoia_level", "the level stands under `paranoia`"),
+    ],
+};
+pub(crate) static WAF_THRESHOLD: Object = object("waf_threshold", &["inbound", "outbound"]);
+pub(crate) static WAF_BODY: Object = object("waf_body", &["inspect", "beyond"]);
+pub(crate) static WAF_EXCLUSION: Object = Object {
+    name: "waf_exclusion",
+    keys: &["rules", "tag", "target", "path", "reason", "until"],
+    foreign: &[
+        ("rule", "the numbers are a list: `rules: [942100]`"),
+        ("id", "the numbers stand under `rules`: `rules: [942100]`"),
+        ("tags", "one exclusion has one `tag`"),
+        ("expires", "the last day stands under `until`"),
+    ],
+};
+pub(crate) static OPENAPI: Object = object("openapi", &["file", "mode", "responses", "undocumented"]);
 pub(crate) static LIMITS: Object = object(
     "limits",
     &[
@@ -123,7 +147,7 @@ pub(crate) static LIMITS: Object = object(
 
 /// All of them.
 #[cfg(test)]
-pub(crate) static OBJECTS: [&Object; 22] = [
+pub(crate) static OBJECTS: [&Object; 27] = [
     &FENCE,
     &GATEWAY,
     &GATEWAY_TLS,
@@ -145,5 +169,10 @@ pub(crate) static OBJECTS: [&Object; 22] = [
     &CALL,
     &ALLOW,
     &EGRESS,
+    &WAF,
+    &WAF_THRESHOLD,
+    &WAF_BODY,
+    &WAF_EXCLUSION,
+    &OPENAPI,
     &LIMITS,
 ];

@@ -46,7 +46,8 @@ impl Decoder<'_> {
             if let (false, Protocol::Tcp) = (access.is_open(), protocol) {
                 self.no_credentials(item.mark);
             }
-            routes.push(Route { host, path, access, position: self.at(item.mark) });
+            let waf = fields.entry("waf").and_then(|entry| self.route_waf(entry, protocol));
+            routes.push(Route { host, path, access, waf, position: self.at(item.mark) });
         }
         routes
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Accept, Call, Egress, HostPort, Route};
+use super::{Accept, Call, Egress, HostPort, OpenApi, Route};
 use crate::access::Access;
 use crate::position::Position;
 
@@ -27,6 +27,8 @@ pub struct Service {
     pub routes: Vec<Route>,
     /// Who may pass at its own sidecar, besides what a route or an edge says; none for an external service.
     pub access: Access,
+    /// The description of its API that what comes through the gateway is held to.
+    pub openapi: Option<OpenApi>,
     /// Whom it may call. Holds only calls that are in force.
     pub calls: Vec<Call>,
     /// Calls that it declares and the callee's fragment has not accepted: not in force.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Mode;
 use crate::access::Access;
 use crate::pattern::{self, PathPattern};
 use crate::position::Position;
@@ -15,6 +16,9 @@ pub struct Route {
     pub path: String,
     /// Who may pass.
     pub access: Access,
+    /// What becomes of attacks, if it is not as for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waf: Option<Mode>,
     /// Where it is declared.
     pub position: Position,
 }
@@ -126,6 +130,7 @@ mod tests {
             host: None,
             path: path.to_owned(),
             access: Access::default(),
+            waf: None,
             position: Position::whole("t".into()),
         };
         assert!(route("/").covers("/") && route("/").covers("/a/b"));
@@ -145,6 +150,7 @@ mod tests {
                 host: None,
                 path: route.to_owned(),
                 access: Access::default(),
+                waf: None,
                 position: Position::whole("t".into()),
             };
             route.covers_in_any_case(path)
@@ -162,6 +168,7 @@ mod tests {
             host: None,
             path: path.to_owned(),
             access: Access::default(),
+            waf: None,
             position: Position::whole("t".into()),
         };
         let mut routes = ["/", "/a", "/a/{x}", "/a/{y}/c", "/a/b", "/a/b/c"].map(route);
