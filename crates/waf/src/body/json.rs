@@ -151,7 +151,9 @@ impl<S: Sink + ?Sized> Reader<'_, S> {
     /// A number or one of the three words.
     fn bare(&mut self) -> Result<(), Error> {
         let rest = &self.body[self.at..];
-        let end = rest.iter().position(|b| !matches!(b, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'+' | b'-' | b'.'));
+        let end = rest
+            .iter()
+            .position(|b| !matches!(b, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'+' | b'-' | b'.'));
         let token = &rest[..end.unwrap_or(rest.len())];
         let value = match token {
             b"null" => &[][..],
@@ -351,7 +353,8 @@ mod tests {
 
     #[test]
     fn leaves_are_named_by_their_path() {
-        let body = br#" {"a":{"b":[1,{"c":"x\ty"},[true,null]],"":-2.50e+1},"d\u0041":[], "e":{} ,"f":false} "#;
+        let body =
+            br#" {"a":{"b":[1,{"c":"x\ty"},[true,null]],"":-2.50e+1},"d\u0041":[], "e":{} ,"f":false} "#;
         let expected = [
             "json.a.b.array_0=1",
             "json.a.b.array_1.c=x\\ty",
@@ -380,9 +383,27 @@ mod tests {
     #[test]
     fn what_another_parser_might_read_otherwise_is_refused() {
         let cases: [&[u8]; 21] = [
-            b"{\"a\":1,}", b"[1,]", b"[1 2]", b"{\"a\" 1}", b"{a:1}", b"{'a':1}", b"[01]", b"[1.]", b"[.5]", b"[+1]", b"[1e]",
-            b"[NaN]", b"[\"\\x41\"]", b"[\"\\u12g4\"]", b"[\"a\tb\"]", b"[\"\xff\"]", b"[1] 2", b"[1]]", b"/**/[1]",
-            b"\xef\xbb\xbf[1]", b"[1}",
+            b"{\"a\":1,}",
+            b"[1,]",
+            b"[1 2]",
+            b"{\"a\" 1}",
+            b"{a:1}",
+            b"{'a':1}",
+            b"[01]",
+            b"[1.]",
+            b"[.5]",
+            b"[+1]",
+            b"[1e]",
+            b"[NaN]",
+            b"[\"\\x41\"]",
+            b"[\"\\u12g4\"]",
+            b"[\"a\tb\"]",
+            b"[\"\xff\"]",
+            b"[1] 2",
+            b"[1]]",
+            b"/**/[1]",
+            b"\xef\xbb\xbf[1]",
+            b"[1}",
         ];
         for body in cases {
             let (_, error) = parsed(body);
@@ -393,7 +414,10 @@ mod tests {
     #[test]
     fn the_head_of_a_cut_document_is_handed_on() {
         let (pairs, error) = parsed(b"{\"a\":\"x\",\"b\":\"un'ion");
-        assert_eq!((pairs.join(" "), error), ("json.a=x json.b=un\\'ion".to_owned(), Some(Error::Incomplete)));
+        assert_eq!(
+            (pairs.join(" "), error),
+            ("json.a=x json.b=un\\'ion".to_owned(), Some(Error::Incomplete))
+        );
         let (pairs, error) = parsed(b"[1,2");
         assert_eq!((pairs.len(), error), (2, Some(Error::Incomplete)));
     }
@@ -418,13 +442,16 @@ mod tests {
         leaf.prop_recursive(4, 40, 5, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-                prop::collection::vec((any::<String>(), inner), 0..5).prop_map(|members| members.into_iter().collect()),
+                prop::collection::vec((any::<String>(), inner), 0..5)
+                    .prop_map(|members| members.into_iter().collect()),
             ]
         })
     }
 
     fn flatten(name: &str, value: &Value, out: &mut Vec<String>) {
-        let mut leaf = |text: &str| out.push(format!("{}={}", name.as_bytes().escape_ascii(), text.as_bytes().escape_ascii()));
+        let mut leaf = |text: &str| {
+            out.push(format!("{}={}", name.as_bytes().escape_ascii(), text.as_bytes().escape_ascii()))
+        };
         match value {
             Value::Null => leaf(""),
             Value::Bool(b) => leaf(&b.to_string()),

@@ -12,6 +12,7 @@ mod decode;
 pub mod form;
 pub mod json;
 pub mod multipart;
+pub mod xml;
 
 use std::ops::{ControlFlow, Range};
 
@@ -48,6 +49,79 @@ pub trait Sink {
     }
 }
 
+/// What a body is read as: `REQBODY_PROCESSOR`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `application/x-www-form-urlencoded`
+    Form,
+    /// `multipart/form-data`
+    Multipart,
+    /// JSON
+    Json,
+    /// XML
+    Xml,
+}
+
+impl Kind {
+    /// The kind that `ctl:requestBodyProcessor` names, in any case.
+    pub fn from_name(name: &[u8]) -> Option<Self> {
+        [Self::Form, Self::Multipart, Self::Json, Self::Xml]
+            .into_iter()
+            .find(|k| k.name().as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    /// The value of `REQBODY_PROCESSOR`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Form => "URLENCODED",
+            Self::Multipart => "MULTIPART",
+            Self::Json => "JSON",
+            Self::Xml => "XML",
+        }
+    }
+
+    /// The kind that `Content-Type` asks for: the two of forms as ModSecurity finds them, JSON and XML by what its recommended
+    /// configuration has rules for (`application/json`, `application/xml`, `text/xml`, `+json` and `+xml`).
+    pub fn of_content_type(content_type: &[u8]) -> Option<Self> {
+        let starts = |prefix: &[u8]| {
+            content_type.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+        };
+        if starts(b"multipart/form-data") {
+            return Some(Self::Multipart);
+        }
+        if starts(b"application/x-www-form-urlencoded") {
+            return Some(Self::Form);
+        }
+        let end = memchr::memchr(b';', content_type).unwrap_or(content_type.len());
+        let media = content_type[..end].trim_ascii().to_ascii_lowercase();
+        let (family, subtype) = media.split_at(media.iter().position(|b| *b == b'/')?);
+        match (family, &subtype[1..]) {
+            (b"application" | b"text", b"json") => Some(Self::Json),
+            (b"application" | b"text", b"xml") => Some(Self::Xml),
+            (_, subtype) if subtype.ends_with(b"+json") => Some(Self::Json),
+            (_, subtype) if subtype.ends_with(b"+xml") => Some(Self::Xml),
+            _ => None,
+        }
+    }
+}
+
+/// Takes a body apart as `kind`. `content_type` names the boundary of a multipart body.
+pub fn parse<S: Sink + ?Sized>(
+    kind: Kind,
+    content_type: &[u8],
+    body: &[u8],
+    limits: &Limits,
+    scratch: &mut Scratch,
+    sink: &mut S,
+) -> Outcome {
+    match kind {
+        Kind::Form => form::parse(body, b'&', limits, scratch, sink),
+        Kind::Multipart => multipart::parse(content_type, body, limits, scratch, sink),
+        Kind::Json => json::parse(body, limits, scratch, sink),
+        Kind::Xml => xml::parse(body, limits, scratch, sink),
+    }
+}
+
 /// What a parser may hand on and hold at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -72,6 +146,7 @@ pub struct Scratch {
     value: Vec<u8>,
     levels: Vec<json::Level>,
     lines: Vec<Range<usize>>,
+    text: Vec<u8>,
 }
 
 /// What a parser says at its end.
@@ -138,6 +213,26 @@ impl<'a, S: Sink + ?Sized> Counted<'a, S> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    #[test]
+    fn the_kind_of_a_body_is_what_its_type_says() {
+        let cases = [
+            ("multipart/form-data; boundary=x", Some(Kind::Multipart)),
+            ("Application/X-WWW-Form-Urlencoded; charset=utf-8", Some(Kind::Form)),
+            ("application/json", Some(Kind::Json)),
+            (" Application/Problem+JSON ; x=y", Some(Kind::Json)),
+            ("text/xml;charset=utf-8", Some(Kind::Xml)),
+            ("application/soap+xml", Some(Kind::Xml)),
+            ("text/plain", None),
+            ("json", None),
+            ("", None),
+        ];
+        for (content_type, kind) in cases {
+            assert_eq!(Kind::of_content_type(content_type.as_bytes()), kind, "{content_type}");
+        }
+        assert_eq!(Kind::from_name(b"xml"), Some(Kind::Xml));
+        assert_eq!(Kind::from_name(b"yaml"), None);
+    }
 
     /// Keeps everything as text.
     #[derive(Debug, Default, PartialEq, Eq)]

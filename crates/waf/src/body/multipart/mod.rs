@@ -147,7 +147,9 @@ impl<S: Sink + ?Sized> Reader<'_, S> {
         };
         let Some(rest) = name.strip_prefix(self.boundary.name) else {
             let bare = name.trim_ascii_start();
-            if self.flags.boundary_quoted && name.strip_prefix(b"\"").is_some_and(|n| n.starts_with(self.boundary.name)) {
+            if self.flags.boundary_quoted
+                && name.strip_prefix(b"\"").is_some_and(|n| n.starts_with(self.boundary.name))
+            {
                 return Err(malformed(at, "a boundary in quotes"));
             }
             if bare.len() < name.len() && bare.starts_with(self.boundary.name) {

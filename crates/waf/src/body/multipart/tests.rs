@@ -7,7 +7,8 @@ const TYPE: &str = "multipart/form-data; boundary=bb";
 
 fn parsed(content_type: &str, body: &[u8]) -> (Vec<String>, Outcome) {
     let mut kept = Kept::default();
-    let outcome = parse(content_type.as_bytes(), body, &Limits::default(), &mut Scratch::default(), &mut kept);
+    let outcome =
+        parse(content_type.as_bytes(), body, &Limits::default(), &mut Scratch::default(), &mut kept);
     (kept.0, outcome)
 }
 
@@ -47,7 +48,11 @@ fn what_is_unusual_raises_its_flag() {
     let cases = [
         ("multipart/form-data; boundary=\"bb\"", text.clone(), Flags { boundary_quoted: true, ..plain }),
         ("multipart/form-data; boundary =bb", text.clone(), Flags { boundary_whitespace: true, ..plain }),
-        ("Multipart/Form-Data boundary=bb ; charset=utf-8", text.clone(), Flags { missing_semicolon: true, ..plain }),
+        (
+            "Multipart/Form-Data boundary=bb ; charset=utf-8",
+            text.clone(),
+            Flags { missing_semicolon: true, ..plain },
+        ),
         (TYPE, format!("x\r\n{text}"), Flags { data_before: true, ..plain }),
         (TYPE, format!("{text}x"), Flags { data_after: true, ..plain }),
         (TYPE, text.replace("\r\n", "\n"), Flags { lf_line: true, crlf_line: false, ..plain }),
@@ -116,7 +121,11 @@ fn what_two_parsers_read_differently_is_refused() {
     ];
     for body in bodies {
         let (_, outcome) = parsed(TYPE, &body);
-        assert!(matches!(outcome.error, Some(Error::Malformed { .. })), "{}: {outcome:?}", body.escape_ascii());
+        assert!(
+            matches!(outcome.error, Some(Error::Malformed { .. })),
+            "{}: {outcome:?}",
+            body.escape_ascii()
+        );
         assert!(outcome.multipart.strict_error());
     }
     let (_, outcome) = parsed("multipart/form-data; boundary=\"bb\"", b"--\"bb\"\r\n");
