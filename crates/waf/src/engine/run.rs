@@ -1,0 +1,311 @@
+//! Phases and rules.
+
+use super::{
+    Transaction, act,
+    report::{BYTES, Interruption, MATCHES, MESSAGE, Match, MatchedVariable, Mode, Stop, VARIABLES, Verdict},
+    state::{Matched, Tx},
+    subjects::{self, Given, Subject, full_name},
+    values::ValueId,
+};
+use crate::plan::{Allow, Disruption, Plan, Rule, Step, Test};
+
+impl Transaction {
+    /// Runs the rules of a phase, 1 to 5.
+    pub(super) fn phase(&mut self, phase: u8) -> Verdict {
+        let index = usize::from(phase) - 1;
+        if self.state.mode == Mode::Off || self.state.allowed[index] {
+            return Verdict::Pass;
+        }
+        // What was refused once stays refused; only the last phase still tells.
+        if phase != 5 && self.state.interruption.is_some() && self.state.mode == Mode::Enforce {
+            return self.verdict();
+        }
+        let rules = std::sync::Arc::clone(&self.rules);
+        let plan = &rules.plan;
+        let order = &plan.phases[index];
+        let mut at = 0;
+        while at < order.len() {
+            let starter = order[at];
+            at += 1;
+            if self.state.any_removed && self.is_removed(starter) {
+                continue;
+            }
+            if !self.rule(plan, starter) {
+                continue;
+            }
+            match self.conclude(plan, starter, phase) {
+                Flow::Next => {}
+                Flow::Skip(count) => at += count as usize,
+                Flow::SkipTo(to) => at = at.max(to as usize),
+                Flow::End => break,
+            }
+            if self.state.mode == Mode::Off {
+                return Verdict::Pass;
+            }
+        }
+        self.verdict()
+    }
+
+    fn verdict(&self) -> Verdict {
+        match &self.state.interruption {
+            Some(interruption) if self.state.mode == Mode::Enforce => Verdict::Stop(interruption.clone()),
+            _ => Verdict::Pass,
+        }
+    }
+
+    fn is_removed(&self, rule: u32) -> bool {
+        self.state.removed.get(rule as usize / 64).is_some_and(|word| word >> (rule % 64) & 1 == 1)
+    }
+
+    /// Whether every link of the chain matched.
+    fn rule(&mut self, plan: &Plan, starter: u32) -> bool {
+        self.state.matched.clear();
+        self.state.variables.clear();
+        self.state.count = 0;
+        self.state.score = 0;
+        let mut at = starter;
+        loop {
+            let rule = &plan.rules[at as usize];
+            if !self.link(plan, at, rule) {
+                return false;
+            }
+            match rule.next {
+                Some(next) => at = next,
+                None => return true,
+            }
+        }
+    }
+
+    /// Evaluates one link: all its values, as each that matches has its effects.
+    fn link(&mut self, plan: &Plan, index: u32, rule: &Rule) -> bool {
+        let Test::Operator { operator, argument, negated } = &rule.test else {
+            for setvar in &rule.setvars {
+                act::set_variable(plan, &mut self.state, rule, setvar);
+            }
+            return true;
+        };
+        let mut expanded = std::mem::take(&mut self.state.argument);
+        expanded.clear();
+        if operator.takes_macro() {
+            act::expand(&mut self.state, rule, argument, &mut expanded);
+        }
+        let mut subjects = std::mem::take(&mut self.state.subjects);
+        subjects.clear();
+        for target in &rule.targets {
+            subjects::collect(plan, &mut self.state, target, &mut subjects);
+        }
+        let mut any = false;
+        for subject in &subjects {
+            if self.is_excluded(plan, index, rule, subject) {
+                continue;
+            }
+            let value = match subject.value {
+                Given::Value(value) => value,
+                Given::Number(number) => self.state.number(number),
+            };
+            if rule.multi_match {
+                any |= self.every_stage(plan, rule, subject, value, &expanded);
+                continue;
+            }
+            let value = self.state.sieve.transform(plan, &mut self.state.values, value, rule.chain);
+            let state = &mut self.state;
+            let captures = rule.capture.then_some(&mut state.captures);
+            if operator.evaluate(state.values.get(value), &expanded, captures) != *negated {
+                any = true;
+                self.matched(plan, rule, subject, value, *negated);
+            }
+        }
+        self.state.subjects = subjects;
+        self.state.argument = expanded;
+        any
+    }
+
+    /// `multiMatch`: the operator looks at the value after each transformation that changed it.
+    fn every_stage(
+        &mut self,
+        plan: &Plan,
+        rule: &Rule,
+        subject: &Subject,
+        value: ValueId,
+        argument: &[u8],
+    ) -> bool {
+        let Test::Operator { operator, negated, .. } = &rule.test else { return false };
+        let mut stages = Vec::new();
+        let mut chain = rule.chain;
+        loop {
+            stages.push(chain);
+            if chain == 0 {
+                break;
+            }
+            chain = plan.chains.parent(chain);
+        }
+        let mut any = false;
+        let mut last = None;
+        for chain in stages.into_iter().rev() {
+            let now = self.state.sieve.transform(plan, &mut self.state.values, value, chain);
+            if last.replace(now) == Some(now) {
+                continue;
+            }
+            let state = &mut self.state;
+            let captures = rule.capture.then_some(&mut state.captures);
+            if operator.evaluate(state.values.get(now), argument, captures) != *negated {
+                any = true;
+                self.matched(plan, rule, subject, now, *negated);
+            }
+        }
+        any
+    }
+
+    fn is_excluded(&self, plan: &Plan, index: u32, rule: &Rule, subject: &Subject) -> bool {
+        let state = &self.state;
+        if rule.exclusions.is_empty() && state.removed_targets.is_empty() && state.excluded.is_empty() {
+            return false;
+        }
+        let name = if subject.name == super::state::NONE { b"" } else { state.values.get(subject.name) };
+        let covers = |target: &crate::plan::Target| {
+            target.variable == subject.variable
+                && target.count == subject.count
+                && target.members.holds(plan, name)
+        };
+        if rule.exclusions.iter().any(covers) {
+            return true;
+        }
+        let removed = |removal: &crate::plan::Removal| {
+            removal.target.as_ref().is_some_and(covers) && removal.rules.binary_search(&index).is_ok()
+        };
+        state.removed_targets.iter().any(|removal| removed(&plan.removals[*removal as usize]))
+            || state.excluded.iter().any(|removal| removed(removal))
+    }
+
+    /// What follows from one value that matched.
+    fn matched(&mut self, plan: &Plan, rule: &Rule, subject: &Subject, value: ValueId, negated: bool) {
+        let state = &mut self.state;
+        if rule.capture && !negated {
+            for group in 0..10 {
+                let found = state.captures.get(group, state.values.get(value)).map(<[u8]>::to_vec);
+                state.tx[group] = found.map_or(Tx::Unset, |found| Tx::Value(state.values.add(&found)));
+            }
+        }
+        state.matched.push(Matched {
+            variable: subject.variable,
+            name: subject.name,
+            value,
+            count: subject.count,
+        });
+        state.count += 1;
+        if state.variables.len() < VARIABLES {
+            let name = full_name(state, subject.variable, subject.name, subject.count);
+            let bytes = state.values.get(value);
+            let found =
+                if rule.capture && !negated { state.captures.get(0, bytes).unwrap_or_default() } else { b"" };
+            state.variables.push(MatchedVariable {
+                name: String::from_utf8_lossy(&name).into_owned(),
+                value: bytes[..bytes.len().min(BYTES)].to_vec(),
+                found: found[..found.len().min(BYTES)].to_vec(),
+            });
+        }
+        for setvar in &rule.setvars {
+            act::set_variable(plan, &mut self.state, rule, setvar);
+        }
+        if let Some(severity) = rule.info.severity {
+            let highest = self.state.highest_severity.get_or_insert(severity);
+            *highest = severity.min(*highest);
+        }
+    }
+
+    /// What follows from a chain that matched: its last link's effects first.
+    fn conclude(&mut self, plan: &Plan, starter: u32, phase: u8) -> Flow {
+        let mut flow = Flow::Next;
+        let mut links = Vec::new();
+        let mut at = Some(starter);
+        while let Some(index) = at {
+            links.push(index);
+            at = plan.rules[index as usize].next;
+        }
+        for index in links.into_iter().rev() {
+            let rule = &plan.rules[index as usize];
+            for step in &rule.steps {
+                match step {
+                    Step::Skip(count) => flow = Flow::Skip(*count),
+                    Step::SkipTo(to) => flow = Flow::SkipTo(*to),
+                    other => act::step(plan, self, rule, other),
+                }
+            }
+        }
+        let rule = &plan.rules[starter as usize];
+        let disruptive = self.disrupt(rule, phase, &mut flow);
+        if rule.log && self.state.matches.len() < MATCHES {
+            self.tell(rule, disruptive);
+        }
+        flow
+    }
+
+    fn disrupt(&mut self, rule: &Rule, phase: u8, flow: &mut Flow) -> bool {
+        let action = match &rule.disruption {
+            Disruption::None => return false,
+            Disruption::Deny => Stop::Deny,
+            Disruption::Drop => Stop::Drop,
+            Disruption::Redirect(text) => {
+                let mut to = Vec::new();
+                act::expand(&mut self.state, rule, text, &mut to);
+                // No line of the answer may come from the request.
+                to.retain(|byte| !byte.is_ascii_control());
+                Stop::Redirect(String::from_utf8_lossy(&to).into_owned())
+            }
+            Disruption::Allow(reach) => {
+                if self.state.mode == Mode::Enforce {
+                    let covered: &[usize] = match reach {
+                        Allow::All => &[0, 1, 2, 3],
+                        Allow::Request => &[0, 1],
+                        Allow::Phase => &[],
+                    };
+                    for phase in covered {
+                        self.state.allowed[*phase] = true;
+                    }
+                    *flow = Flow::End;
+                }
+                return false;
+            }
+        };
+        let status = match &action {
+            Stop::Redirect(_) if !(300..400).contains(&rule.status) => 302,
+            _ => rule.status,
+        };
+        if self.state.interruption.is_none() && phase != 5 {
+            self.state.interruption = Some(Interruption { rule: rule.info.id, phase, action, status });
+        }
+        if self.state.mode == Mode::Enforce && phase != 5 {
+            *flow = Flow::End;
+        }
+        true
+    }
+
+    fn tell(&mut self, rule: &Rule, disruptive: bool) {
+        let mut text = |part: &Option<crate::plan::Text>| {
+            let mut out = Vec::new();
+            if let Some(part) = part {
+                act::expand(&mut self.state, rule, part, &mut out);
+            }
+            out.truncate(MESSAGE);
+            String::from_utf8_lossy(&out).into_owned()
+        };
+        let (message, data) = (text(&rule.message), text(&rule.data));
+        self.state.matches.push(Match {
+            rule: rule.info.clone(),
+            message,
+            data,
+            score: self.state.score,
+            disruptive,
+            variables: std::mem::take(&mut self.state.variables),
+            count: self.state.count,
+        });
+    }
+}
+
+/// Where a phase goes on.
+enum Flow {
+    Next,
+    Skip(u32),
+    SkipTo(u32),
+    End,
+}
