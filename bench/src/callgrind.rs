@@ -29,7 +29,7 @@ pub(crate) fn count(contenders: &[Box<dyn Contender>], folder: &Path) -> io::Res
     let upstream = Upstream::start(&certs, cores.upstream)?;
     machine::pin(cores.load)?;
     let tokens = Tokens::make()?;
-    let place = Place { folder, certs: &certs, tokens: &tokens, upstream: &upstream, cores };
+    let place = Place { folder, certs: &certs, tokens: &tokens, upstream: &upstream, cores, rules: None };
     let mut counts = Counts::new();
     for case in CASES {
         for contender in contenders.iter().filter(|c| c.countable() && c.takes(case)) {

@@ -23,6 +23,12 @@ pub(crate) enum Case {
     Token,
     /// Unary gRPC: HTTP/2 over TLS 1.3; HTTP/2 with prior knowledge behind.
     Grpc,
+    /// As `plain`, and each request is inspected by the OWASP Core Rule Set at paranoia level 1.
+    #[value(skip)]
+    Waf,
+    /// The same at level 2.
+    #[value(skip)]
+    WafStrict,
 }
 
 impl Case {
@@ -47,6 +53,8 @@ impl Case {
             Self::H2 => "h2",
             Self::Grpc => "grpc",
             Self::Token => "token",
+            Self::Waf => "waf",
+            Self::WafStrict => "waf-strict",
         }
     }
 
@@ -60,11 +68,13 @@ impl Case {
             Self::H2 => "HTTP/2 over TLS 1.3 before, HTTP/1.1 behind",
             Self::Grpc => "gRPC unary, HTTP/2 on both hops",
             Self::Token => "TLS 1.3 before, plain behind; token, policy and access log for each request",
+            Self::Waf => "the Core Rule Set at paranoia level 1",
+            Self::WafStrict => "the Core Rule Set at paranoia level 2",
         }
     }
 
     pub(crate) const fn tls(self) -> bool {
-        !matches!(self, Self::Plain)
+        !matches!(self, Self::Plain | Self::Waf | Self::WafStrict)
     }
 
     /// Whether the load shows its certificate.
@@ -92,10 +102,20 @@ impl Case {
         matches!(self, Self::Token)
     }
 
+    /// The paranoia level at which requests are inspected.
+    pub(crate) const fn paranoia(self) -> Option<u8> {
+        match self {
+            Self::Waf => Some(1),
+            Self::WafStrict => Some(2),
+            _ => None,
+        }
+    }
+
     pub(crate) const fn connections(self) -> usize {
         match self {
             Self::Plain | Self::Tls | Self::Mtls | Self::Sidecar | Self::Token => 32,
             Self::Handshake => 16,
+            Self::Waf | Self::WafStrict => 4,
             Self::H2 | Self::Grpc => 8,
         }
     }

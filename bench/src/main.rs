@@ -20,6 +20,7 @@ mod run;
 mod stats;
 mod tokens;
 mod upstream;
+mod waf;
 
 use std::io;
 use std::path::PathBuf;
@@ -50,6 +51,8 @@ enum Command {
     Callgrind(Callgrind),
     /// Measures what access costs by itself: tokens, API keys, decisions, transaction tokens.
     Access(Access),
+    /// Measures what inspecting requests by the Core Rule Set costs, beside nginx with ModSecurity.
+    Waf(Waf),
     /// Ringfence's node without its confinement, for valgrind, which does not know the system calls of that.
     #[command(hide = true)]
     Node,
@@ -101,6 +104,22 @@ struct Access {
     write: bool,
 }
 
+#[derive(Args)]
+struct Waf {
+    /// Rounds per kind of request.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
+    rounds: u32,
+    /// Seconds that each proxy is measured in a round.
+    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+    seconds: f64,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Replace these figures in bench/RESULTS.md by this run's.
+    #[arg(long)]
+    write: bool,
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.2..=120.0).contains(&seconds) => Ok(seconds),
@@ -113,6 +132,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Some(Command::Callgrind(args)) => count(&args),
         Some(Command::Access(args)) => access(&args),
+        Some(Command::Waf(args)) => inspect(&args),
         Some(Command::Node) => node(),
         Some(Command::Keeper) => keeper::serve().map(|()| true),
         None => compare(&cli.compare),
@@ -177,6 +197,20 @@ fn access(args: &Access) -> io::Result<bool> {
     if args.write {
         let facts = machine::Facts::read(&[])?;
         report::write("access", &access::markdown(&text, &facts.sentence()))?;
+    }
+    Ok(true)
+}
+
+fn inspect(args: &Waf) -> io::Result<bool> {
+    let rows = waf::measure(&folder()?, args.rounds, Duration::from_secs_f64(args.seconds))?;
+    if args.json {
+        println!("{:#}", serde_json::json!({ "waf": rows }));
+    } else {
+        print!("{}", waf::table(&rows));
+    }
+    if args.write {
+        let facts = machine::Facts::read(&contenders::firewalls())?;
+        report::write("waf", &waf::markdown(&rows, &facts.sentence()))?;
     }
     Ok(true)
 }

@@ -37,6 +37,8 @@ pub(crate) struct Place<'a> {
     pub(crate) tokens: &'a Tokens,
     pub(crate) upstream: &'a Upstream,
     pub(crate) cores: Cores,
+    /// The folder with the Core Rule Set, where requests are to be inspected.
+    pub(crate) rules: Option<&'a Path>,
 }
 
 /// One case's figures.
@@ -99,7 +101,8 @@ pub(crate) fn start(
     let listen = free()?;
     let upstream = place.upstream.address(case);
     let counted_in = counted.then(|| folder.join("callgrind.out"));
-    let setup = Setup { case, folder: folder.clone(), listen, upstream, certs, tokens, counted_in };
+    let rules = place.rules.map(Path::to_owned);
+    let setup = Setup { case, folder: folder.clone(), listen, upstream, certs, tokens, rules, counted_in };
     let mut launch = contender.launch(&setup)?;
     let mut child = machine::start_on(cores.proxy, &mut launch.command)?;
     // Its copy of what the child was given must not keep a channel open.
@@ -145,7 +148,14 @@ pub(crate) fn compare(plan: &Plan) -> io::Result<Vec<Outcome>> {
     let upstream = Upstream::start(&certs, cores.upstream)?;
     machine::pin(cores.load)?;
     let tokens = Tokens::make()?;
-    let place = Place { folder: &plan.folder, certs: &certs, tokens: &tokens, upstream: &upstream, cores };
+    let place = Place {
+        folder: &plan.folder,
+        certs: &certs,
+        tokens: &tokens,
+        upstream: &upstream,
+        cores,
+        rules: None,
+    };
     plan.cases.iter().filter_map(|&case| one(plan, case, place).transpose()).collect()
 }
 
@@ -220,7 +230,7 @@ fn row(name: &str, running: &Running, samples: Vec<(Sample, Sample)>, base: &[f6
     })
 }
 
-fn per_request(sample: &Sample) -> f64 {
+pub(crate) fn per_request(sample: &Sample) -> f64 {
     sample.cpu.as_secs_f64() * 1e6 / sample.requests as f64
 }
 

@@ -1,6 +1,7 @@
 //! The server behind every contender: as little work as can be, so that it is never what is measured.
 //!
-//! HTTP/1.1 is answered by hand (a head without body in, a fixed answer out); gRPC by h2, which echoes the message.
+//! HTTP/1.1 is answered by hand (a head in, with a body whose length it says or without, a fixed answer out); gRPC by h2, which
+//! echoes the message.
 
 use std::io;
 use std::net::SocketAddr;
@@ -47,7 +48,14 @@ impl Upstream {
     /// What a proxy has to speak to in this case.
     pub(crate) const fn address(&self, case: Case) -> SocketAddr {
         match case {
-            Case::Plain | Case::Tls | Case::Sidecar | Case::Handshake | Case::H2 | Case::Token => self.plain,
+            Case::Plain
+            | Case::Tls
+            | Case::Sidecar
+            | Case::Handshake
+            | Case::H2
+            | Case::Token
+            | Case::Waf
+            | Case::WafStrict => self.plain,
             Case::Mtls => self.mutual,
             Case::Grpc => self.grpc,
         }
@@ -114,11 +122,21 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<(
     .concat();
     let end = memmem::Finder::new(b"\r\n\r\n");
     let mut heads = Vec::with_capacity(4096);
+    // What is left of a body.
+    let mut body = 0;
     loop {
         if stream.read_buf(&mut heads).await? == 0 {
             return Ok(());
         }
-        while let Some(at) = end.find(&heads) {
+        loop {
+            let passed = body.min(heads.len());
+            heads.drain(..passed);
+            body -= passed;
+            if body > 0 {
+                break;
+            }
+            let Some(at) = end.find(&heads) else { break };
+            body = content_length(&heads[..at]);
             heads.drain(..at + 4);
             stream.write_all(&answer).await?;
         }
@@ -127,6 +145,17 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<(
             return Err(io::Error::other("a head without end"));
         }
     }
+}
+
+/// Of a request, none without the field.
+fn content_length(head: &[u8]) -> usize {
+    const FIELD: &[u8] = b"content-length:";
+    let mut lines = head.split(|&byte| byte == b'\n');
+    let value = lines.find_map(|line| {
+        let (name, value) = line.split_at_checked(FIELD.len())?;
+        name.eq_ignore_ascii_case(FIELD).then_some(value)
+    });
+    value.and_then(|value| std::str::from_utf8(value).ok()?.trim().parse().ok()).unwrap_or(0)
 }
 
 async fn echo(stream: TcpStream) -> Result<(), h2::Error> {

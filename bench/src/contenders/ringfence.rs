@@ -8,18 +8,20 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringfence_channel::{BlockingChannel, cloexec_pair};
 use ringfence_keys::{Algorithm, SigningKey};
-use ringfence_model::Fence;
+use ringfence_model::{Fence, content};
 use ringfence_proxy::protocol::shim::{FromShim, ToShim};
 use ringfence_proxy::protocol::{FromNode, ListenerKind, Start, ToNode};
 use ringfence_snapshot::node::{Ask, FromProxy, Issued, ProviderKeys, Revocations, Subject, ToProxy};
-use ringfence_snapshot::{Addresses, Bundle, Der, Header, Policies, SignedSnapshot, Text, compile};
+use ringfence_snapshot::{
+    Addresses, Bundle, Content, ContentPart, Der, Digest, Header, Policies, SignedSnapshot, Text, compile,
+};
 use socket2::{Domain, Socket, Type};
 
 use super::{Contender, Held, Launch, Setup};
@@ -35,6 +37,8 @@ const BACKLOG: i32 = 1024;
 const CALLEE: &str = "upstream.bench.example";
 const PROVIDER: &str = "staff";
 const POLICIES: &str = "bench.cedar";
+/// The folder of the rule set, in that which holds it.
+const RULES: &str = "crs";
 
 /// The gateway before an external service, or the sidecar before a fenced one: one process, as the others.
 pub(super) struct Gateway;
@@ -129,8 +133,15 @@ fn launch(setup: &Setup<'_>, service: &str) -> io::Result<Launch> {
     } else {
         (String::new(), String::new())
     };
+    // Of the peers only the one with rules looks for attacks.
+    let waf = match (setup.case.paranoia(), &setup.rules) {
+        (Some(paranoia), Some(_)) => {
+            format!("mode: enforce, crs: {RULES}, paranoia: {paranoia}, body: {{ inspect: 16MiB }}")
+        }
+        _ => "mode: off".to_owned(),
+    };
     let fence = format!(
-        "fence: bench\ntrust_domain: bench.example\ngateway:\n  listen: {gateway}{tls}\n{access}{service}    protocol: {protocol}\n    \
+        "fence: bench\ntrust_domain: bench.example\nwaf: {{ {waf} }}\ngateway:\n  listen: {gateway}{tls}\n{access}{service}    protocol: {protocol}\n    \
          routes: [{{ path: /{accept} }}]\n"
     );
     // What the node of an earlier run had seen was signed by another key.
@@ -150,6 +161,7 @@ fn launch(setup: &Setup<'_>, service: &str) -> io::Result<Launch> {
             until: setup.tokens.until,
         }),
         data,
+        rules: setup.rules.as_deref().and_then(Path::parent).map(Path::to_owned),
     };
     Ok(Launch { command, then: Box::new(move || supervisor.bring_up(&fence, mesh, gateway_socket)) })
 }
@@ -161,6 +173,8 @@ struct Supervisor {
     /// Of the provider, where there is one.
     keys: Option<ProviderKeys>,
     data: PathBuf,
+    /// The folder that holds the rule set.
+    rules: Option<PathBuf>,
 }
 
 impl Supervisor {
@@ -186,12 +200,17 @@ impl Supervisor {
             }
             None => None,
         };
-        let signed = self.signed(fence, keeper.as_ref())?;
+        let (signed, files) = self.signed(fence, keeper.as_ref())?;
         let (control, theirs) = cloexec_pair()?;
         self.say(&ToNode::Control, Some(theirs.into()))?;
         let (answers, certs) = (BlockingChannel::new(control), self.certs.clone());
         let nothing = Revocations::Part { first: true, last: true, entries: Vec::new() };
         answers.send(&ToProxy::Revocations(nothing), &[]).map_err(other)?;
+        for bytes in &files {
+            for part in ContentPart::all(Digest::of(bytes), bytes) {
+                answers.send(&ToProxy::Content(part), &[]).map_err(other)?;
+            }
+        }
         answers.send(&ToProxy::Snapshot(signed), &[]).map_err(other)?;
         if let Some(keys) = self.keys.take() {
             answers.send(&ToProxy::Keys(keys), &[]).map_err(other)?;
@@ -226,8 +245,11 @@ impl Supervisor {
         }
     }
 
-    fn signed(&self, fence: &str, keeper: Option<&Keeper>) -> io::Result<SignedSnapshot> {
-        let fence = Fence::parse(vec![("ringfence.yaml", fence)]).map_err(other)?;
+    /// The snapshot, and the files that it names.
+    fn signed(&self, fence: &str, keeper: Option<&Keeper>) -> io::Result<(SignedSnapshot, Vec<Vec<u8>>)> {
+        let mut fence = Fence::parse(vec![("ringfence.yaml", fence)]).map_err(other)?;
+        fence.folder = self.rules.clone().unwrap_or_default();
+        let files = content::read(&fence).map_err(other)?;
         let now = now()?;
         let root = Der(self.certs.authority().to_vec());
         let txn = keeper.map(|keeper| keeper.keys.clone()).unwrap_or_default();
@@ -241,9 +263,10 @@ impl Supervisor {
             entities: None,
             position: declared.position,
         });
+        snapshot.content = files.iter().map(|(name, bytes)| Content::of(name, bytes)).collect();
         let bytes = serde_json::to_string(&snapshot)?;
         let signature = Der(self.key.sign(&SignedSnapshot::message(&bytes)).map_err(other)?);
-        Ok(SignedSnapshot { bytes, signature })
+        Ok((SignedSnapshot { bytes, signature }, files.into_values().collect()))
     }
 }
 

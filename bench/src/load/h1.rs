@@ -42,7 +42,7 @@ pub(super) async fn one_after_another(
     let (mut wire, mut answer) = (connect(target).await?, Vec::with_capacity(4096));
     while !tally.stopped.get() {
         let since = timetable.turn().await;
-        exchange(&mut wire, tally.request(target), &mut answer).await?;
+        exchange(&mut wire, tally.request(target), target.status, &mut answer).await?;
         tally.answered(since);
     }
     Ok(())
@@ -57,7 +57,7 @@ pub(super) async fn each_on_its_own(
     while !tally.stopped.get() {
         let since = timetable.turn().await;
         let mut wire = connect(target).await?;
-        exchange(&mut wire, tally.request(target), &mut answer).await?;
+        exchange(&mut wire, tally.request(target), target.status, &mut answer).await?;
         tally.answered(since);
         wire.shutdown().await?;
     }
@@ -67,14 +67,14 @@ pub(super) async fn each_on_its_own(
 pub(super) async fn exactly(target: &Target, requests: u32) -> io::Result<()> {
     let (mut wire, mut answer) = (connect(target).await?, Vec::with_capacity(4096));
     for _ in 0..requests {
-        exchange(&mut wire, &target.requests[0], &mut answer).await?;
+        exchange(&mut wire, &target.requests[0], target.status, &mut answer).await?;
     }
     wire.shutdown().await
 }
 
 pub(super) async fn used_once(target: &Target) -> io::Result<Box<dyn Wire>> {
     let mut wire = connect(target).await?;
-    exchange(&mut wire, &target.requests[0], &mut Vec::new()).await?;
+    exchange(&mut wire, &target.requests[0], target.status, &mut Vec::new()).await?;
     Ok(wire)
 }
 
@@ -98,7 +98,12 @@ pub(super) async fn refuses(target: &Target, request: &[u8], status: u16) -> io:
 }
 
 /// One request and its whole answer.
-async fn exchange(wire: &mut Box<dyn Wire>, request: &[u8], answer: &mut Vec<u8>) -> io::Result<()> {
+async fn exchange(
+    wire: &mut Box<dyn Wire>,
+    request: &[u8],
+    status: u16,
+    answer: &mut Vec<u8>,
+) -> io::Result<()> {
     wire.write_all(request).await?;
     wire.flush().await?;
     answer.clear();
@@ -108,7 +113,7 @@ async fn exchange(wire: &mut Box<dyn Wire>, request: &[u8], answer: &mut Vec<u8>
             return Err(io::Error::other("the proxy hung up"));
         }
         if whole.is_none() {
-            whole = length(answer)?;
+            whole = length(answer, status)?;
         }
         match whole {
             Some(whole) if answer.len() == whole => return Ok(()),
@@ -119,12 +124,12 @@ async fn exchange(wire: &mut Box<dyn Wire>, request: &[u8], answer: &mut Vec<u8>
     }
 }
 
-/// Bytes of the whole answer, once its head is there.
-fn length(answer: &[u8]) -> io::Result<Option<usize>> {
+/// Bytes of the whole answer, once its head is there. One that was let pass is the upstream's.
+fn length(answer: &[u8], status: u16) -> io::Result<Option<usize>> {
     let Some(end) = memmem::find(answer, b"\r\n\r\n") else { return Ok(None) };
     let head = &answer[..end];
     let text = || String::from_utf8_lossy(&answer[..end.min(400)]).into_owned();
-    if !head.starts_with(b"HTTP/1.1 200") {
+    if head.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3)) != Some(status.to_string().as_bytes()) {
         return Err(io::Error::other(text()));
     }
     let field = b"content-length: ";
@@ -133,7 +138,7 @@ fn length(answer: &[u8]) -> io::Result<Option<usize>> {
         .find(|line| line.get(..field.len()).is_some_and(|start| start.eq_ignore_ascii_case(field)));
     let digits = line.and_then(|line| std::str::from_utf8(&line[field.len()..]).ok());
     match digits.and_then(|digits| digits.trim().parse::<usize>().ok()) {
-        Some(BODY_BYTES) => Ok(Some(end + 4 + BODY_BYTES)),
+        Some(bytes) if bytes == BODY_BYTES || status != 200 => Ok(Some(end + 4 + bytes)),
         _ => Err(io::Error::other(text())),
     }
 }
@@ -145,10 +150,13 @@ mod tests {
     #[test]
     fn an_answer_is_whole_when_its_length_says_so() {
         let head = "HTTP/1.1 200 OK\r\nServer: x\r\ncontent-length: 1024\r\n\r\n";
-        assert_eq!(length(head.as_bytes()).unwrap(), Some(head.len() + 1024));
-        assert_eq!(length(&head.as_bytes()[..40]).unwrap(), None);
+        assert_eq!(length(head.as_bytes(), 200).unwrap(), Some(head.len() + 1024));
+        assert_eq!(length(&head.as_bytes()[..40], 200).unwrap(), None);
+        let refused = head.replace("200", "403").replace("1024", "9");
+        assert_eq!(length(refused.as_bytes(), 403).unwrap(), Some(refused.len() + 9));
+        assert!(length(refused.as_bytes(), 200).is_err());
         for wrong in [head.replace("200", "502"), head.replace("1024", "0"), head.replace("content", "x")] {
-            assert!(length(wrong.as_bytes()).is_err(), "{wrong}");
+            assert!(length(wrong.as_bytes(), 200).is_err(), "{wrong}");
         }
     }
 }

@@ -1,0 +1,243 @@
+//! What it costs to inspect requests by the OWASP Core Rule Set: Ringfence beside nginx with ModSecurity, on the same rules.
+//!
+//! Both also run without rules, so that what is compared is given twice: the whole proxy, and what inspecting adds to it.
+
+use std::fmt::Write;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::case::Case;
+use crate::certs::Certs;
+use crate::contenders;
+use crate::load::{self, Pace, Target};
+use crate::machine::{self, Cores};
+use crate::run::{self, Place, Running, per_request};
+use crate::stats::median;
+use crate::tokens::Tokens;
+use crate::upstream::Upstream;
+
+/// A kind of request: its name, its bytes, and how it is answered when it is inspected.
+struct Probe {
+    name: &'static str,
+    what: &'static str,
+    request: Vec<u8>,
+    status: u16,
+}
+
+/// One proxy with one kind of request; CPU microseconds per request, MiB.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) probe: &'static str,
+    pub(crate) paranoia: u8,
+    /// nginx and Ringfence without rules.
+    pub(crate) nginx: f64,
+    pub(crate) plain: f64,
+    /// The same with them.
+    pub(crate) modsecurity: f64,
+    pub(crate) ringfence: f64,
+    /// Resident after it.
+    pub(crate) modsecurity_mib: f64,
+    pub(crate) ringfence_mib: f64,
+}
+
+impl Row {
+    /// How many times as much inspecting costs there.
+    pub(crate) fn factor(&self) -> f64 {
+        (self.modsecurity - self.nginx) / (self.ringfence - self.plain).max(0.1)
+    }
+}
+
+pub(crate) fn measure(folder: &Path, rounds: u32, window: Duration) -> io::Result<Vec<Row>> {
+    let rules = rules()?;
+    let cores = Cores::of_this_machine()?;
+    machine::open_files()?;
+    let certs = Arc::new(Certs::make(&folder.join("certs"))?);
+    let upstream = Upstream::start(&certs, cores.upstream)?;
+    machine::pin(cores.load)?;
+    let tokens = Tokens::make()?;
+    let place = |rules| Place { folder, certs: &certs, tokens: &tokens, upstream: &upstream, cores, rules };
+    let [nginx, modsecurity, ringfence] = contenders::firewalls();
+    let off = |contender| run::start(contender, Case::Plain, place(None), false);
+    let (nginx, plain) = (off(&*nginx)?, off(&*ringfence)?);
+    let mut rows = Vec::new();
+    for case in [Case::Waf, Case::WafStrict] {
+        eprintln!("bench: {}", case.title());
+        let on = |contender| run::start(contender, case, place(Some(&rules)), false);
+        let (modsecurity, ringfence) = (on(&*modsecurity)?, on(&*ringfence)?);
+        for probe in probes() {
+            eprintln!("bench: {}", probe.what);
+            let mut cpu = [(); 4].map(|()| Vec::new());
+            for _ in 0..rounds {
+                let all =
+                    [(&nginx, 200), (&plain, 200), (&modsecurity, probe.status), (&ringfence, probe.status)];
+                for ((running, status), cpu) in all.into_iter().zip(&mut cpu) {
+                    cpu.push(one(running, &probe.request, status, window)?);
+                }
+            }
+            let [nginx, plain, modsecurity_us, ringfence_us] = cpu.map(median);
+            rows.push(Row {
+                probe: probe.name,
+                paranoia: case.paranoia().unwrap_or_default(),
+                nginx,
+                plain,
+                modsecurity: modsecurity_us,
+                ringfence: ringfence_us,
+                modsecurity_mib: modsecurity.family.resident()?,
+                ringfence_mib: ringfence.family.resident()?,
+            });
+        }
+    }
+    Ok(rows)
+}
+
+/// CPU microseconds per request. Requests that take longer than the window make it longer.
+fn one(running: &Running, request: &[u8], status: u16, window: Duration) -> io::Result<f64> {
+    let target: Target = running.target.asked(request.to_vec(), status);
+    let mut window = window;
+    loop {
+        let sample = load::run(&target, Pace::Saturate, window, &running.family)?;
+        if sample.errors > 0 {
+            return Err(io::Error::other(format!("{} requests failed", sample.errors)));
+        }
+        if sample.requests >= 20 {
+            return Ok(per_request(&sample));
+        }
+        window *= 2;
+    }
+}
+
+/// Where the Core Rule Set lies.
+fn rules() -> io::Result<PathBuf> {
+    let golden = std::env::var_os("RINGFENCE_GOLDEN")
+        .ok_or_else(|| io::Error::other("RINGFENCE_GOLDEN names no folder with crs/rules"))?;
+    let rules = PathBuf::from(golden).join("crs");
+    if rules.join("rules").is_dir() {
+        rules.canonicalize()
+    } else {
+        Err(io::Error::other("no crs/rules there"))
+    }
+}
+
+const HEAD: &str = "Host: localhost\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) ringfence-bench\r\nAccept: application/json\r\n\
+Accept-Language: en\r\n";
+
+fn post(path: &str, kind: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\n{HEAD}Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+fn probes() -> Vec<Probe> {
+    let get = format!("GET /patients?page=2&sort=name&order=asc&q=miller HTTP/1.1\r\n{HEAD}\r\n");
+    let boundary = "----ringfence-bench";
+    let mut upload = format!(
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\nan image\r\n--{boundary}\r\n\
+         Content-Disposition: form-data; name=\"scan\"; filename=\"scan.png\"\r\nContent-Type: image/png\r\n\r\n"
+    )
+    .into_bytes();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    while upload.len() < 12 << 20 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        upload.extend_from_slice(&state.to_le_bytes());
+    }
+    upload.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+    vec![
+        Probe { name: "get", what: "GET with 4 arguments", request: get.into_bytes(), status: 200 },
+        Probe {
+            name: "json",
+            what: "POST of 2 KB of JSON",
+            request: post("/patients", "application/json", json().as_bytes()),
+            status: 200,
+        },
+        Probe {
+            name: "sqli",
+            what: "form with an SQL injection",
+            request: post(
+                "/search",
+                "application/x-www-form-urlencoded",
+                b"name=miller&city=1%27+OR+1%3D1+UNION+SELECT+user%2Cpassword+FROM+users--",
+            ),
+            status: 403,
+        },
+        Probe {
+            name: "form",
+            what: "form of 10 KB",
+            request: post("/notes", "application/x-www-form-urlencoded", form().as_bytes()),
+            status: 200,
+        },
+        Probe {
+            name: "upload",
+            what: "upload of 12 MB",
+            request: post("/scans", &format!("multipart/form-data; boundary={boundary}"), &upload),
+            status: 200,
+        },
+    ]
+}
+
+/// About 1.9 KB with a hundred leaves.
+fn json() -> String {
+    let people: Vec<String> = (0..13)
+        .map(|n| {
+            format!(
+                "{{\"id\":{},\"name\":\"Person {n}\",\"city\":\"Springfield\",\"street\":\"Elm Street {n}\",\"zip\":\"{}\",\
+                 \"active\":true,\"visits\":{},\"note\":\"seen twice\"}}",
+                1000 + n,
+                10_000 + n,
+                n * 3
+            )
+        })
+        .collect();
+    format!("{{\"page\":1,\"people\":[{}]}}", people.join(","))
+}
+
+/// 10 KB of prose in ten fields.
+fn form() -> String {
+    let text = "The+patient+was+seen+on+Monday+and+feels+better+than+last+week.+Blood+pressure+was+normal%2C+no+fever.+";
+    (0..10)
+        .map(|n| format!("field{n}={}", text.repeat(10).trim_end_matches('+')))
+        .collect::<Vec<_>>()
+        .join("&")
+}
+
+pub(crate) fn table(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "| request | paranoia | nginx | nginx + ModSecurity | Ringfence, no rules | Ringfence | inspecting: ModSecurity | Ringfence | × less | \
+         MiB: ModSecurity | Ringfence |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+    );
+    for row in rows {
+        writeln!(
+            text,
+            "| {} | {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | **{:.0}** | {:.0} | {:.0} |",
+            row.probe,
+            row.paranoia,
+            row.nginx,
+            row.modsecurity,
+            row.plain,
+            row.ringfence,
+            row.modsecurity - row.nginx,
+            row.ringfence - row.plain,
+            row.factor(),
+            row.modsecurity_mib,
+            row.ringfence_mib
+        )
+        .expect("invariant: writing to a string does not fail");
+    }
+    text
+}
+
+pub(crate) fn markdown(rows: &[Row], facts: &str) -> String {
+    format!(
+        "## What inspecting costs\n\n    cargo xtask bench -- waf --write\n\nCPU microseconds per request of one worker, medians of rounds in turn, \
+         plain HTTP/1.1 on both hops, the Core Rule Set unmodified and blocking. The upload is one file of 12 MB in a form; both read it whole. \
+         {facts}\n\n{}",
+        table(rows)
+    )
+}
