@@ -40,6 +40,7 @@ mod held;
 mod http1;
 mod http2;
 mod identity;
+mod inspect;
 mod internal;
 mod io;
 mod live;

@@ -29,6 +29,7 @@ use crate::content::Contents;
 use crate::delegate::TxnKeys;
 use crate::disk::Disk;
 use crate::identity::Renewer;
+use crate::inspect::Engine;
 use crate::policy::Policy;
 use crate::protocol::{FromNode, ListenerKind, ToNode};
 use crate::revoked::Known;
@@ -347,12 +348,16 @@ impl Node {
     /// Puts a verified snapshot in force on every thread.
     async fn apply(&self, snapshot: VerifiedSnapshot) -> Result<(), String> {
         let bundles = bundles(&snapshot)?;
-        self.contents.borrow().files(&snapshot, &self.disk)?;
+        let engine = {
+            let contents = self.contents.borrow();
+            let files = contents.files(&snapshot, &self.disk)?;
+            Engine::of(&snapshot, self.table.borrow().as_deref(), &files)?
+        };
         let policy = Policy::of(&snapshot, self.table.borrow().as_deref())?;
         let txn = TxnKeys::of(&snapshot, self.table.borrow().as_deref())?;
-        let compiled = self
-            .shared
-            .with_interner(|interner| Table::compile(snapshot, policy, txn, interner, &self.shared.shims));
+        let compiled = self.shared.with_interner(|interner| {
+            Table::compile(snapshot, policy, engine, txn, interner, &self.shared.shims)
+        });
         let table = Arc::new(compiled.map_err(|e| e.to_string())?);
         // Whom to believe first: nobody is let in by the new table whom the new bundle would refuse.
         if self.shared.mesh.bundles().generation() != bundles.generation() || self.table.borrow().is_none() {

@@ -1,6 +1,6 @@
 //! What stages find in a request or response, for the event that tells of it: few, short, and without secrets.
 
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 
 use ringfence_event::Finding;
 
@@ -27,6 +27,8 @@ const SECRET: [&str; 11] = [
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     found: RefCell<Vec<Note>>,
+    /// Rules that would have refused it, if they did not only watch.
+    would_deny: RefCell<Vec<String>>,
 }
 
 /// One finding.
@@ -66,8 +68,22 @@ impl Notes {
         found.push(note);
     }
 
+    /// Keeps the name of a rule that would have refused it.
+    pub(crate) fn would_deny(&self, rule: String) {
+        let mut rules = self.would_deny.borrow_mut();
+        if rules.len() < MOST && !rules.contains(&rule) {
+            rules.push(rule);
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         self.found.get_mut().clear();
+        self.would_deny.get_mut().clear();
+    }
+
+    /// The rules that would have refused it.
+    pub(crate) fn denying(&self) -> Ref<'_, [String]> {
+        Ref::map(self.would_deny.borrow(), Vec::as_slice)
     }
 
     /// Calls `tell` with all of them.

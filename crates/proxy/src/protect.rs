@@ -35,6 +35,11 @@ pub(crate) trait Judging {
     /// Judges the request as a whole. Of a body it is given what it wanted.
     fn request(&mut self, body: Body<'_>, notes: &Notes) -> Result<(), Deny>;
 
+    /// Whether it wants to see the response.
+    fn watches(&self) -> bool {
+        false
+    }
+
     /// Judges the head of the response, and says how many bytes of the body it wants to see. `last`: there is none.
     fn response_head(
         &mut self,
@@ -70,6 +75,12 @@ pub(crate) struct Request<'a> {
 #[derive(Default)]
 pub(crate) struct Judges(RefCell<Vec<Box<dyn Judging>>>);
 
+/// These stages as those of a route; none, if there are none.
+pub(crate) fn of(stages: impl IntoIterator<Item = Option<Arc<dyn Stage>>>) -> Option<Arc<Protection>> {
+    let stages: Vec<_> = stages.into_iter().flatten().collect();
+    (!stages.is_empty()).then(|| stages.into())
+}
+
 /// Judges a request, its body included where a stage wants to see it.
 pub(crate) async fn request(
     report: &mut Report<'_>,
@@ -103,6 +114,7 @@ pub(crate) async fn request(
         };
         judging.request(body, &report.notes)?;
     }
+    judges.retain(|judging| judging.watches());
     report.judges = Judges(RefCell::new(judges));
     Ok(())
 }

@@ -24,6 +24,7 @@ pub(crate) use self::interner::Interner;
 use crate::access::{Authority, RouteAccess, TableProvider};
 use crate::delegate::TxnKeys;
 use crate::h1;
+use crate::inspect::Engine;
 use crate::policy::Policy;
 use crate::shims::Shim;
 
@@ -68,6 +69,8 @@ pub(crate) struct Table {
     pub(crate) asks_certificates: bool,
     /// What decides on top of the edges.
     pub(crate) policy: Option<Arc<Policy>>,
+    /// What attacks are looked for by.
+    pub(crate) engine: Option<Arc<Engine>>,
     /// What transaction tokens are verified by.
     pub(crate) txn: TxnKeys,
     declared: Vec<bool>,

@@ -17,6 +17,7 @@ use crate::access::{Opaques, ProviderKeys, Sessions, Tokens};
 use crate::actors::Actors;
 use crate::delegate::{Behalves, Exchange};
 use crate::held::Budget;
+use crate::inspect::Scratches;
 use crate::live::{Registry, TICK};
 use crate::pipeline;
 use crate::pool::Pool;
@@ -64,6 +65,8 @@ pub(crate) struct Worker {
     pub(crate) actors: Actors,
     /// What bodies that wait to be judged may take.
     pub(crate) budget: Budget,
+    /// Buffers of the firewall.
+    pub(crate) scratches: Rc<Scratches>,
     table: RefCell<Option<TableRef>>,
     stale: Cell<bool>,
     /// What is open is to be judged again at the next tick, however often that is said until then.
@@ -93,6 +96,7 @@ impl Worker {
             exchange: Exchange::new(),
             actors: Actors::default(),
             budget: Budget::default(),
+            scratches: Rc::default(),
             table: RefCell::new(None),
             stale: Cell::new(true),
             to_judge: Cell::new(false),

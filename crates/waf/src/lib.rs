@@ -27,9 +27,11 @@ mod exclusion;
 mod lang;
 mod plan;
 mod rules;
+mod set;
 
 pub use engine::{Interruption, Match, MatchedVariable, Mode, Scores, Scratch, Stop, Transaction, Verdict};
 pub use exclusion::{Exclusion, ExclusionError, Selection};
 #[doc(hidden)]
 pub use lang::parse_only;
 pub use rules::{Files, LoadError, Options, RuleInfo, Rules, Source};
+pub use set::Set;

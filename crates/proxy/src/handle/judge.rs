@@ -55,7 +55,8 @@ pub(super) async fn judge(
             }
         }
         if let Some(protection) = &authorized.protection {
-            let judged = protect::request(report, front, &authorized, protection).await;
+            // In a box: what streams past it must not pay for its size.
+            let judged = Box::pin(protect::request(report, front, &authorized, protection)).await;
             if is_over() {
                 continue;
             }

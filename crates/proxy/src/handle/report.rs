@@ -187,9 +187,12 @@ impl Report<'_> {
     ) {
         let peer = self.ctx.peer;
         let watched = self.watched.as_ref();
-        let policies: Vec<&str> =
-            watched.iter().flat_map(|w| &w.policies).map(|policy| &*policy.id).collect();
-        let observed = watched.map(|w| Observed { policies: &policies, would_pass: w.would_pass });
+        let denying = self.notes.denying();
+        let policies = watched.iter().flat_map(|w| &w.policies).map(|policy| &*policy.id);
+        let policies: Vec<&str> = policies.chain(denying.iter().map(String::as_str)).collect();
+        let would_pass = watched.is_none_or(|w| w.would_pass) && denying.is_empty();
+        let observed = (watched.is_some() || !denying.is_empty())
+            .then_some(Observed { policies: &policies, would_pass });
         self.notes.with(|findings| {
             let call = Call {
                 caller: &peer.caller,

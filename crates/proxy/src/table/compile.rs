@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ringfence_model::{Access, Binding, ExternalTls, Limits, Protocol};
-use ringfence_snapshot::{Target, VerifiedSnapshot};
+use ringfence_model::{Access, Binding, ExternalTls, Limits, Protocol, Route};
+use ringfence_snapshot::{Service, Target, VerifiedSnapshot};
 use ringfence_spiffe::{SpiffeId, TrustDomain};
 
 use super::{
@@ -14,13 +14,16 @@ use super::{
 use crate::access::{Authority, RouteAccess, TableProvider};
 use crate::delegate::TxnKeys;
 use crate::h1;
+use crate::inspect::{Engine, Inspect};
 use crate::policy::Policy;
+use crate::protect;
 use crate::shims::Shims;
 
 impl Table {
     pub(crate) fn compile(
         snapshot: VerifiedSnapshot,
         policy: Option<Arc<Policy>>,
+        engine: Option<Arc<Engine>>,
         txn: TxnKeys,
         interner: &mut Interner,
         shims: &Shims,
@@ -34,7 +37,9 @@ impl Table {
             snapshot.authorities.iter().map(|declared| Arc::new(Authority::new(declared))).collect();
         let access_of = |access: &Access| RouteAccess::of(access, &snapshot.providers, &authorities);
         // The stages of a route, in their order: validate, inspect.
-        let protection_of = |_: &ringfence_snapshot::Service, _: &ringfence_model::Route| None;
+        let protection_of = |service: &Service, route: &Route| {
+            protect::of([Inspect::of(engine.as_ref(), service.protocol, route)])
+        };
         let (outside, delivery): (Arc<str>, Arc<str>) = (OUTSIDE.into(), DELIVERY.into());
 
         let via = |at: usize, own: &SpiffeId| -> Result<Via, TableError> {
@@ -147,6 +152,7 @@ impl Table {
             authorities,
             asks_certificates,
             policy,
+            engine,
             txn,
             declared,
             snapshot,
