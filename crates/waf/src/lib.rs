@@ -29,7 +29,9 @@ mod plan;
 mod rules;
 mod set;
 
-pub use engine::{Interruption, Match, MatchedVariable, Mode, Scores, Scratch, Stop, Transaction, Verdict};
+pub use engine::{
+    Cost, Interruption, Match, MatchedVariable, Mode, Scores, Scratch, Stop, Transaction, Verdict,
+};
 pub use exclusion::{Exclusion, ExclusionError, Selection};
 #[doc(hidden)]
 pub use lang::parse_only;

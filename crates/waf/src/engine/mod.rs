@@ -15,8 +15,9 @@ mod values;
 use std::sync::Arc;
 
 pub(crate) use kept::Kept;
-pub use report::{Interruption, Match, MatchedVariable, Mode, Scores, Stop, Verdict};
+pub use report::{Cost, Interruption, Match, MatchedVariable, Mode, Scores, Stop, Verdict};
 use state::{State, Tx};
+pub(crate) use subjects::is_of_message;
 
 use crate::{exclusion::Exclusion, lang::Variable, rules::Rules};
 
@@ -34,6 +35,9 @@ pub struct Transaction {
     state: Box<State>,
     /// The most that rules may set the mode to.
     ceiling: Mode,
+    /// Every rule is asked about every value: what the sieve is compared with.
+    plain: bool,
+    profile: bool,
 }
 
 impl Transaction {
@@ -42,7 +46,7 @@ impl Transaction {
     pub fn new(rules: &Arc<Rules>, scratch: Scratch) -> Self {
         let mut state = scratch.0;
         state.reset(&rules.plan);
-        Self { rules: Arc::clone(rules), state, ceiling: Mode::Enforce }
+        Self { rules: Arc::clone(rules), state, ceiling: Mode::Enforce, plain: false, profile: false }
     }
 
     /// Gives the buffers back.
@@ -55,6 +59,23 @@ impl Transaction {
     pub fn set_mode(&mut self, mode: Mode) {
         self.state.mode = mode;
         self.ceiling = mode;
+    }
+
+    /// Asks every rule about every value, without the sieve: for tests that compare the two.
+    #[doc(hidden)]
+    pub fn set_plain(&mut self, plain: bool) {
+        self.plain = plain;
+    }
+
+    /// Counts what each rule costs, which itself costs time.
+    pub fn set_profile(&mut self, profile: bool) {
+        self.profile = profile;
+    }
+
+    /// What rules cost so far, one entry for each time a rule ran; empty unless [`Self::set_profile`] asked for it.
+    #[must_use]
+    pub fn costs(&self) -> &[Cost] {
+        &self.state.costs
     }
 
     /// The mode now.

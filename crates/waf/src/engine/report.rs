@@ -93,3 +93,14 @@ pub struct Scores {
     /// Of the response.
     pub outbound: i64,
 }
+
+/// What a rule cost, when costs are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// The rule; zero is what all share: taking messages apart and the one look at every value.
+    pub rule: u64,
+    /// Time it took, its chain and its effects included.
+    pub nanoseconds: u64,
+    /// How often its operator looked at a value.
+    pub evaluations: u64,
+}

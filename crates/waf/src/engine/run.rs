@@ -1,13 +1,18 @@
 //! Phases and rules.
 
+use std::time::Instant;
+
 use super::{
     Transaction, act,
-    report::{BYTES, Interruption, MATCHES, MESSAGE, Match, MatchedVariable, Mode, Stop, VARIABLES, Verdict},
+    report::{
+        BYTES, Cost, Interruption, MATCHES, MESSAGE, Match, MatchedVariable, Mode, Stop, VARIABLES, Verdict,
+    },
+    sieve::Buffers,
     state::{Matched, Tx},
     subjects::{self, Given, Subject, full_name},
     values::ValueId,
 };
-use crate::plan::{Allow, Disruption, Plan, Rule, Step, Test};
+use crate::plan::{Allow, Disruption, NO_BIT, Plan, Rule, Step, Test};
 
 impl Transaction {
     /// Runs the rules of a phase, 1 to 5.
@@ -23,14 +28,28 @@ impl Transaction {
         let rules = std::sync::Arc::clone(&self.rules);
         let plan = &rules.plan;
         let order = &plan.phases[index];
+        let sieved = phase != 5 && !self.plain;
+        if sieved {
+            let start = self.profile.then(Instant::now);
+            Buffers::judge(&mut self.state, plan, index);
+            self.count(0, start);
+        }
         let mut at = 0;
         while at < order.len() {
             let starter = order[at];
             at += 1;
+            let bit = plan.bits[starter as usize];
+            if sieved && bit != NO_BIT && self.state.sieve.maybe[usize::from(bit) / 64] >> (bit % 64) & 1 == 0
+            {
+                continue;
+            }
             if self.state.any_removed && self.is_removed(starter) {
                 continue;
             }
-            if !self.rule(plan, starter) {
+            let start = self.profile.then(Instant::now);
+            let matched = self.rule(plan, starter);
+            self.count(plan.rules[starter as usize].info.id, start);
+            if !matched {
                 continue;
             }
             match self.conclude(plan, starter, phase) {
@@ -44,6 +63,14 @@ impl Transaction {
             }
         }
         self.verdict()
+    }
+
+    fn count(&mut self, rule: u64, start: Option<Instant>) {
+        if let Some(start) = start {
+            let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let evaluations = std::mem::take(&mut self.state.evaluations);
+            self.state.costs.push(Cost { rule, nanoseconds, evaluations });
+        }
     }
 
     fn verdict(&self) -> Verdict {
@@ -107,8 +134,16 @@ impl Transaction {
                 any |= self.every_stage(plan, rule, subject, value, &expanded);
                 continue;
             }
-            let value = self.state.sieve.transform(plan, &mut self.state.values, value, rule.chain);
-            let state = &mut self.state;
+            let state = &mut *self.state;
+            let bit = plan.bits[index as usize];
+            if bit != NO_BIT && !self.plain {
+                let side = usize::from(rule.phase - 1) / 2;
+                if !state.sieve.may_match(plan, side, &mut state.values, value, rule.chain, bit) {
+                    continue;
+                }
+            }
+            let value = state.sieve.transform(plan, &mut state.values, value, rule.chain);
+            state.evaluations += 1;
             let captures = rule.capture.then_some(&mut state.captures);
             if operator.evaluate(state.values.get(value), &expanded, captures) != *negated {
                 any = true;

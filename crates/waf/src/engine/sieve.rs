@@ -1,20 +1,67 @@
-//! Transformed values, each worked out once per transaction.
+//! The sieve at work: transformed values, each worked out once per transaction, and what each may match.
 
-use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
-use super::values::{ValueId, Values};
-use crate::plan::{ChainId, Plan};
+use super::{
+    state::{NONE, State},
+    subjects::view,
+    values::{ValueId, Values},
+};
+use crate::plan::{Bit, ByteSet, ChainId, LENGTHS, Look, Plan, Profile, Sieve};
+
+/// Numbers that are no secret and come from nobody else need no strong hash.
+#[derive(Default)]
+pub(crate) struct Plain(u64);
+
+impl Hasher for Plain {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        let mixed = (self.0 ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
+type Memo = std::collections::HashMap<u64, ValueId, BuildHasherDefault<Plain>>;
+
+/// What is known of a value.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    bytes: ByteSet,
+    /// Where its set of rules begins, plus one.
+    maybe: u32,
+}
+
+const UNKNOWN: Known = Known { bytes: ByteSet::EMPTY, maybe: 0 };
 
 /// What is remembered within a transaction.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
-    memo: HashMap<(ValueId, ChainId), ValueId>,
+    memo: Memo,
     out: Vec<u8>,
+    /// By value, for the sieves of requests and of responses.
+    known: [Vec<Known>; 2],
+    sets: Vec<u64>,
+    /// Rules of the phase that some value may match.
+    pub(crate) maybe: Vec<u64>,
+    words: Vec<u64>,
 }
 
 impl Buffers {
-    pub(crate) fn reset(&mut self, _plan: &Plan) {
+    pub(crate) fn reset(&mut self) {
         self.memo.clear();
+        for known in &mut self.known {
+            known.clear();
+        }
+        self.sets.clear();
     }
 
     /// `value` after the transformations of `chain`.
@@ -28,13 +75,178 @@ impl Buffers {
         if chain == 0 {
             return value;
         }
-        if let Some(known) = self.memo.get(&(value, chain)) {
+        let key = u64::from(value.0) << 16 | u64::from(chain);
+        if let Some(known) = self.memo.get(&key) {
             return *known;
         }
         let before = self.transform(plan, values, value, plan.chains.parent(chain));
         let changed = plan.chains.transformation(chain).apply(values.get(before), &mut self.out);
         let result = if changed { values.add(&self.out) } else { before };
-        self.memo.insert((value, chain), result);
+        self.memo.insert(key, result);
         result
+    }
+
+    fn known(&mut self, sieve: &Sieve, side: usize, values: &Values, value: ValueId) -> Known {
+        let index = value.0 as usize;
+        if let Some(known) = self.known[side].get(index).filter(|known| known.maybe != 0) {
+            return *known;
+        }
+        let bytes = values.get(value);
+        let known = Known { bytes: ByteSet::in_value(bytes), maybe: self.sets.len() as u32 + 1 };
+        sift(sieve, bytes, known.bytes, &mut self.sets, &mut self.words);
+        let list = &mut self.known[side];
+        if list.len() <= index {
+            list.resize(values.len().max(index + 1), UNKNOWN);
+        }
+        list[index] = known;
+        known
+    }
+
+    fn set_of(&self, sieve: &Sieve, known: Known) -> &[u64] {
+        let at = known.maybe as usize - 1;
+        &self.sets[at..at + sieve.words]
+    }
+
+    /// Whether a rule may match `value` after the transformations of `chain`.
+    pub(crate) fn may_match(
+        &mut self,
+        plan: &Plan,
+        side: usize,
+        values: &mut Values,
+        value: ValueId,
+        chain: ChainId,
+        bit: Bit,
+    ) -> bool {
+        let sieve = &plan.sieves[side];
+        let info = &plan.chain_infos[usize::from(chain)];
+        let mut known = self.known(sieve, side, values, value);
+        if known.bytes.meets(info.triggers) || info.triggers == ByteSet::ALL {
+            let transformed = self.transform(plan, values, value, info.folded);
+            known = self.known(sieve, side, values, transformed);
+        }
+        self.set_of(sieve, known)[usize::from(bit) / 64] >> (bit % 64) & 1 == 1
+    }
+
+    /// Works out which rules of a phase some value may match.
+    pub(crate) fn judge(state: &mut State, plan: &Plan, phase: usize) {
+        let side = phase / 2;
+        let sieve = &plan.sieves[side];
+        let mut buffers = std::mem::take(&mut state.sieve);
+        buffers.maybe.clear();
+        buffers.maybe.resize(sieve.words, 0);
+        for look in &sieve.phases[phase % 2] {
+            let Some(view) = view(look.variable) else {
+                let value = state.scalars[look.variable as usize];
+                if value != NONE {
+                    buffers.profile(plan, sieve, side, &mut state.values, value, &look.other);
+                }
+                continue;
+            };
+            for index in 0..state.bag(view.bag).len() {
+                let entry = state.bag(view.bag)[index];
+                if view.sees(&entry) {
+                    let value = if view.names { entry.name } else { entry.value };
+                    let profile = profile(look, state.values.get(entry.name));
+                    buffers.profile(plan, sieve, side, &mut state.values, value, profile);
+                }
+            }
+        }
+        state.sieve = buffers;
+    }
+
+    fn profile(
+        &mut self,
+        plan: &Plan,
+        sieve: &Sieve,
+        side: usize,
+        values: &mut Values,
+        value: ValueId,
+        profile: &Profile,
+    ) {
+        let known = self.known(sieve, side, values, value);
+        if profile.triggers != ByteSet::ALL && !known.bytes.meets(profile.triggers) {
+            return self.note(sieve, known, &profile.all);
+        }
+        let length = values.get(value).len();
+        for (chain, rules) in &profile.chains {
+            let info = &plan.chain_infos[usize::from(*chain)];
+            if !known.bytes.meets(info.triggers) && info.triggers != ByteSet::ALL {
+                self.note(sieve, known, rules);
+                continue;
+            }
+            // A value that is too short for all of them need not be transformed.
+            let longest = info.longest(length).min(LENGTHS);
+            let long_enough = &sieve.lengths[longest * sieve.words..(longest + 1) * sieve.words];
+            if long_enough.iter().zip(rules).all(|(long, rule)| long & rule == 0) {
+                continue;
+            }
+            let transformed = self.transform(plan, values, value, *chain);
+            let known = self.known(sieve, side, values, transformed);
+            self.note(sieve, known, rules);
+        }
+    }
+
+    fn note(&mut self, sieve: &Sieve, known: Known, rules: &[u64]) {
+        let at = known.maybe as usize - 1;
+        let set = &self.sets[at..at + sieve.words];
+        for ((maybe, set), rules) in self.maybe.iter_mut().zip(set).zip(rules) {
+            *maybe |= set & rules;
+        }
+    }
+}
+
+fn profile<'a>(look: &'a Look, name: &[u8]) -> &'a Profile {
+    if look.named.is_empty() {
+        return &look.other;
+    }
+    if name.len() > 128 {
+        return look.named.get(&*name.to_ascii_lowercase()).unwrap_or(&look.other);
+    }
+    let mut lower = [0; 128];
+    let lower = &mut lower[..name.len()];
+    lower.copy_from_slice(name);
+    lower.make_ascii_lowercase();
+    look.named.get(&*lower).unwrap_or(&look.other)
+}
+
+/// Appends the set of rules that a value may match.
+fn sift(sieve: &Sieve, value: &[u8], bytes: ByteSet, sets: &mut Vec<u64>, scratch: &mut Vec<u64>) {
+    let words = sieve.words;
+    let start = sets.len();
+    let length = value.len().min(LENGTHS);
+    sets.extend_from_slice(&sieve.lengths[length * words..(length + 1) * words]);
+    for table in &sieve.classes {
+        scratch.clear();
+        scratch.extend_from_slice(&table.free);
+        for byte in bytes.iter() {
+            let at = usize::from(byte) * words;
+            for (word, rules) in scratch.iter_mut().zip(&table.by_byte[at..at + words]) {
+                *word |= rules;
+            }
+        }
+        let mut any = 0;
+        for (set, word) in sets[start..].iter_mut().zip(&*scratch) {
+            *set &= word;
+            any |= *set;
+        }
+        if any == 0 {
+            return;
+        }
+    }
+    let Some(texts) = &sieve.texts else { return };
+    // Only if a rule that needs a text is left.
+    if sets[start..].iter().zip(&sieve.textless).all(|(set, textless)| set & !textless == 0) {
+        return;
+    }
+    scratch.clear();
+    scratch.extend_from_slice(&sieve.textless);
+    for found in texts.find_overlapping_iter(value) {
+        let (from, to) = sieve.patterns[found.pattern().as_usize()];
+        for bit in &sieve.users[from as usize..to as usize] {
+            scratch[usize::from(*bit) / 64] |= 1 << (bit % 64);
+        }
+    }
+    for (set, word) in sets[start..].iter_mut().zip(&*scratch) {
+        *set &= word;
     }
 }

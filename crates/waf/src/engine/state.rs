@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    report::{Interruption, Match, MatchedVariable, Mode},
+    report::{Cost, Interruption, Match, MatchedVariable, Mode},
     values::{ValueId, Values},
 };
 use crate::{
@@ -106,6 +106,9 @@ pub(crate) struct State {
     pub(crate) subjects: Vec<super::subjects::Subject>,
     pub(crate) sieve: super::sieve::Buffers,
     pub(crate) body_scratch: body::Scratch,
+    /// Operators that were asked, while costs are counted.
+    pub(crate) evaluations: u64,
+    pub(crate) costs: Vec<Cost>,
 }
 
 impl Default for State {
@@ -145,6 +148,8 @@ impl Default for State {
             subjects: Vec::new(),
             sieve: super::sieve::Buffers::default(),
             body_scratch: body::Scratch::default(),
+            evaluations: 0,
+            costs: Vec::new(),
         }
     }
 }
@@ -186,7 +191,8 @@ impl State {
         self.matches.clear();
         self.interruption = None;
         self.allowed = [false; 5];
-        self.sieve.reset(plan);
+        self.sieve.reset();
+        self.costs.clear();
     }
 
     pub(crate) fn bag(&self, bag: Bag) -> &[Entry] {

@@ -68,6 +68,34 @@ pub(crate) fn view(variable: Variable) -> Option<View> {
     Some(View { bag, names, second })
 }
 
+/// Whether a variable's values are those of the message, which stay the same throughout a phase.
+pub(crate) fn is_of_message(variable: Variable) -> bool {
+    use Variable as V;
+    match view(variable) {
+        Some(view) => {
+            !matches!(view.bag, Bag::Ip | Bag::Global | Bag::Session | Bag::User | Bag::Resource | Bag::Env)
+        }
+        None => matches!(
+            variable,
+            V::RequestUri
+                | V::RequestUriRaw
+                | V::RequestFilename
+                | V::RequestBasename
+                | V::RequestLine
+                | V::RequestMethod
+                | V::RequestProtocol
+                | V::QueryString
+                | V::RequestBody
+                | V::ResponseBody
+                | V::ResponseStatus
+                | V::ResponseContentType
+                | V::ResponseProtocol
+                | V::StatusLine
+                | V::RemoteAddr
+        ),
+    }
+}
+
 impl Members {
     /// Whether a member of this name is meant.
     pub(crate) fn holds(&self, plan: &Plan, name: &[u8]) -> bool {

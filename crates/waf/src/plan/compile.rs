@@ -378,15 +378,20 @@ impl Compiler<'_, '_> {
                 self.drafts[index].rule.steps.push(step);
             }
         }
-        Plan {
+        let mut plan = Plan {
             rules: self.drafts.into_iter().map(|draft| draft.rule).collect(),
             phases,
             names: self.names,
             chains: self.chains,
             removals,
             settings: self.settings,
+            sieves: Vec::new(),
+            bits: Vec::new(),
+            chain_infos: Vec::new(),
             kept: crate::engine::Kept::default(),
-        }
+        };
+        plan.sieve();
+        plan
     }
 }
 

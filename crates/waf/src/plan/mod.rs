@@ -2,16 +2,22 @@
 
 mod action;
 mod amend;
+mod bytes;
 mod chains;
 mod compile;
 mod names;
+mod reach;
 mod rule;
+mod sieve;
 mod text;
+mod trigger;
 
+pub(crate) use bytes::ByteSet;
 pub(crate) use chains::{ChainId, Chains};
 pub(crate) use compile::Loader;
 pub(crate) use names::Names;
 pub(crate) use rule::{Allow, Change, Disruption, Members, Place, Removal, Rule, SetVar, Step, Target, Test};
+pub(crate) use sieve::{Bit, ChainInfo, LENGTHS, Look, NO_BIT, Profile, Sieve};
 pub(crate) use text::{Piece, RuleField, Text};
 
 use crate::{
@@ -52,11 +58,30 @@ pub(crate) struct Plan {
     pub(crate) chains: Chains,
     pub(crate) removals: Vec<Removal>,
     pub(crate) settings: Settings,
+    /// Of requests and of responses.
+    pub(crate) sieves: Vec<Sieve>,
+    /// The place of each rule in its sieve.
+    pub(crate) bits: Vec<Bit>,
+    pub(crate) chain_infos: Vec<ChainInfo>,
     /// What outlives transactions.
     pub(crate) kept: crate::engine::Kept,
 }
 
 impl Plan {
+    /// Builds the sieves, last.
+    fn sieve(&mut self) {
+        let cold = self.cold();
+        self.chain_infos = sieve::chain_infos(&self.chains);
+        let mut bits = vec![NO_BIT; self.rules.len()];
+        for phases in [[0, 1], [2, 3]] {
+            let orders = phases.map(|phase: usize| &*self.phases[phase]);
+            let is_cold = |rule: u32| cold[rule as usize];
+            let sieve = Sieve::new(&self.rules, orders, &is_cold, &self.chains, &self.chain_infos, &mut bits);
+            self.sieves.push(sieve);
+        }
+        self.bits = bits;
+    }
+
     /// First links, in the order of the files.
     pub(crate) fn starters(&self) -> impl Iterator<Item = &Rule> {
         let mut linked = vec![false; self.rules.len()];

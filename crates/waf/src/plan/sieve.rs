@@ -1,0 +1,356 @@
+//! The sieve: one look at a value that tells, for every rule at once, "no" or "maybe".
+//!
+//! A rule passes a value only if a text it needs is in it, if it has a byte of each set it needs, and if it is long enough. All three are
+//! asked regardless of ASCII case, so that a value and its lower case get one answer. Only rules that look at messages, and whose not
+//! matching has no effect, take part; the rest are evaluated each time.
+
+use std::collections::HashMap;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
+
+use super::{
+    ChainId, Chains, Members, Rule, Test,
+    bytes::{self, ByteSet, KEPT},
+    trigger,
+};
+use crate::{engine::is_of_message, lang::Variable, transform::Transformation};
+
+/// Texts longer than this are cut: the rest tells nothing more.
+const TEXT: usize = 12;
+/// Lengths are told apart up to this.
+pub(crate) const LENGTHS: usize = 40;
+
+/// A rule's place in a sieve.
+pub(crate) type Bit = u16;
+/// No place.
+pub(crate) const NO_BIT: Bit = Bit::MAX;
+
+/// The sieve for the rules of two phases.
+#[derive(Debug)]
+pub(crate) struct Sieve {
+    /// Words of a set of rules.
+    pub(crate) words: usize,
+    pub(crate) texts: Option<AhoCorasick>,
+    /// Rules by pattern: start and end in `users`.
+    pub(crate) patterns: Vec<(u32, u32)>,
+    pub(crate) users: Vec<Bit>,
+    /// Rules that need no text.
+    pub(crate) textless: Vec<u64>,
+    pub(crate) classes: Vec<ClassTable>,
+    /// Rules that a value of this length can pass, [`LENGTHS`] + 1 sets.
+    pub(crate) lengths: Vec<u64>,
+    /// For the phases of this sieve, how each variable is looked at.
+    pub(crate) phases: [Vec<Look>; 2],
+}
+
+/// For each byte, the rules that it satisfies.
+#[derive(Debug)]
+pub(crate) struct ClassTable {
+    pub(crate) by_byte: Vec<u64>,
+    /// Rules that need no such byte.
+    pub(crate) free: Vec<u64>,
+    /// Bytes that satisfy any rule.
+    pub(crate) any: ByteSet,
+}
+
+/// How the rules of a phase look at one variable.
+#[derive(Debug)]
+pub(crate) struct Look {
+    pub(crate) variable: Variable,
+    /// For members that no rule names.
+    pub(crate) other: Profile,
+    /// By name in lower case.
+    pub(crate) named: HashMap<Box<[u8]>, Profile>,
+}
+
+/// The lists of transformations that rules look through, and which rules each.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Profile {
+    pub(crate) chains: Vec<(ChainId, Vec<u64>)>,
+    /// All rules together.
+    pub(crate) all: Vec<u64>,
+    /// What must be in a value for any list to change it.
+    pub(crate) triggers: ByteSet,
+}
+
+/// What a list of transformations does to values, as far as the sieve cares.
+#[derive(Clone, Debug)]
+pub(crate) struct ChainInfo {
+    /// The list without a last `lowercase`.
+    pub(crate) folded: ChainId,
+    /// What must be in a value for `folded` to change it.
+    pub(crate) triggers: ByteSet,
+    transformations: Vec<Transformation>,
+}
+
+impl ChainInfo {
+    /// The longest that a value of this length can become.
+    pub(crate) fn longest(&self, length: usize) -> usize {
+        self.transformations.iter().fold(length, |length, step| {
+            if length == usize::MAX { length } else { trigger::longest(*step, length) }
+        })
+    }
+}
+
+pub(crate) fn chain_infos(chains: &Chains) -> Vec<ChainInfo> {
+    (0..chains.len())
+        .map(|chain| {
+            let mut folded = chain as ChainId;
+            while folded != 0 && chains.transformation(folded) == Transformation::Lowercase {
+                folded = chains.parent(folded);
+            }
+            let transformations = chains.list(folded);
+            let triggers =
+                transformations.iter().fold(ByteSet::EMPTY, |set, step| set.union(trigger::triggers(*step)));
+            ChainInfo { folded, triggers, transformations }
+        })
+        .collect()
+}
+
+/// What a value must fulfil for a rule, if the sieve can judge the rule at all.
+struct Need {
+    rule: u32,
+    texts: Option<Vec<Vec<u8>>>,
+    classes: Vec<ByteSet>,
+    length: usize,
+}
+
+fn need(index: u32, rule: &Rule) -> Option<Need> {
+    let Test::Operator { operator, negated: false, .. } = &rule.test else { return None };
+    if operator.takes_macro()
+        || rule.targets.is_empty()
+        || rule.targets.iter().any(|target| target.count || !is_of_message(target.variable))
+    {
+        return None;
+    }
+    let filter = operator.literals();
+    let mut classes = filter.expression.as_deref().map(bytes::required).unwrap_or_default();
+    let mut texts = filter.literals;
+    if let Some(list) = &mut texts {
+        for text in list.iter_mut() {
+            text.make_ascii_lowercase();
+            text.truncate(TEXT);
+        }
+        classes.extend(bytes::required_of_texts(list));
+        // Single bytes are better asked for as a set.
+        if list.iter().any(|text| text.len() < 2) {
+            texts = None;
+        }
+    }
+    classes.dedup();
+    classes.truncate(KEPT);
+    if texts.is_none() && classes.is_empty() && filter.min_len == 0 {
+        // The sieve would always say maybe, and cost its share.
+        return None;
+    }
+    Some(Need { rule: index, texts, classes, length: filter.min_len })
+}
+
+fn set(words: &mut [u64], bit: Bit) {
+    words[usize::from(bit) / 64] |= 1 << (bit % 64);
+}
+
+impl Sieve {
+    /// Builds the sieve for two phases; `bits` gets the place of each rule in it.
+    pub(crate) fn new(
+        rules: &[Rule],
+        phases: [&[u32]; 2],
+        cold: &dyn Fn(u32) -> bool,
+        chains: &Chains,
+        infos: &[ChainInfo],
+        bits: &mut [Bit],
+    ) -> Self {
+        let needs: Vec<Need> = phases
+            .iter()
+            .flat_map(|phase| phase.iter())
+            .filter(|rule| !cold(**rule))
+            .filter_map(|rule| need(*rule, &rules[*rule as usize]))
+            .take(usize::from(NO_BIT))
+            .collect();
+        let words = needs.len().div_ceil(64).max(1);
+        let mut sieve = Self {
+            words,
+            texts: None,
+            patterns: Vec::new(),
+            users: Vec::new(),
+            textless: vec![0; words],
+            classes: Vec::new(),
+            lengths: vec![0; words * (LENGTHS + 1)],
+            phases: [Vec::new(), Vec::new()],
+        };
+        let mut texts: HashMap<&[u8], Vec<Bit>> = HashMap::new();
+        for (bit, need) in needs.iter().enumerate() {
+            let bit = bit as Bit;
+            bits[need.rule as usize] = bit;
+            match &need.texts {
+                Some(list) => {
+                    for text in list {
+                        texts.entry(text).or_default().push(bit);
+                    }
+                }
+                None => set(&mut sieve.textless, bit),
+            }
+            for length in need.length.min(LENGTHS)..=LENGTHS {
+                set(&mut sieve.lengths[length * words..(length + 1) * words], bit);
+            }
+        }
+        for rank in 0..KEPT {
+            let mut table =
+                ClassTable { by_byte: vec![0; 256 * words], free: vec![0; words], any: ByteSet::EMPTY };
+            for (bit, need) in needs.iter().enumerate() {
+                match need.classes.get(rank) {
+                    Some(class) => {
+                        table.any = table.any.union(*class);
+                        for byte in class.iter() {
+                            let at = usize::from(byte) * words;
+                            set(&mut table.by_byte[at..at + words], bit as Bit);
+                        }
+                    }
+                    None => set(&mut table.free, bit as Bit),
+                }
+            }
+            if table.any != ByteSet::EMPTY {
+                sieve.classes.push(table);
+            }
+        }
+        sieve.add_texts(texts);
+        for (index, phase) in phases.into_iter().enumerate() {
+            sieve.phases[index] = looks(rules, phase, bits, words, chains, infos);
+        }
+        sieve
+    }
+
+    fn add_texts(&mut self, texts: HashMap<&[u8], Vec<Bit>>) {
+        if texts.is_empty() {
+            return;
+        }
+        let mut texts: Vec<_> = texts.into_iter().collect();
+        texts.sort_unstable();
+        for (_, users) in &texts {
+            let start = self.users.len() as u32;
+            self.users.extend_from_slice(users);
+            self.patterns.push((start, self.users.len() as u32));
+        }
+        let build = |kind| {
+            AhoCorasick::builder()
+                .ascii_case_insensitive(true)
+                .kind(Some(kind))
+                .build(texts.iter().map(|(text, _)| text))
+        };
+        // A table for every state is fastest; a set that is too large for one still works.
+        let bytes: usize = texts.iter().map(|(text, _)| text.len()).sum();
+        let kind = if bytes < 60_000 { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
+        self.texts = build(kind).or_else(|_| build(AhoCorasickKind::NoncontiguousNFA)).ok();
+        if self.texts.is_none() {
+            // Without the texts every rule that needs one is a maybe.
+            self.textless.fill(u64::MAX);
+        }
+    }
+}
+
+fn looks(
+    rules: &[Rule],
+    phase: &[u32],
+    bits: &[Bit],
+    words: usize,
+    chains: &Chains,
+    infos: &[ChainInfo],
+) -> Vec<Look> {
+    let mut looks: Vec<Look> = Vec::new();
+    let mut at = |variable| match looks.iter().position(|look| look.variable == variable) {
+        Some(index) => index,
+        None => {
+            looks.push(Look { variable, other: Profile::default(), named: HashMap::new() });
+            looks.len() - 1
+        }
+    };
+    // First every name that any rule tells apart, so that each gets the rules for all.
+    let judged = || phase.iter().filter(|rule| bits[**rule as usize] != NO_BIT);
+    let mut names = Vec::new();
+    for index in judged() {
+        let rule = &rules[*index as usize];
+        for target in &rule.targets {
+            let look = at(target.variable);
+            let sides =
+                rule.exclusions.iter().filter(|side| side.variable == target.variable).chain([target]);
+            for side in sides {
+                if let Members::Name(name) = &side.members {
+                    names.push((look, name.clone()));
+                }
+            }
+        }
+    }
+    for (look, name) in names {
+        looks[look].named.insert(name, Profile::default());
+    }
+    for index in judged() {
+        let rule = &rules[*index as usize];
+        let bit = bits[*index as usize];
+        let mut stages = vec![rule.chain];
+        if rule.multi_match {
+            while let Some(last) = stages.last().copied().filter(|last| *last != 0) {
+                stages.push(chains.parent(last));
+            }
+        }
+        for target in &rule.targets {
+            let Some(look) = looks.iter_mut().find(|look| look.variable == target.variable) else { continue };
+            let excluded = |name: &[u8]| {
+                rule.exclusions.iter().any(|side| {
+                    side.variable == target.variable
+                        && !side.count
+                        && match &side.members {
+                            Members::All => true,
+                            Members::Name(known) => **known == *name,
+                            _ => false,
+                        }
+                })
+            };
+            let add = |profile: &mut Profile| {
+                for stage in &stages {
+                    profile.add(infos[usize::from(*stage)].folded, bit, words);
+                }
+            };
+            match &target.members {
+                // What a pattern selects is not known before: it looks at all.
+                Members::All | Members::Regex(_) | Members::Slot(_) => {
+                    add(&mut look.other);
+                    for (name, profile) in &mut look.named {
+                        if !excluded(name) {
+                            add(profile);
+                        }
+                    }
+                }
+                Members::Name(name) => {
+                    if let Some(profile) = look.named.get_mut(name) {
+                        add(profile);
+                    }
+                }
+            }
+        }
+    }
+    for look in &mut looks {
+        for profile in look.named.values_mut().chain([&mut look.other]) {
+            profile.all.resize(words, 0);
+            for (chain, mask) in &profile.chains {
+                profile.triggers = profile.triggers.union(infos[usize::from(*chain)].triggers);
+                for (all, word) in profile.all.iter_mut().zip(mask) {
+                    *all |= word;
+                }
+            }
+        }
+    }
+    looks
+}
+
+impl Profile {
+    fn add(&mut self, chain: ChainId, bit: Bit, words: usize) {
+        let index = match self.chains.iter().position(|(known, _)| *known == chain) {
+            Some(index) => index,
+            None => {
+                self.chains.push((chain, vec![0; words]));
+                self.chains.len() - 1
+            }
+        };
+        set(&mut self.chains[index].1, bit);
+    }
+}

@@ -1,0 +1,50 @@
+//! What must be in a value for a transformation to change it, so that most are not even tried.
+
+use super::bytes::ByteSet;
+use crate::transform::Transformation;
+
+const SPACE: &[u8] = b" \t\n\r\x0b\x0c\xa0\x85";
+const UPPER: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
+/// Bytes of which one must be in a value that the transformation changes; all of them, if even the empty value may change.
+pub(crate) fn triggers(transformation: Transformation) -> ByteSet {
+    use Transformation as T;
+    match transformation {
+        T::None => ByteSet::EMPTY,
+        T::Lowercase => ByteSet::of(UPPER),
+        T::UrlDecode | T::UrlDecodeUni => ByteSet::of(b"%+"),
+        T::HtmlEntityDecode => ByteSet::of(b"&"),
+        T::JsDecode | T::CssDecode | T::EscapeSeqDecode => ByteSet::of(b"\\"),
+        T::RemoveNulls | T::ReplaceNulls => ByteSet::of(b"\0"),
+        T::RemoveWhitespace | T::CompressWhitespace | T::Trim | T::TrimLeft | T::TrimRight => {
+            ByteSet::of(SPACE)
+        }
+        T::ReplaceComments => ByteSet::of(b"/"),
+        T::RemoveComments | T::RemoveCommentsChar => ByteSet::of(b"/-#<*"),
+        T::NormalizePath => ByteSet::of(b"/."),
+        T::NormalizePathWin => ByteSet::of(b"/.\\"),
+        T::CmdLine => ByteSet::of(b"\\\"'^/,; \t\r\n(").union(ByteSet::of(UPPER)),
+        T::Utf8toUnicode => ByteSet::ALL.without(ByteSet::of(&ASCII)),
+        _ => ByteSet::ALL,
+    }
+}
+
+const ASCII: [u8; 128] = {
+    let mut ascii = [0; 128];
+    let mut at = 0;
+    while at < 128 {
+        ascii[at] = at as u8;
+        at += 1;
+    }
+    ascii
+};
+
+/// The longest that a value of this length can become.
+pub(crate) fn longest(transformation: Transformation, length: usize) -> usize {
+    use Transformation as T;
+    match transformation {
+        T::Base64Decode | T::Base64DecodeExt => length.div_ceil(4).saturating_mul(3),
+        _ if triggers(transformation) != ByteSet::ALL && transformation != T::Utf8toUnicode => length,
+        _ => usize::MAX,
+    }
+}
