@@ -32,6 +32,9 @@ pub struct Provider {
     pub user_claim: String,
     /// The member of a token that lists groups, if groups are believed.
     pub groups_claim: Option<String>,
+    /// Members of a token that limits count by: they are kept with the identity.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_claims: Vec<String>,
     /// Its private authority, PEM, relative to the fence's folder; the public ones without it. `gateway` is the authority of this
     /// fence's own gateway ([`Provider::is_behind_gateway`]).
     pub ca: Option<PathBuf>,

@@ -2,6 +2,7 @@
 
 mod date;
 mod inspect;
+mod limit;
 mod mode;
 mod service;
 mod traffic;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::date::Date;
 pub use self::inspect::{Beyond, Excluded, Exclusion, OpenApi, Waf};
+pub use self::limit::{Amount, By, Guards, LimitRule, Priority, WhenFull};
 pub use self::mode::Mode;
 pub use self::service::{ExternalTls, FileRule, Kind, Protocol, Ready, Service};
 pub use self::traffic::{Accept, Allow, Call, Egress, Route};
@@ -113,6 +115,12 @@ pub struct Gateway {
     pub tls: GatewayTls,
     /// Host names that its certificate from the internal serving CA carries, besides those of the routes.
     pub hosts: Vec<String>,
+    /// How much may come in from outside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limit: Vec<LimitRule>,
+    /// What sign-ins and failed credentials are held to, unless it is said otherwise.
+    #[serde(default)]
+    pub guards: Guards,
     /// Where `gateway:` stands.
     pub position: Position,
 }
@@ -154,6 +162,12 @@ pub struct Limits {
     pub streams: u32,
     /// How long a drain waits for what is under way.
     pub drain: Duration,
+    /// Bytes of the table that `limit` counts in.
+    #[serde(default = "limit_memory")]
+    pub limit_memory: u64,
+    /// How long things may wait in a thread's queue before routes give way by their priority.
+    #[serde(default = "queue")]
+    pub queue: Duration,
 }
 
 /// A host and a port.
@@ -163,6 +177,14 @@ pub struct HostPort {
     pub host: String,
     /// The port.
     pub port: u16,
+}
+
+const fn limit_memory() -> u64 {
+    64 << 20
+}
+
+const fn queue() -> Duration {
+    Duration::from_millis(50)
 }
 
 impl Default for Limits {
@@ -177,6 +199,8 @@ impl Default for Limits {
             connections: 10_000,
             streams: 256,
             drain: Duration::from_secs(10),
+            limit_memory: limit_memory(),
+            queue: queue(),
         }
     }
 }

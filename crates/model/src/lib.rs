@@ -26,9 +26,9 @@ pub use access::{
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Related, Severity};
 pub use fence::{
-    Accept, Allow, Beyond, Call, Date, Egress, Entities, EntitiesUrl, Excluded, Exclusion, ExternalTls,
-    Fence, FileRule, Gateway, GatewayTls, HostPort, Kind, Limits, Mode, OpenApi, Policies, Protocol, Ready,
-    Route, Service, SourceFile, Waf,
+    Accept, Allow, Amount, Beyond, By, Call, Date, Egress, Entities, EntitiesUrl, Excluded, Exclusion,
+    ExternalTls, Fence, FileRule, Gateway, GatewayTls, Guards, HostPort, Kind, LimitRule, Limits, Mode,
+    OpenApi, Policies, Priority, Protocol, Ready, Route, Service, SourceFile, Waf, WhenFull,
 };
 pub use graph::{Edge, Missing, OUTSIDE, Rule, Step, UnknownName, Why};
 pub use load::{MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES};

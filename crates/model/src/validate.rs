@@ -3,6 +3,7 @@
 mod access;
 mod consent;
 mod inspect;
+mod limit;
 mod shape;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -56,10 +57,14 @@ pub(crate) fn assemble(
     if !complete || !out.is_valid() {
         return Err(out);
     }
+    let claims = limit::claims(&merged);
     let (name, position) = merged.name.unwrap_or((String::new(), start));
     let trust_domain = merged.trust_domain.map(|(domain, _)| domain).unwrap_or_default();
     for provider in merged.providers.iter_mut().filter(|provider| provider.audiences.is_empty()) {
         provider.audiences.push(trust_domain.clone());
+    }
+    for provider in &mut merged.providers {
+        provider.kept_claims.clone_from(&claims);
     }
     Ok(Fence {
         name,
@@ -208,6 +213,7 @@ impl<'a> Checker<'a> {
             access::check(self.merged, service, self.out);
         }
         access::authorities(self.merged, self.out);
+        limit::check(self.merged, self.out);
         self.tcp_hosts();
     }
 
@@ -284,6 +290,13 @@ impl<'a> Checker<'a> {
                 let message =
                     format!("{} speaks tcp, which carries no transaction token", quote(&callee.name));
                 self.error("conflict", &call.position, message, Some("leave `on_behalf` out".to_owned()));
+            }
+            if let (Some(rule), Protocol::Tcp) = (call.limit.first(), callee.protocol) {
+                let message = format!(
+                    "{} speaks tcp, which has no requests that could be counted",
+                    quote(&callee.name)
+                );
+                self.error("conflict", &rule.position, message, Some("leave `limit` out".to_owned()));
             }
             for allow in &call.allow {
                 match callee.protocol {

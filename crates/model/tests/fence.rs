@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use ringfence_model::{
-    Beyond, Binding, ClientProof, Credential, Diagnostics, Entities, Excluded, Fence, Kind, Mode, Position,
-    Protocol,
+    Beyond, Binding, By, ClientProof, Credential, Diagnostics, Entities, Excluded, Fence, Kind, Mode,
+    Position, Priority, Protocol, WhenFull,
 };
 
 const CLINIC: &str = include_str!("data/clinic.yaml");
@@ -738,6 +738,81 @@ fn what_is_looked_for_where_nothing_comes_in_is_worth_a_warning() {
 }
 
 /// Text that is near to a fence: its words and signs in any order.
+#[test]
+fn a_limit_says_of_what_each_is_counted_and_how_much() {
+    let fence = parse(&with_portal(
+        "listen: 2\nlimit: [{ by: caller, concurrent: 5 }]\nroutes:\n  - path: /\n    priority: sheddable\n    cost: 3\n    limit:\n      - { by: address, rate: 100/1m, burst: 20, full: allow }\n      - { by: route, quota: 100000/1d, mode: observe }\ncalls: [{ service: patients, limit: [{ by: { claim: tenant }, rate: 1/500ms }] }]",
+    ))
+    .unwrap();
+    assert!(fence.warnings.iter().all(|w| w.code != "never"), "{:?}", fence.warnings);
+    let portal = fence.service("portal").unwrap();
+    let route = &portal.routes[0];
+    assert_eq!((route.priority, route.cost), (Some(Priority::Sheddable), 3));
+    let [address, all] = route.limit.as_slice() else { panic!("two limits") };
+    assert_eq!((&address.by, address.at_once(), address.full), (&By::Address, Some(20), WhenFull::Allow));
+    assert_eq!(at(&address.position), "ringfence.yaml:14:13");
+    assert_eq!(all.quota.unwrap().to_string(), "100000/1d");
+    assert_eq!((all.mode, all.rate, all.full), (Mode::Observe, None, WhenFull::Deny));
+    let tenant = &portal.calls[0].limit[0];
+    assert_eq!(
+        (&tenant.by, tenant.rate.unwrap().to_string()),
+        (&By::Claim("tenant".into()), "1/500ms".into())
+    );
+    let gateway = |words: &str| {
+        parse(
+            &with_portal("listen: 2\nroutes: [{ path: / }]")
+                .replace("127.0.0.1:1 }", &format!("127.0.0.1:1{words} }}")),
+        )
+    };
+    let guards = gateway("").unwrap().gateway.unwrap().guards;
+    assert_eq!(guards.sign_in.unwrap().to_string(), "60/1m");
+    assert_eq!((guards.sign_in_all.unwrap().units, guards.failures.unwrap().units), (3000, 60));
+    let guards = gateway(", sign_in: { address: 5/1m }, failures: off").unwrap().gateway.unwrap().guards;
+    assert_eq!(
+        (guards.sign_in.unwrap().units, guards.sign_in_all.unwrap().units, guards.failures),
+        (5, 3000, None)
+    );
+    let guards = gateway(", sign_in: off").unwrap().gateway.unwrap().guards;
+    assert_eq!((guards.sign_in, guards.sign_in_all), (None, None));
+}
+
+#[test]
+fn a_limit_that_nobody_could_keep_or_that_never_counts_is_refused() {
+    let route = |limit: &str| codes(&with_portal(&format!("listen: 2\nroutes: [{{ path: /, {limit} }}]")));
+    for (limit, code) in [
+        ("limit: [{ by: address }]", "empty"),
+        ("limit: [{ rate: 1/1s }]", "missing-key"),
+        ("limit: [{ by: adress, rate: 1/1s }]", "bad-value"),
+        ("limit: [{ by: address, rate: 100 }]", "bad-value"),
+        ("limit: [{ by: address, rate: 100/m }]", "bad-value"),
+        ("limit: [{ by: address, rate: 0/1m }]", "bad-value"),
+        ("limit: [{ by: address, rate: 1/0s }]", "bad-value"),
+        ("limit: [{ by: address, rate: 10000001/1s }]", "out-of-range"),
+        ("limit: [{ by: address, rate: 1/1h, burst: 1000000 }]", "out-of-range"),
+        ("limit: [{ by: address, quota: 1/1s }]", "out-of-range"),
+        ("limit: [{ by: address, quota: 300000000/1d }]", "out-of-range"),
+        ("limit: [{ by: address, burst: 5, concurrent: 1 }]", "missing-key"),
+        ("limit: [{ by: address, rate: 10/1s, cost: 11 }]", "never"),
+        ("cost: 11, limit: [{ by: address, rate: 10/1s }]", "never"),
+        ("limit: [{ by: address, rate: 10/1s, cost: 0 }]", "out-of-range"),
+        ("limit: [{ by: caller, rate: 10/1s }]", "never"),
+        ("limit: [{ by: { tenant: x }, rate: 10/1s }]", "unknown-key"),
+        ("priority: low", "bad-value"),
+        ("limit: [{ by: address, rate: 10/1s, window: 3 }]", "unknown-key"),
+    ] {
+        assert!(route(limit).contains(&code), "{limit}: {:?}", route(limit));
+    }
+    let many = vec!["{ by: address, rate: 1/1s }"; 7].join(", ");
+    assert_eq!(route(&format!("limit: [{many}]")), ["too-many"]);
+    let call = "listen: 2\nroutes: [{ path: / }]\ncalls: [{ service: patients, limit: [{ by: address, rate: 1/1s }] }]";
+    assert_eq!(codes(&with_portal(call)), ["never"]);
+    let tcp = "listen: 2\nprotocol: tcp\nroutes: [{ host: a.example, priority: normal }]\nlimit: [{ by: caller, rate: 1/1s }]";
+    assert_eq!(codes(&with_portal(tcp)), ["conflict", "conflict"]);
+    let open =
+        parse(&with_portal("listen: 2\nroutes: [{ path: /, limit: [{ by: user, rate: 1/1s }] }]")).unwrap();
+    assert!(open.warnings.iter().any(|w| w.code == "never"), "{:?}", open.warnings);
+}
+
 fn nearly_a_fence() -> impl Strategy<Value = String> {
     let words = prop::sample::select(vec![
         "fence",

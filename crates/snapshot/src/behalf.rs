@@ -89,6 +89,7 @@ mod tests {
             scopes: vec!["read".into()],
             acr: Some("phr".into()),
             auth_time: Some(5),
+            claims: [("tenant".to_owned(), "north".to_owned())].into(),
         };
         let staff = || "staff".to_owned();
         for shown in [Credential::Token(staff()), Credential::Login(staff())] {

@@ -64,6 +64,7 @@ pub fn compile(fence: &Fence, addresses: &mut Addresses, header: Header) -> Resu
             routes: service.routes.clone(),
             access: service.access.clone(),
             openapi: service.openapi.clone(),
+            limit: service.limit.clone(),
             calls: service.calls.clone(),
             egress,
             position: service.position.clone(),

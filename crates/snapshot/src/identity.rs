@@ -3,6 +3,8 @@
 //! The gateway judges by it, the keeper writes it into transaction tokens, and sidecars read it there again. If each had a
 //! mapping of its own, a user could be one to the gateway and another to a policy.
 
+use std::collections::BTreeMap;
+
 use ringfence_keys::digest::sha256;
 use ringfence_keys::to_hex;
 use ringfence_model::Provider;
@@ -52,6 +54,9 @@ pub struct Identity {
     /// When, Unix time in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth_time: Option<u64>,
+    /// What limits count by: those members of the claims that the fence names, as text.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, String>,
 }
 
 /// Why claims name nobody.
@@ -93,6 +98,7 @@ impl Identity {
                 .collect(),
             acr: text("acr").map(ToOwned::to_owned),
             auth_time: claims.get("auth_time").and_then(Value::as_u64),
+            claims: provider.kept_claims.iter().filter_map(|name| kept(claims, name)).collect(),
         };
         identity.check()?;
         Ok(identity)
@@ -112,7 +118,17 @@ impl Identity {
 
     fn software(kind: IdentityKind, provider: &str, id: &str, scopes: Vec<String>) -> Self {
         let (provider, id) = (provider.to_owned(), id.to_owned());
-        Self { kind, provider, id, client: None, groups: Vec::new(), scopes, acr: None, auth_time: None }
+        Self {
+            kind,
+            provider,
+            id,
+            client: None,
+            groups: Vec::new(),
+            scopes,
+            acr: None,
+            auth_time: None,
+            claims: BTreeMap::new(),
+        }
     }
 
     /// Whether everything in it can be carried; to be asked of whatever was read from elsewhere.
@@ -125,10 +141,22 @@ impl Identity {
             return Err(IdentityError::Nameless);
         }
         let lists = [&self.groups, &self.scopes];
-        let few = lists.iter().all(|list| list.len() <= MAX_NAMES);
-        let mut all = lists.into_iter().flatten().chain(&self.client).chain(&self.acr);
+        let few = lists.iter().all(|list| list.len() <= MAX_NAMES) && self.claims.len() <= MAX_NAMES;
+        let claims = self.claims.iter().flat_map(|(name, value)| [name, value]);
+        let mut all = lists.into_iter().flatten().chain(&self.client).chain(&self.acr).chain(claims);
         if few && all.all(|text| named(text)) { Ok(()) } else { Err(IdentityError::TooMuch) }
     }
+}
+
+/// A member that limits count by. What is no text, number or truth, or cannot be carried, counts as if it were not there.
+fn kept(claims: &Map<String, Value>, name: &str) -> Option<(String, String)> {
+    let text = match find(claims, name)? {
+        Value::String(text) => text.clone(),
+        value @ (Value::Number(_) | Value::Bool(_)) => value.to_string(),
+        _ => return None,
+    };
+    let carried = (1..=MAX_NAME).contains(&text.len()) && !text.chars().any(char::is_control);
+    carried.then(|| (name.to_owned(), text))
 }
 
 /// A member by its name, or by a JSON pointer (RFC 6901) when it begins with `/`.
@@ -142,7 +170,11 @@ fn find<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
 /// What names how claims of `provider` are mapped: whoever was identified by another mapping may be somebody else by this one.
 #[must_use]
 pub fn mapping_of(provider: &Provider) -> String {
-    let said = json!([provider.user_claim, provider.groups_claim]).to_string();
+    let said = match &*provider.kept_claims {
+        [] => json!([provider.user_claim, provider.groups_claim]),
+        kept => json!([provider.user_claim, provider.groups_claim, kept]),
+    };
+    let said = said.to_string();
     to_hex(&sha256(said.as_bytes())[..8])
 }
 
@@ -236,6 +268,21 @@ mod tests {
         }
         let token = json!({"sub": "4b1d", "azp": "Nightly", "preferred_username": "service-account-nightly"});
         assert_eq!(of("{ user: sub }", &token).unwrap().kind, IdentityKind::Client);
+    }
+
+    #[test]
+    fn what_limits_count_by_is_kept() {
+        let mut tenants = provider("{}");
+        tenants.kept_claims =
+            vec!["tenant".into(), "/org/id".into(), "absent".into(), "list".into(), "long".into()];
+        let token = json!({
+            "sub": "ada", "tenant": "north", "org": { "id": 7 }, "list": ["a"], "long": "x".repeat(MAX_NAME + 1),
+        });
+        let ada = Identity::of_claims(&tenants, token.as_object().unwrap()).unwrap();
+        let kept: Vec<(&str, &str)> = ada.claims.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(kept, [("/org/id", "7"), ("tenant", "north")]);
+        // Sessions of before do not say it.
+        assert_ne!(mapping_of(&tenants), mapping_of(&provider("{}")));
     }
 
     #[test]

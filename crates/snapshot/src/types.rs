@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ringfence_model::{
-    Access, Call, EntitiesUrl, ExternalTls, Fence, Gateway, HostPort, Kind, Limits, OpenApi, Position,
-    Protocol, Provider, Route, Waf,
+    Access, Call, EntitiesUrl, ExternalTls, Fence, Gateway, HostPort, Kind, LimitRule, Limits, OpenApi,
+    Position, Protocol, Provider, Route, Waf,
 };
 use serde::{Deserialize, Serialize};
 
@@ -115,6 +115,9 @@ pub struct Service {
     /// The description of its API that requests through the gateway are held to.
     #[serde(default)]
     pub openapi: Option<OpenApi>,
+    /// How much may come to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limit: Vec<LimitRule>,
     /// Whom it may call.
     pub calls: Vec<Call>,
     /// Hosts outside that it may reach.
@@ -200,6 +203,7 @@ impl Snapshot {
             routes: service.routes.clone(),
             access: service.access.clone(),
             openapi: service.openapi.clone(),
+            limit: service.limit.clone(),
             calls: service.calls.clone(),
             proposed: Vec::new(),
             accepts: Vec::new(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Decoder, spec};
 use crate::access::Provider;
 use crate::diagnostic::Diagnostics;
-use crate::fence::{Entities, Gateway, GatewayTls, Limits, Policies, Service, Waf};
+use crate::fence::{Entities, Gateway, GatewayTls, Guards, Limits, Policies, Protocol, Service, Waf};
 use crate::position::Position;
 use crate::scalar::{dns_name, trust_domain};
 use crate::suggest::quote;
@@ -121,8 +121,14 @@ fn owner(text: &str) -> Result<String, String> {
 impl Decoder<'_> {
     fn gateway(&mut self, entry: &Entry) -> Gateway {
         let position = self.at(entry.mark);
-        let mut gateway =
-            Gateway { listen: Vec::new(), tls: GatewayTls::Internal, hosts: Vec::new(), position };
+        let mut gateway = Gateway {
+            listen: Vec::new(),
+            tls: GatewayTls::Internal,
+            hosts: Vec::new(),
+            limit: Vec::new(),
+            guards: Guards::default(),
+            position,
+        };
         let Some(fields) = self.fields(&entry.value, &spec::GATEWAY) else { return gateway };
         match fields.get("listen") {
             None => self.missing(
@@ -163,6 +169,8 @@ impl Decoder<'_> {
         for node in fields.get("hosts").map_or(&[][..], |n| self.list(n, "host names", "[clinic.example]")) {
             gateway.hosts.extend(self.host(node));
         }
+        gateway.limit = self.limit(fields, Protocol::Http);
+        gateway.guards = self.guards(fields);
         gateway
     }
 

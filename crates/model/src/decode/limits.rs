@@ -50,6 +50,15 @@ impl Decoder<'_> {
         {
             limits.drain = value;
         }
+        if let Some(value) = fields.get("limit_memory").and_then(|n| self.size_in(n, 1 << 20, 1 << 36)) {
+            limits.limit_memory = value;
+        }
+        if let Some(value) = fields
+            .get("queue")
+            .and_then(|n| self.time_in(n, Duration::from_millis(1), Duration::from_secs(60)))
+        {
+            limits.queue = value;
+        }
         limits
     }
 

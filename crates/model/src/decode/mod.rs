@@ -3,6 +3,7 @@
 mod access;
 mod fragment;
 mod inspect;
+mod limit;
 mod limits;
 mod policies;
 mod provider;

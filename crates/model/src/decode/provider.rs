@@ -72,6 +72,7 @@ impl Decoder<'_> {
             algorithms,
             user_claim: user.unwrap_or_else(|| "sub".to_owned()),
             groups_claim: groups,
+            kept_claims: Vec::new(),
             ca,
             allow_private,
             position: self.at(entry.mark),

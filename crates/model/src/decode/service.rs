@@ -105,6 +105,7 @@ impl Decoder<'_> {
             routes: Vec::new(),
             access: Access::default(),
             openapi: None,
+            limit: Vec::new(),
             calls: Vec::new(),
             proposed: Vec::new(),
             accepts: Vec::new(),
@@ -121,6 +122,7 @@ impl Decoder<'_> {
         }
         service.routes = fields.get("routes").map_or_else(Vec::new, |n| self.routes(n, service.protocol));
         service.openapi = fields.entry("openapi").and_then(|entry| self.openapi(entry, service.protocol));
+        service.limit = self.limit(fields, service.protocol);
         for node in fields.get("accepts").map_or(&[][..], |n| self.list(n, "callers", "[portal]")) {
             let Some(caller) = self.text(node, "the name of a service") else { continue };
             service.accepts.push(Accept { caller: caller.to_owned(), position: self.at(node.mark) });

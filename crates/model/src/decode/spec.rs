@@ -36,13 +36,14 @@ pub(crate) static FENCE: Object = Object {
         ("volumes", "what a service may read and write stands in its `files`"),
     ],
 };
-pub(crate) static GATEWAY: Object = object("gateway", &["listen", "tls", "hosts"]);
+pub(crate) static GATEWAY: Object =
+    object("gateway", &["listen", "tls", "hosts", "limit", "sign_in", "failures"]);
 pub(crate) static GATEWAY_TLS: Object = object("gateway_tls", &["cert", "key"]);
 pub(crate) static SERVICE: Object = Object {
     name: "service",
     keys: &[
         "run", "listen", "port", "protocol", "env", "files", "ready", "routes", "accept", "require", "calls",
-        "accepts", "egress", "openapi",
+        "accepts", "egress", "openapi", "limit",
     ],
     foreign: &[
         (
@@ -62,7 +63,7 @@ pub(crate) static SERVICE: Object = Object {
 };
 pub(crate) static EXTERNAL: Object = Object {
     name: "external",
-    keys: &["address", "tls", "port", "protocol", "routes", "accepts", "openapi"],
+    keys: &["address", "tls", "port", "protocol", "routes", "accepts", "openapi", "limit"],
     foreign: &[
         ("run", "a service that Ringfence starts stands under `services`"),
         ("calls", "what runs elsewhere is not fenced, so nothing would enforce its calls"),
@@ -74,7 +75,8 @@ pub(crate) static EXTERNAL: Object = Object {
 pub(crate) static EXTERNAL_TLS: Object = object("external_tls", &["spiffe"]);
 pub(crate) static FILE: Object = object("file", &["path", "write"]);
 pub(crate) static READY: Object = object("ready", &["http"]);
-pub(crate) static ROUTE: Object = object("route", &["host", "path", "accept", "require", "waf"]);
+pub(crate) static ROUTE: Object =
+    object("route", &["host", "path", "accept", "require", "waf", "limit", "priority", "cost"]);
 pub(crate) static ACCEPT: Object = object("accept", &["login", "token", "certificate"]);
 pub(crate) static REQUIRE: Object = object("require", &["scopes", "acr", "groups"]);
 pub(crate) static PROVIDER: Object = Object {
@@ -104,7 +106,20 @@ pub(crate) static KEY: Object = object("key", &["file"]);
 pub(crate) static LOGIN: Object = object("login", &["scopes", "idle", "absolute"]);
 pub(crate) static ENTITIES: Object = object("entities", &["file", "url", "every", "ca", "allow_private"]);
 pub(crate) static CLAIMS: Object = object("claims", &["user", "groups"]);
-pub(crate) static CALL: Object = object("call", &["service", "allow", "on_behalf"]);
+pub(crate) static CALL: Object = object("call", &["service", "allow", "on_behalf", "limit"]);
+pub(crate) static LIMIT: Object = Object {
+    name: "limit",
+    keys: &["by", "rate", "burst", "quota", "concurrent", "cost", "mode", "full"],
+    foreign: &[
+        ("key", "of what each is counted stands under `by`"),
+        ("per", "the time stands in the rate: `rate: 100/1m`"),
+        ("window", "the time stands in the rate: `rate: 100/1m`"),
+        ("requests", "how many per time stands under `rate`: `rate: 100/1m`"),
+        ("claim", "a claim stands under `by`: `by: { claim: tenant }`"),
+    ],
+};
+pub(crate) static LIMIT_CLAIM: Object = object("limit_claim", &["claim"]);
+pub(crate) static SIGN_IN: Object = object("sign_in", &["address", "all"]);
 pub(crate) static ALLOW: Object = object("allow", &["methods", "paths"]);
 pub(crate) static EGRESS: Object = object("egress", &["host", "port", "tls", "allow_private"]);
 pub(crate) static WAF: Object = Object {
@@ -142,12 +157,14 @@ pub(crate) static LIMITS: Object = object(
         "connections",
         "streams",
         "drain",
+        "limit_memory",
+        "queue",
     ],
 );
 
 /// All of them.
 #[cfg(test)]
-pub(crate) static OBJECTS: [&Object; 27] = [
+pub(crate) static OBJECTS: [&Object; 30] = [
     &FENCE,
     &GATEWAY,
     &GATEWAY_TLS,
@@ -174,5 +191,8 @@ pub(crate) static OBJECTS: [&Object; 27] = [
     &WAF_BODY,
     &WAF_EXCLUSION,
     &OPENAPI,
+    &LIMIT,
+    &LIMIT_CLAIM,
+    &SIGN_IN,
     &LIMITS,
 ];

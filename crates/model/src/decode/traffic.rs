@@ -47,7 +47,11 @@ impl Decoder<'_> {
                 self.no_credentials(item.mark);
             }
             let waf = fields.entry("waf").and_then(|entry| self.route_waf(entry, protocol));
-            routes.push(Route { host, path, access, waf, position: self.at(item.mark) });
+            let limit = self.limit(fields, protocol);
+            let priority = fields.entry("priority").and_then(|entry| self.priority(entry, protocol));
+            let cost = fields.get("cost").and_then(|n| self.cost(n)).unwrap_or(1);
+            let position = self.at(item.mark);
+            routes.push(Route { host, path, access, waf, limit, priority, cost, position });
         }
         routes
     }
@@ -60,8 +64,8 @@ impl Decoder<'_> {
     pub(super) fn calls(&mut self, node: &Node) -> Vec<Call> {
         let mut calls = Vec::new();
         for item in self.list(node, "services", "[NAME]") {
-            let (name, allow, on_behalf) = if let Value::Scalar { .. } = item.value {
-                (item, Vec::new(), false)
+            let (name, allow, on_behalf, limit) = if let Value::Scalar { .. } = item.value {
+                (item, Vec::new(), false, Vec::new())
             } else {
                 let Some(fields) = self.fields(item, &spec::CALL) else { continue };
                 let Some(name) = fields.get("service") else {
@@ -70,10 +74,13 @@ impl Decoder<'_> {
                 };
                 let on_behalf = fields.get("on_behalf").and_then(|n| self.choice(n, &[("required", true)]));
                 let allow = fields.get("allow").map_or_else(Vec::new, |n| self.allows(n));
-                (name, allow, on_behalf.unwrap_or(false))
+                // What the callee speaks is known when all is read.
+                let limit = self.limit(fields, Protocol::Http);
+                (name, allow, on_behalf.unwrap_or(false), limit)
             };
             let Some(service) = self.text(name, "the name of a service") else { continue };
-            calls.push(Call { service: service.to_owned(), allow, on_behalf, position: self.at(name.mark) });
+            let position = self.at(name.mark);
+            calls.push(Call { service: service.to_owned(), allow, on_behalf, limit, position });
         }
         calls
     }

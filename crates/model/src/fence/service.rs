@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Accept, Call, Egress, HostPort, OpenApi, Route};
+use super::{Accept, Call, Egress, HostPort, LimitRule, OpenApi, Route};
 use crate::access::Access;
 use crate::position::Position;
 
@@ -29,6 +29,8 @@ pub struct Service {
     pub access: Access,
     /// The description of its API that what comes through the gateway is held to.
     pub openapi: Option<OpenApi>,
+    /// How much may come to it, from outside and from other services.
+    pub limit: Vec<LimitRule>,
     /// Whom it may call. Holds only calls that are in force.
     pub calls: Vec<Call>,
     /// Calls that it declares and the callee's fragment has not accepted: not in force.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Mode;
+use super::{LimitRule, Mode, Priority};
 use crate::access::Access;
 use crate::pattern::{self, PathPattern};
 use crate::position::Position;
@@ -19,8 +19,21 @@ pub struct Route {
     /// What becomes of attacks, if it is not as for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waf: Option<Mode>,
+    /// How much may come along it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limit: Vec<LimitRule>,
+    /// Whether it gives way under overload, if that is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// How much a request along it counts, as a multiple.
+    #[serde(default = "one")]
+    pub cost: u32,
     /// Where it is declared.
     pub position: Position,
+}
+
+const fn one() -> u32 {
+    1
 }
 
 /// A declared edge from a service to a callee.
@@ -32,6 +45,9 @@ pub struct Call {
     pub allow: Vec<Allow>,
     /// Whether only a request on somebody's behalf passes, with a transaction token.
     pub on_behalf: bool,
+    /// How much may pass along it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limit: Vec<LimitRule>,
     /// Where the callee is named.
     pub position: Position,
 }
@@ -131,6 +147,9 @@ mod tests {
             path: path.to_owned(),
             access: Access::default(),
             waf: None,
+            limit: Vec::new(),
+            priority: None,
+            cost: 1,
             position: Position::whole("t".into()),
         };
         assert!(route("/").covers("/") && route("/").covers("/a/b"));
@@ -151,6 +170,9 @@ mod tests {
                 path: route.to_owned(),
                 access: Access::default(),
                 waf: None,
+                limit: Vec::new(),
+                priority: None,
+                cost: 1,
                 position: Position::whole("t".into()),
             };
             route.covers_in_any_case(path)
@@ -169,6 +191,9 @@ mod tests {
             path: path.to_owned(),
             access: Access::default(),
             waf: None,
+            limit: Vec::new(),
+            priority: None,
+            cost: 1,
             position: Position::whole("t".into()),
         };
         let mut routes = ["/", "/a", "/a/{x}", "/a/{y}/c", "/a/b", "/a/b/c"].map(route);

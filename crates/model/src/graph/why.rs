@@ -225,6 +225,7 @@ impl Fence {
                     service: String::new(),
                     allow: vec![allow.clone()],
                     on_behalf: false,
+                    limit: Vec::new(),
                     position: allow.position.clone(),
                 };
                 rule(summary(&call) + &besides, &allow.position)

@@ -12,6 +12,7 @@ pub(super) fn warn(merged: &Merged, out: &mut Diagnostics) {
     gateway(merged, out);
     providers(merged, out);
     super::inspect::warn(merged, out);
+    super::limit::warn(merged, out);
     let called: HashSet<&str> =
         merged.services.iter().flat_map(|s| s.calls.iter().map(|c| c.service.as_str())).collect();
     for service in &merged.services {
