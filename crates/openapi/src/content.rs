@@ -39,7 +39,8 @@ impl Form {
             _ if sub == "json" || sub.ends_with("+json") => Self::Json,
             ("application", "x-www-form-urlencoded") => Self::Form,
             ("multipart", "form-data") => Self::Parts,
-            ("text", sub) if sub != "xml" => Self::Text,
+            // A stream of events has no end to wait for.
+            ("text", sub) if sub != "xml" && sub != "event-stream" => Self::Text,
             _ => Self::Opaque,
         }
     }

@@ -12,6 +12,7 @@ mod dialect;
 mod formats;
 mod json;
 mod judge;
+pub mod learn;
 mod load;
 mod multipart;
 mod operation;
@@ -27,6 +28,7 @@ mod violation;
 
 use std::borrow::Cow;
 
+pub use learn::shape_of_path;
 pub use operation::{Fields, Length, Match, Operation, Plan};
 pub use source::Problem;
 pub use violation::{MAX_VIOLATIONS, Place, Report, Violation};
@@ -86,7 +88,7 @@ impl Api {
     pub fn find<'a>(&'a self, method: &str, path: &'a str) -> Found<'a> {
         match self.router.find(method, path) {
             router::Routed::Operation(index, captures) => {
-                Found::Operation(Match { operation: &self.operations[index], captures })
+                Found::Operation(Match { operation: &self.operations[index], number: index, captures })
             }
             router::Routed::Methods(methods) => {
                 let mut methods = methods;

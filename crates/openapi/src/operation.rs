@@ -94,6 +94,7 @@ pub struct Operation {
 #[derive(Debug)]
 pub struct Match<'a> {
     pub(crate) operation: &'a Operation,
+    pub(crate) number: usize,
     pub(crate) captures: Vec<(&'a str, &'a str)>,
 }
 
@@ -102,6 +103,12 @@ impl<'a> Match<'a> {
     #[must_use]
     pub fn operation(&self) -> &'a Operation {
         self.operation
+    }
+
+    /// Its number in [`Api::operations`](crate::Api::operations).
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.number
     }
 
     /// Judges a head: its parameters, and whether such a body may follow; what is to be done with the body.
