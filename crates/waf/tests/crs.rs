@@ -13,7 +13,16 @@ use ringfence_waf::{Files, Options, Rules, Scratch, Source, Transaction};
 const FRONT_END: &str = "judged by the front end, before the rules";
 
 /// What is expected otherwise than it turns out here, and why.
-const DIFFERENT: &[(&str, &str)] = &[];
+const DIFFERENT: &[(&str, &str)] = &[
+    (
+        "920181-1",
+        "the test expects a front end that drops Content-Length beside Transfer-Encoding; ours refuses both",
+    ),
+    (
+        "920620-1",
+        "the test expects a front end that joins two Content-Type headers; the rule sees them apart, which is its purpose",
+    ),
+];
 
 /// The folder of the rule set: `RINGFENCE_GOLDEN`, which the test runner sets.
 fn golden() -> Option<PathBuf> {
@@ -25,7 +34,8 @@ fn golden() -> Option<PathBuf> {
     let path = root.map(|root| PathBuf::from(root).join("crs")).filter(|path| path.is_dir());
     if path.is_none() {
         // Past the capture of the test harness: what has not been checked is said.
-        let _ = writeln!(std::io::stderr(), "ABSENT: crs under RINGFENCE_GOLDEN: its test has checked nothing");
+        let _ =
+            writeln!(std::io::stderr(), "ABSENT: crs under RINGFENCE_GOLDEN: its test has checked nothing");
     }
     path
 }
@@ -52,7 +62,10 @@ fn rules(folder: &Path) -> Arc<Rules> {
     files.sort();
     assert!(files.len() > 20, "{} has no rules", rules.display());
     sources.extend(files.into_iter().map(|file| Source::new(file.display().to_string(), text(file))));
-    Arc::new(Rules::load(&sources, &Folder(rules), &Options::default()).unwrap_or_else(|errors| panic!("{errors:#?}")))
+    Arc::new(
+        Rules::load(&sources, &Folder(rules), &Options::default())
+            .unwrap_or_else(|errors| panic!("{errors:#?}")),
+    )
 }
 
 /// The rule that the instructions give, and that responses are looked at.
@@ -74,21 +87,31 @@ struct Told {
 
 fn ask(rules: &Arc<Rules>, scratch: Scratch, request: &[u8]) -> (Told, Scratch) {
     let end = request.windows(4).position(|w| w == b"\r\n\r\n").map_or(request.len(), |at| at + 2);
-    let mut lines = request[..end].split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut lines =
+        request[..end].split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let line = lines.next().unwrap_or_default();
     let (method, rest) = split(line, line.iter().position(|b| *b == b' '));
     let (uri, protocol) = split(rest, rest.iter().rposition(|b| *b == b' '));
+    // A line without a version is of the first HTTP there was.
+    let protocol = if protocol.is_empty() { b"HTTP/0.9" } else { protocol };
     let mut transaction = Transaction::new(rules, scratch);
     transaction.connection(([127, 0, 0, 1].into(), 40_000), ([127, 0, 0, 1].into(), 80));
     transaction.request_line(method, uri, protocol);
-    let mut chunked = false;
+    let (mut chunked, mut length) = (false, 0);
     for line in lines.filter(|line| !line.is_empty()) {
         let (name, value) = split(line, line.iter().position(|b| *b == b':'));
-        chunked |= name.eq_ignore_ascii_case(b"transfer-encoding") && value.trim_ascii().ends_with(b"chunked");
+        chunked |=
+            name.eq_ignore_ascii_case(b"transfer-encoding") && value.trim_ascii().ends_with(b"chunked");
+        if name.eq_ignore_ascii_case(b"content-length") {
+            length = std::str::from_utf8(value.trim_ascii())
+                .ok()
+                .and_then(|l| l.parse().ok())
+                .unwrap_or(usize::MAX);
+        }
         transaction.request_header(name, value.trim_ascii());
     }
     let body = request.get(end + 2..).unwrap_or_default();
-    let body = if chunked { dechunked(body) } else { body.to_vec() };
+    let body = if chunked { dechunked(body) } else { body[..body.len().min(length)].to_vec() };
     let _ = transaction.phase1();
     if transaction.wants_request_body() {
         transaction.request_body(&body);
@@ -109,7 +132,10 @@ fn ask(rules: &Arc<Rules>, scratch: Scratch, request: &[u8]) -> (Told, Scratch) 
     for hit in transaction.matches() {
         let at = hit.variables.first().map_or("", |variable| variable.name.as_str());
         told.ids.push(hit.rule.id);
-        told.lines.push(format!("at {at}. [id \"{}\"] [msg \"{}\"] [data \"{}\"]", hit.rule.id, hit.message, hit.data));
+        told.lines.push(format!(
+            "at {at}. [id \"{}\"] [msg \"{}\"] [data \"{}\"]",
+            hit.rule.id, hit.message, hit.data
+        ));
     }
     (told, transaction.into_scratch())
 }
@@ -121,8 +147,12 @@ fn split(line: &[u8], at: Option<usize>) -> (&[u8], &[u8]) {
 fn dechunked(mut rest: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     while let Some(end) = rest.windows(2).position(|w| w == b"\r\n") {
-        let size = std::str::from_utf8(&rest[..end]).ok().and_then(|size| usize::from_str_radix(size.trim(), 16).ok());
-        let Some(chunk) = size.and_then(|size| rest.get(end + 2..end + 2 + size)).filter(|chunk| !chunk.is_empty()) else {
+        let size = std::str::from_utf8(&rest[..end])
+            .ok()
+            .and_then(|size| usize::from_str_radix(size.trim(), 16).ok());
+        let Some(chunk) =
+            size.and_then(|size| rest.get(end + 2..end + 2 + size)).filter(|chunk| !chunk.is_empty())
+        else {
             break;
         };
         body.extend_from_slice(chunk);
@@ -133,11 +163,15 @@ fn dechunked(mut rest: &[u8]) -> Vec<u8> {
 
 /// The answer of the back end that the tests expect: at `/reflect` what the request asks for, else an empty one.
 fn reflected(uri: &[u8], body: &[u8]) -> (u16, Vec<(String, String)>, Vec<u8>) {
-    let asked = uri.starts_with(b"/reflect").then(|| serde_json::from_slice::<serde_json::Value>(body).ok()).flatten();
+    let asked = uri
+        .starts_with(b"/reflect")
+        .then(|| serde_json::from_slice::<serde_json::Value>(body).ok())
+        .flatten();
     let Some(asked) = asked else { return (200, Vec::new(), Vec::new()) };
     let status = asked["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(200);
     let fields = asked["headers"].as_object().into_iter().flatten();
-    let headers = fields.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect();
+    let headers =
+        fields.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect();
     let body = match (asked["body"].as_str(), asked["encodedBody"].as_str()) {
         (Some(body), _) => body.as_bytes().to_vec(),
         (None, Some(encoded)) => ftw::base64(encoded).expect("the tests encode bodies rightly"),

@@ -1,7 +1,8 @@
 //! JSON bodies, flattened to one argument per leaf while they are read: no tree is built.
 //!
 //! Names are those of ModSecurity, so that exclusions written for it hold: members are joined with dots below `json`, the elements
-//! of an array add `.array_0`, a member without a name is `empty-key`. The grammar is RFC 8259 without leniency: what another parser
+//! of an array add `.array_0`, a member without a name is `empty-key`. Beyond it, a member that holds an array or an empty object is an
+//! argument without a value, so that rules on names see every name whole. The grammar is RFC 8259 without leniency: what another parser
 //! might read otherwise (comments, trailing commas, bytes that are not UTF-8, a second document) is an error.
 
 use std::ops::Range;
@@ -45,14 +46,21 @@ impl<S: Sink + ?Sized> Reader<'_, S> {
             self.space();
             match self.peek()? {
                 b'{' => {
+                    let member = self.is_member();
                     self.open(None)?;
                     self.space();
                     if self.peek()? != b'}' {
                         self.key()?;
                         continue;
                     }
+                    if member {
+                        self.sink.pair(&self.scratch.name, &[])?;
+                    }
                 }
                 b'[' => {
+                    if self.is_member() {
+                        self.sink.pair(&self.scratch.name, &[])?;
+                    }
                     self.open(Some(0))?;
                     self.space();
                     if self.peek()? != b']' {
@@ -105,6 +113,11 @@ impl<S: Sink + ?Sized> Reader<'_, S> {
             self.at += 1;
             self.scratch.levels.pop();
         }
+    }
+
+    /// Whether the value that begins here has a name of its own.
+    fn is_member(&self) -> bool {
+        self.scratch.levels.last().is_some_and(|level| level.element.is_none())
     }
 
     fn open(&mut self, element: Option<usize>) -> Result<(), Error> {
@@ -356,11 +369,14 @@ mod tests {
         let body =
             br#" {"a":{"b":[1,{"c":"x\ty"},[true,null]],"":-2.50e+1},"d\u0041":[], "e":{} ,"f":false} "#;
         let expected = [
+            "json.a.b=",
             "json.a.b.array_0=1",
             "json.a.b.array_1.c=x\\ty",
             "json.a.b.array_2.array_0=true",
             "json.a.b.array_2.array_1=",
             "json.a.empty-key=-2.50e+1",
+            "json.dA=",
+            "json.e=",
             "json.f=false",
         ];
         assert_eq!(parsed(body), (expected.map(str::to_owned).to_vec(), None));
@@ -448,7 +464,7 @@ mod tests {
         })
     }
 
-    fn flatten(name: &str, value: &Value, out: &mut Vec<String>) {
+    fn flatten(name: &str, value: &Value, member: bool, out: &mut Vec<String>) {
         let mut leaf = |text: &str| {
             out.push(format!("{}={}", name.as_bytes().escape_ascii(), text.as_bytes().escape_ascii()))
         };
@@ -458,14 +474,20 @@ mod tests {
             Value::Number(n) => leaf(&n.to_string()),
             Value::String(s) => leaf(s),
             Value::Array(items) => {
+                if member {
+                    leaf("");
+                }
                 for (at, item) in items.iter().enumerate() {
-                    flatten(&format!("{name}.array_{at}"), item, out);
+                    flatten(&format!("{name}.array_{at}"), item, false, out);
                 }
             }
             Value::Object(members) => {
+                if member && members.is_empty() {
+                    leaf("");
+                }
                 for (key, item) in members {
                     let key = if key.is_empty() { "empty-key" } else { key };
-                    flatten(&format!("{name}.{key}"), item, out);
+                    flatten(&format!("{name}.{key}"), item, true, out);
                 }
             }
         }
@@ -476,7 +498,7 @@ mod tests {
         fn every_leaf_of_a_document_is_found(document in document(), pretty: bool) {
             let text = if pretty { serde_json::to_string_pretty(&document) } else { serde_json::to_string(&document) };
             let mut expected = Vec::new();
-            flatten("json", &document, &mut expected);
+            flatten("json", &document, false, &mut expected);
             prop_assert_eq!(parsed(text.unwrap().as_bytes()), (expected, None));
         }
 

@@ -43,14 +43,16 @@ pub fn load(folder: &Path) -> Result<Vec<Case>, String> {
     files.sort();
     let mut cases = Vec::new();
     for file in files {
-        let text = std::fs::read_to_string(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        let text = std::fs::read_to_string(&file)
+            .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
         read(&text, &mut cases).map_err(|problem| format!("{}: {problem}", file.display()))?;
     }
     Ok(cases)
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
-    let entries = std::fs::read_dir(folder).map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
+    let entries =
+        std::fs::read_dir(folder).map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
     for entry in entries {
         let path = entry.map_err(|error| error.to_string())?.path();
         if path.is_dir() {
@@ -113,14 +115,26 @@ fn expect(output: &Value) -> Result<Expect, String> {
 }
 
 fn number<N: std::str::FromStr>(value: &Value) -> Result<N, String> {
-    value.text().and_then(|text| text.parse().ok()).ok_or_else(|| "something else where a number has to stand".to_owned())
+    value
+        .text()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| "something else where a number has to stand".to_owned())
 }
 
 /// The bytes of a request, completed as go-ftw completes them.
 fn request(input: &Value) -> Result<Vec<u8>, String> {
     const KNOWN: [&str; 11] = [
-        "dest_addr", "port", "protocol", "method", "uri", "version", "headers", "data", "encoded_request",
-        "autocomplete_headers", "follow_redirect",
+        "dest_addr",
+        "port",
+        "protocol",
+        "method",
+        "uri",
+        "version",
+        "headers",
+        "data",
+        "encoded_request",
+        "autocomplete_headers",
+        "follow_redirect",
     ];
     if let Some((unknown, _)) = input.fields().iter().find(|(name, _)| !KNOWN.contains(&name.as_str())) {
         return Err(format!("unknown input `{unknown}`"));
@@ -135,7 +149,9 @@ fn request(input: &Value) -> Result<Vec<u8>, String> {
     for (name, value) in input.field("headers").map_or(&[][..], Value::fields) {
         headers.push((name.clone(), value.text().unwrap_or_default().to_owned()));
     }
-    let has = |headers: &[(String, String)], wanted: &str| headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted));
+    let has = |headers: &[(String, String)], wanted: &str| {
+        headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted))
+    };
     let mut data = text("data").unwrap_or_default().to_owned();
     if complete && !data.is_empty() {
         if !has(&headers, "content-type") {
@@ -155,12 +171,16 @@ fn request(input: &Value) -> Result<Vec<u8>, String> {
         if !has(&headers, "connection") {
             headers.push(("Connection".into(), "close".into()));
         }
-        let sends = method.starts_with("POST") || method.contains("PUT") || method.contains("PATCH") || method.ends_with("DELETE");
+        let sends = method.starts_with("POST")
+            || method.contains("PUT")
+            || method.contains("PATCH")
+            || method.ends_with("DELETE");
         if !has(&headers, "content-length") && (sends || !data.is_empty()) {
             headers.push(("Content-Length".into(), data.len().to_string()));
         }
     }
-    let mut raw = format!("{method} {} {}\r\n", text("uri").unwrap_or("/"), text("version").unwrap_or("HTTP/1.1"));
+    let mut raw =
+        format!("{method} {} {}\r\n", text("uri").unwrap_or("/"), text("version").unwrap_or("HTTP/1.1"));
     for (name, value) in &headers {
         raw += &format!("{name}: {value}\r\n");
     }
@@ -180,7 +200,9 @@ fn encoded_form(data: String) -> String {
         let mut out = String::new();
         for byte in text.bytes() {
             match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                    out.push(char::from(byte))
+                }
                 b' ' => out.push('+'),
                 other => out += &format!("%{other:02X}"),
             }
@@ -188,10 +210,11 @@ fn encoded_form(data: String) -> String {
         out
     };
     // A separator at the end is dropped.
-    let pieces = data.strip_suffix('&').unwrap_or(&data).split('&').map(|piece| match piece.split_once('=') {
-        Some((name, value)) => format!("{}={}", escape(name), escape(value)),
-        None => escape(piece),
-    });
+    let pieces =
+        data.strip_suffix('&').unwrap_or(&data).split('&').map(|piece| match piece.split_once('=') {
+            Some((name, value)) => format!("{}={}", escape(name), escape(value)),
+            None => escape(piece),
+        });
     pieces.collect::<Vec<_>>().join("&")
 }
 

@@ -41,7 +41,11 @@ pub(super) fn parse(text: &str) -> Result<Option<Value>, String> {
         let value = match event {
             Event::Scalar(text, style, ..) => {
                 let plain = matches!(style, saphyr_parser::ScalarStyle::Plain);
-                if plain && matches!(&*text, "" | "~" | "null") { Value::Null } else { Value::Text(text.into_owned()) }
+                if plain && matches!(&*text, "" | "~" | "null") {
+                    Value::Null
+                } else {
+                    Value::Text(text.into_owned())
+                }
             }
             Event::MappingStart(..) => {
                 open.push((Value::Map(Vec::new()), None));
