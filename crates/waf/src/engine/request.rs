@@ -91,10 +91,12 @@ impl Transaction {
     /// The request line as it was received; of HTTP/2 requests, as HTTP/1 would write it.
     pub fn request_line(&mut self, method: &[u8], uri: &[u8], protocol: &[u8]) {
         let state = &mut self.state;
+        // A line without a version is of HTTP before versions were.
+        let spoken: &[u8] = if protocol.is_empty() { b"HTTP/0.9" } else { protocol };
         let line = [method, b" ", uri, b" ", protocol].concat();
         state.set(Variable::RequestLine, &line);
         state.set(Variable::RequestMethod, method);
-        state.set(Variable::RequestProtocol, protocol);
+        state.set(Variable::RequestProtocol, spoken);
         state.set(Variable::RequestUriRaw, uri);
         let mut decoded = Vec::with_capacity(uri.len());
         percent_decode(uri, &mut decoded);
@@ -110,10 +112,8 @@ impl Transaction {
         percent_decode(path, &mut decoded);
         state.set(Variable::RequestFilename, &decoded);
         state.set(Variable::PathInfo, &decoded);
-        let base = decoded.iter().rposition(|byte| matches!(byte, b'/' | b'\\'));
-        if let Some(base) = base.map(|at| &decoded[at + 1..]).filter(|base| !base.is_empty()) {
-            state.set(Variable::RequestBasename, base);
-        }
+        let base = decoded.iter().rposition(|byte| matches!(byte, b'/' | b'\\')).map_or(0, |at| at + 1);
+        state.set(Variable::RequestBasename, &decoded[base..]);
         let query = mark.map_or(&b""[..], |at| &uri[at + 1..]);
         state.set(Variable::QueryString, query);
         if !query.is_empty() {

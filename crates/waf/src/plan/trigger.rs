@@ -48,3 +48,44 @@ pub(crate) fn longest(transformation: Transformation, length: usize) -> usize {
         _ => usize::MAX,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bytes that transformations care about, and some that they do not.
+    fn value() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            any::<u8>().prop_map(|byte| vec![byte]),
+            proptest::sample::select(vec![
+                "%41", "%u0041", "+", "&lt;", "&#65;", "\\x41", "\\u0041", "\\101", "/*", "*/", "--", "#",
+                "<!--", "../", "./", "//", "\\..\\", "^", "\"", "'", ",", ";", " ", "\t", "\n", "\r",
+                "\u{b}", "\u{a0}", "\u{85}", "ä", "A", "QUJD", "0x41", "(", "\0", "x",
+            ])
+            .prop_map(|text| text.as_bytes().to_vec()),
+        ];
+        proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn a_value_without_a_trigger_stays_and_none_grows_beyond_its_bound(value in value()) {
+            let bytes = ByteSet::in_value(&value);
+            let mut out = Vec::new();
+            for transformation in Transformation::all() {
+                let changed = transformation.apply(&value, &mut out);
+                let triggers = triggers(transformation);
+                if triggers != ByteSet::ALL && !bytes.meets(triggers) {
+                    prop_assert!(!changed || out == value, "{} changed {value:?}", transformation.name());
+                }
+                if changed {
+                    prop_assert!(out.len() <= longest(transformation, value.len()), "{} of {value:?}", transformation.name());
+                }
+            }
+        }
+    }
+}
