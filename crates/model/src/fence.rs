@@ -4,6 +4,7 @@ mod date;
 mod inspect;
 mod limit;
 mod mode;
+mod response;
 mod service;
 mod traffic;
 
@@ -20,6 +21,7 @@ pub use self::date::Date;
 pub use self::inspect::{Beyond, Excluded, Exclusion, OpenApi, Waf};
 pub use self::limit::{Amount, By, Guards, LimitRule, Priority, WhenFull};
 pub use self::mode::Mode;
+pub use self::response::{Cors, Header, Headers, Responses};
 pub use self::service::{ExternalTls, FileRule, Kind, Protocol, Ready, Service};
 pub use self::traffic::{Accept, Allow, Call, Egress, Route};
 use crate::access::Provider;
@@ -121,6 +123,9 @@ pub struct Gateway {
     /// What sign-ins and failed credentials are held to, unless it is said otherwise.
     #[serde(default)]
     pub guards: Guards,
+    /// What its responses say and do not say, if routes and services do not say otherwise.
+    #[serde(default)]
+    pub responses: Responses,
     /// Where `gateway:` stands.
     pub position: Position,
 }
@@ -158,6 +163,18 @@ pub struct Limits {
     pub request_time: Option<Duration>,
     /// Connections a listener holds at once.
     pub connections: u32,
+    /// Connections of one address at the gateway at once; none means as many as a listener holds.
+    #[serde(default)]
+    pub connections_per_address: Option<u32>,
+    /// TLS handshakes that are under way at a listener at once.
+    #[serde(default = "handshakes")]
+    pub handshakes: u32,
+    /// Those of one address at the gateway.
+    #[serde(default = "handshakes_per_address")]
+    pub handshakes_per_address: u32,
+    /// How long a TLS handshake may take.
+    #[serde(default = "handshake_time")]
+    pub handshake_time: Duration,
     /// Streams of an HTTP/2 connection at once.
     pub streams: u32,
     /// How long a drain waits for what is under way.
@@ -187,6 +204,18 @@ const fn queue() -> Duration {
     Duration::from_millis(50)
 }
 
+const fn handshakes() -> u32 {
+    2_000
+}
+
+const fn handshakes_per_address() -> u32 {
+    500
+}
+
+const fn handshake_time() -> Duration {
+    Duration::from_secs(10)
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -197,6 +226,10 @@ impl Default for Limits {
             header_time: Duration::from_secs(10),
             request_time: None,
             connections: 10_000,
+            connections_per_address: None,
+            handshakes: handshakes(),
+            handshakes_per_address: handshakes_per_address(),
+            handshake_time: handshake_time(),
             streams: 256,
             drain: Duration::from_secs(10),
             limit_memory: limit_memory(),

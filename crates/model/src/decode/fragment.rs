@@ -8,7 +8,9 @@ use std::sync::Arc;
 use super::{Decoder, spec};
 use crate::access::Provider;
 use crate::diagnostic::Diagnostics;
-use crate::fence::{Entities, Gateway, GatewayTls, Guards, Limits, Policies, Protocol, Service, Waf};
+use crate::fence::{
+    Entities, Gateway, GatewayTls, Guards, Limits, Policies, Protocol, Responses, Service, Waf,
+};
 use crate::position::Position;
 use crate::scalar::{dns_name, trust_domain};
 use crate::suggest::quote;
@@ -127,6 +129,7 @@ impl Decoder<'_> {
             hosts: Vec::new(),
             limit: Vec::new(),
             guards: Guards::default(),
+            responses: Responses::default(),
             position,
         };
         let Some(fields) = self.fields(&entry.value, &spec::GATEWAY) else { return gateway };
@@ -171,6 +174,7 @@ impl Decoder<'_> {
         }
         gateway.limit = self.limit(fields, Protocol::Http);
         gateway.guards = self.guards(fields);
+        gateway.responses = self.responses(fields, Protocol::Http);
         gateway
     }
 

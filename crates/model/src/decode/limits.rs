@@ -42,6 +42,22 @@ impl Decoder<'_> {
         if let Some(value) = fields.get("connections").and_then(|n| self.count(n, 1, 1_000_000)) {
             limits.connections = value;
         }
+        if let Some(node) = fields.get("connections_per_address") {
+            limits.connections_per_address =
+                if node.text() == Some("none") { None } else { self.count(node, 1, 1_000_000) };
+        }
+        if let Some(value) = fields.get("handshakes").and_then(|n| self.count(n, 1, 1_000_000)) {
+            limits.handshakes = value;
+        }
+        if let Some(value) = fields.get("handshakes_per_address").and_then(|n| self.count(n, 1, 1_000_000)) {
+            limits.handshakes_per_address = value;
+        }
+        if let Some(value) = fields
+            .get("handshake_time")
+            .and_then(|n| self.time_in(n, Duration::from_millis(100), Duration::from_secs(300)))
+        {
+            limits.handshake_time = value;
+        }
         if let Some(value) = fields.get("streams").and_then(|n| self.count(n, 1, 10_000)) {
             limits.streams = value;
         }

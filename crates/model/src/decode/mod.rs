@@ -7,6 +7,7 @@ mod limit;
 mod limits;
 mod policies;
 mod provider;
+mod response;
 mod service;
 pub(crate) mod spec;
 mod traffic;

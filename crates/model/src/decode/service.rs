@@ -121,6 +121,10 @@ impl Decoder<'_> {
             service.protocol = self.choice(node, &choices).unwrap_or_default();
         }
         service.routes = fields.get("routes").map_or_else(Vec::new, |n| self.routes(n, service.protocol));
+        let responses = self.responses(fields, service.protocol);
+        for route in &mut service.routes {
+            route.responses = std::mem::take(&mut route.responses).within(&responses);
+        }
         service.openapi = fields.entry("openapi").and_then(|entry| self.openapi(entry, service.protocol));
         service.limit = self.limit(fields, service.protocol);
         for node in fields.get("accepts").map_or(&[][..], |n| self.list(n, "callers", "[portal]")) {

@@ -37,13 +37,13 @@ pub(crate) static FENCE: Object = Object {
     ],
 };
 pub(crate) static GATEWAY: Object =
-    object("gateway", &["listen", "tls", "hosts", "limit", "sign_in", "failures"]);
+    object("gateway", &["listen", "tls", "hosts", "limit", "sign_in", "failures", "headers", "hygiene"]);
 pub(crate) static GATEWAY_TLS: Object = object("gateway_tls", &["cert", "key"]);
 pub(crate) static SERVICE: Object = Object {
     name: "service",
     keys: &[
         "run", "listen", "port", "protocol", "env", "files", "ready", "routes", "accept", "require", "calls",
-        "accepts", "egress", "openapi", "limit",
+        "accepts", "egress", "openapi", "limit", "headers", "hygiene",
     ],
     foreign: &[
         (
@@ -63,7 +63,9 @@ pub(crate) static SERVICE: Object = Object {
 };
 pub(crate) static EXTERNAL: Object = Object {
     name: "external",
-    keys: &["address", "tls", "port", "protocol", "routes", "accepts", "openapi", "limit"],
+    keys: &[
+        "address", "tls", "port", "protocol", "routes", "accepts", "openapi", "limit", "headers", "hygiene",
+    ],
     foreign: &[
         ("run", "a service that Ringfence starts stands under `services`"),
         ("calls", "what runs elsewhere is not fenced, so nothing would enforce its calls"),
@@ -75,8 +77,10 @@ pub(crate) static EXTERNAL: Object = Object {
 pub(crate) static EXTERNAL_TLS: Object = object("external_tls", &["spiffe"]);
 pub(crate) static FILE: Object = object("file", &["path", "write"]);
 pub(crate) static READY: Object = object("ready", &["http"]);
-pub(crate) static ROUTE: Object =
-    object("route", &["host", "path", "accept", "require", "waf", "limit", "priority", "cost"]);
+pub(crate) static ROUTE: Object = object(
+    "route",
+    &["host", "path", "accept", "require", "waf", "limit", "priority", "cost", "headers", "hygiene", "cors"],
+);
 pub(crate) static ACCEPT: Object = object("accept", &["login", "token", "certificate"]);
 pub(crate) static REQUIRE: Object = object("require", &["scopes", "acr", "groups"]);
 pub(crate) static PROVIDER: Object = Object {
@@ -145,6 +149,11 @@ pub(crate) static WAF_EXCLUSION: Object = Object {
     ],
 };
 pub(crate) static OPENAPI: Object = object("openapi", &["file", "mode", "responses", "undocumented"]);
+pub(crate) static HEADERS: Object =
+    object("headers", &["hsts", "csp", "csp_report_only", "csp_reports", "frame", "nosniff", "referrer"]);
+pub(crate) static HSTS: Object = object("hsts", &["max_age", "subdomains", "preload"]);
+pub(crate) static CORS: Object =
+    object("cors", &["origins", "methods", "headers", "expose", "credentials", "max_age"]);
 pub(crate) static LIMITS: Object = object(
     "limits",
     &[
@@ -155,6 +164,10 @@ pub(crate) static LIMITS: Object = object(
         "header_time",
         "request_time",
         "connections",
+        "connections_per_address",
+        "handshakes",
+        "handshakes_per_address",
+        "handshake_time",
         "streams",
         "drain",
         "limit_memory",
@@ -164,7 +177,7 @@ pub(crate) static LIMITS: Object = object(
 
 /// All of them.
 #[cfg(test)]
-pub(crate) static OBJECTS: [&Object; 30] = [
+pub(crate) static OBJECTS: [&Object; 33] = [
     &FENCE,
     &GATEWAY,
     &GATEWAY_TLS,
@@ -194,5 +207,8 @@ pub(crate) static OBJECTS: [&Object; 30] = [
     &LIMIT,
     &LIMIT_CLAIM,
     &SIGN_IN,
+    &HEADERS,
+    &HSTS,
+    &CORS,
     &LIMITS,
 ];

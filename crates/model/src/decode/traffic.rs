@@ -50,8 +50,10 @@ impl Decoder<'_> {
             let limit = self.limit(fields, protocol);
             let priority = fields.entry("priority").and_then(|entry| self.priority(entry, protocol));
             let cost = fields.get("cost").and_then(|n| self.cost(n)).unwrap_or(1);
+            let mut responses = self.responses(fields, protocol);
+            responses.cors = fields.entry("cors").and_then(|entry| self.cors(entry, protocol));
             let position = self.at(item.mark);
-            routes.push(Route { host, path, access, waf, limit, priority, cost, position });
+            routes.push(Route { host, path, access, waf, limit, priority, cost, responses, position });
         }
         routes
     }

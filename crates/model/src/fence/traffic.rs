@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{LimitRule, Mode, Priority};
+use super::{LimitRule, Mode, Priority, Responses};
 use crate::access::Access;
 use crate::pattern::{self, PathPattern};
 use crate::position::Position;
@@ -28,6 +28,9 @@ pub struct Route {
     /// How much a request along it counts, as a multiple.
     #[serde(default = "one")]
     pub cost: u32,
+    /// What its responses say and do not say.
+    #[serde(default)]
+    pub responses: Responses,
     /// Where it is declared.
     pub position: Position,
 }
@@ -146,6 +149,7 @@ mod tests {
             host: None,
             path: path.to_owned(),
             access: Access::default(),
+            responses: Responses::default(),
             waf: None,
             limit: Vec::new(),
             priority: None,
@@ -169,6 +173,7 @@ mod tests {
                 host: None,
                 path: route.to_owned(),
                 access: Access::default(),
+                responses: Responses::default(),
                 waf: None,
                 limit: Vec::new(),
                 priority: None,
@@ -190,6 +195,7 @@ mod tests {
             host: None,
             path: path.to_owned(),
             access: Access::default(),
+            responses: Responses::default(),
             waf: None,
             limit: Vec::new(),
             priority: None,
