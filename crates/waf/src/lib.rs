@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod body;
+pub mod detect;
 pub mod operator;
 pub mod transform;
 

@@ -3,7 +3,10 @@
 //! An operator is compiled once, with the rule. Besides answering for one value it says what a value must contain to have
 //! a chance at all ([`Prefilter`]), so that one pass over a value can excuse most rules at once.
 
+mod address;
+mod bytes;
 mod captures;
+mod identity;
 mod literal;
 mod pattern;
 mod phrase;
@@ -12,6 +15,10 @@ mod text;
 
 pub use captures::{Captures, GROUPS};
 
+use crate::detect;
+use address::Networks;
+use bytes::ByteSet;
+use identity::Identity;
 use phrase::Phrases;
 use regex::Expression;
 use text::Comparison;
@@ -53,6 +60,13 @@ enum Kind {
     RxExpanded,
     Phrases(Phrases),
     Compare(Comparison),
+    Bytes(ByteSet),
+    Utf8,
+    UrlEncoding,
+    Address(Networks),
+    Identity(Identity, Expression),
+    Sqli,
+    Xss,
     Always,
     Never,
 }
@@ -75,24 +89,49 @@ impl Operator {
         argument: &[u8],
         files: &dyn Fn(&str) -> Option<Vec<u8>>,
     ) -> Result<Self, OperatorError> {
-        let lower = name.to_ascii_lowercase();
         let has_macro = memchr::memmem::find(argument, b"%{").is_some();
-        let (name, kind, expands) = match lower.as_str() {
-            "rx" if has_macro => ("rx", Kind::RxExpanded, true),
-            "rx" => ("rx", Kind::Rx(Expression::parse(argument)?), false),
-            "rxglobal" => ("rxGlobal", Kind::RxGlobal(Expression::parse(argument)?), false),
-            "pm" => ("pm", Kind::Phrases(Phrases::new(phrase::parse(argument)?)?), false),
-            "pmf" | "pmfromfile" => ("pmFromFile", Kind::Phrases(Phrases::new(from_files(argument, files)?)?), false),
-            "unconditionalmatch" => ("unconditionalMatch", Kind::Always, false),
-            "nomatch" => ("noMatch", Kind::Never, false),
-            other => {
-                let (name, comparison) = COMPARISONS
-                    .iter()
-                    .find(|(name, _)| name.eq_ignore_ascii_case(other))
-                    .ok_or_else(|| OperatorError::Unknown { name: name.to_owned() })?;
-                (*name, Kind::Compare(*comparison), has_macro)
+        let name = NAMES
+            .iter()
+            .find(|known| known.eq_ignore_ascii_case(name))
+            .ok_or_else(|| OperatorError::Unknown { name: name.to_owned() })?;
+        let identity = |identity| Ok(Kind::Identity(identity, Expression::parse(argument)?));
+        let kind = match *name {
+            "rx" if has_macro => Kind::RxExpanded,
+            "rx" => Kind::Rx(Expression::parse(argument)?),
+            "rxGlobal" => Kind::RxGlobal(Expression::parse(argument)?),
+            "pm" => Kind::Phrases(Phrases::new(phrase::parse(argument))?),
+            "pmf" | "pmFromFile" => Kind::Phrases(phrases(argument, files)?),
+            "validateByteRange" => Kind::Bytes(ByteSet::parse(argument)?),
+            "validateUtf8Encoding" => Kind::Utf8,
+            "validateUrlEncoding" => Kind::UrlEncoding,
+            "ipMatch" => Kind::Address(networks(argument)?),
+            "ipMatchF" | "ipMatchFromFile" => {
+                let mut text = Vec::new();
+                for file in read(argument, files)? {
+                    text.extend(file);
+                    text.push(b'\n');
+                }
+                Kind::Address(Networks::parse_file(&text)?)
+            }
+            "verifyCC" => identity(Identity::Card)?,
+            "verifyCPF" => identity(Identity::Cpf)?,
+            "verifySSN" => identity(Identity::Ssn)?,
+            "verifySVNR" => identity(Identity::Svnr)?,
+            "detectSQLi" => Kind::Sqli,
+            "detectXSS" => Kind::Xss,
+            "unconditionalMatch" => Kind::Always,
+            "noMatch" => Kind::Never,
+            name => {
+                if let Some((_, comparison)) = COMPARISONS.iter().find(|(known, _)| *known == name) {
+                    Kind::Compare(*comparison)
+                } else {
+                    let reason =
+                        REFUSED.iter().find(|(known, _)| *known == name).map_or("", |(_, reason)| reason);
+                    return Err(OperatorError::Refused { name, reason });
+                }
             }
         };
+        let expands = has_macro && matches!(kind, Kind::RxExpanded | Kind::Compare(_));
         Ok(Self { kind, name, expands, argument: argument.into() })
     }
 
@@ -118,9 +157,29 @@ impl Operator {
         match &self.kind {
             Kind::Rx(expression) => expression.find(value, captures),
             Kind::RxGlobal(expression) => expression.find_all(value, captures),
-            Kind::RxExpanded => Expression::parse(argument).is_ok_and(|expression| expression.find(value, captures)),
+            Kind::RxExpanded => {
+                Expression::parse(argument).is_ok_and(|expression| expression.find(value, captures))
+            }
             Kind::Phrases(phrases) => phrases.find(value, captures),
             Kind::Compare(comparison) => comparison.holds(value, argument),
+            Kind::Bytes(allowed) => allowed.is_left_by(value),
+            Kind::Utf8 => std::str::from_utf8(value).is_err(),
+            Kind::UrlEncoding => bytes::has_bad_percent(value),
+            Kind::Address(networks) => networks.contain(value),
+            Kind::Identity(identity, expression) => identity.find(expression, value, captures),
+            Kind::Sqli => detect::sqli(value).is_some_and(|fingerprint| {
+                if let Some(captures) = captures {
+                    captures.set_text(fingerprint.as_bytes());
+                }
+                true
+            }),
+            Kind::Xss => {
+                let found = detect::xss(value);
+                if let (true, Some(captures)) = (found, captures) {
+                    captures.set(0, 0..value.len());
+                }
+                found
+            }
             Kind::Always => true,
             Kind::Never => false,
         }
@@ -148,6 +207,21 @@ impl Operator {
                     ..Prefilter::default()
                 }
             }
+            Kind::Identity(_, expression) => Prefilter {
+                literals: expression.literals().map(<[_]>::to_vec),
+                expression: Some(expression.text().to_owned()),
+                min_len: expression.min_len().max(1),
+            },
+            // No detector finds anything in less.
+            Kind::Sqli => Prefilter { min_len: 2, ..Prefilter::default() },
+            Kind::Xss => Prefilter {
+                literals: Some(vec![b"<".to_vec(), b"=".to_vec()]),
+                min_len: 4,
+                ..Prefilter::default()
+            },
+            Kind::UrlEncoding => {
+                Prefilter { literals: Some(vec![b"%".to_vec()]), min_len: 1, ..Prefilter::default() }
+            }
             Kind::Never => Prefilter { literals: Some(Vec::new()), ..Prefilter::default() },
             _ => Prefilter::default(),
         }
@@ -169,20 +243,89 @@ const COMPARISONS: &[(&str, Comparison)] = &[
     ("lt", Comparison::Lt),
 ];
 
-/// The phrases of all files that an argument names.
-fn from_files(
-    argument: &[u8],
-    files: &dyn Fn(&str) -> Option<Vec<u8>>,
-) -> Result<Vec<Vec<u8>>, OperatorError> {
-    let names = std::str::from_utf8(argument)
-        .map_err(|_| OperatorError::Argument { name: "pmFromFile", what: "file names in UTF-8" })?;
-    let mut phrases = Vec::new();
-    for file in names.split_ascii_whitespace() {
-        let text = files(file).ok_or_else(|| OperatorError::File { file: file.to_owned() })?;
-        phrases.extend(phrase::lines(&text));
-    }
+/// All names; case does not count.
+const NAMES: &[&str] = &[
+    "rx",
+    "rxGlobal",
+    "pm",
+    "pmf",
+    "pmFromFile",
+    "validateByteRange",
+    "validateUtf8Encoding",
+    "validateUrlEncoding",
+    "ipMatch",
+    "ipMatchF",
+    "ipMatchFromFile",
+    "verifyCC",
+    "verifyCPF",
+    "verifySSN",
+    "verifySVNR",
+    "detectSQLi",
+    "detectXSS",
+    "unconditionalMatch",
+    "noMatch",
+    "streq",
+    "contains",
+    "strmatch",
+    "containsWord",
+    "beginsWith",
+    "endsWith",
+    "within",
+    "eq",
+    "ge",
+    "gt",
+    "le",
+    "lt",
+    "rbl",
+    "geoLookup",
+    "gsbLookup",
+    "inspectFile",
+    "fuzzyHash",
+    "validateSchema",
+    "validateDTD",
+    "validateHash",
+    "rsub",
+    "validateNid",
+    "restpath",
+];
+
+/// Operators of other engines that this one does not have.
+const REFUSED: &[(&str, &str)] = &[
+    ("rbl", "it asks the domain name system about each request"),
+    ("geoLookup", "it needs a geographic database"),
+    ("gsbLookup", "it needs a list of unsafe addresses that is no longer published"),
+    ("inspectFile", "it starts a program for each file"),
+    ("fuzzyHash", "it needs a database of fuzzy digests"),
+    ("validateSchema", "bodies are held to a description by a route's `openapi`"),
+    ("validateDTD", "document types are refused in all bodies"),
+    ("validateHash", "nothing signs links here"),
+    ("rsub", "values are not rewritten here"),
+    ("validateNid", "it is another engine's own; `@verifySSN` and `@verifyCPF` are here"),
+    ("restpath", "it is another engine's own; paths are held to a description by a route's `openapi`"),
+];
+
+/// The files that an argument names.
+fn read(argument: &[u8], files: &dyn Fn(&str) -> Option<Vec<u8>>) -> Result<Vec<Vec<u8>>, OperatorError> {
+    let names = std::str::from_utf8(argument).ok().filter(|names| !names.trim().is_empty());
+    let names = names.ok_or(OperatorError::Argument { name: "pmFromFile", what: "the name of a file" })?;
+    names
+        .split_ascii_whitespace()
+        .map(|file| files(file).ok_or_else(|| OperatorError::File { file: file.to_owned() }))
+        .collect()
+}
+
+fn phrases(argument: &[u8], files: &dyn Fn(&str) -> Option<Vec<u8>>) -> Result<Phrases, OperatorError> {
+    let phrases: Vec<_> = read(argument, files)?.iter().flat_map(|text| phrase::lines(text)).collect();
     if phrases.is_empty() {
         return Err(OperatorError::Argument { name: "pmFromFile", what: "a file with at least one phrase" });
     }
-    Ok(phrases)
+    Phrases::new(phrases)
+}
+
+fn networks(argument: &[u8]) -> Result<Networks, OperatorError> {
+    let networks = Networks::parse(argument)?;
+    if networks.is_empty() {
+        return Err(OperatorError::Argument { name: "ipMatch", what: "at least one address or network" });
+    }
+    Ok(networks)
 }

@@ -65,7 +65,9 @@ fn problem(text: impl Into<String>) -> OperatorError {
 fn escape<'a>(text: &'a [u8], out: &mut String) -> Result<&'a [u8], OperatorError> {
     let [byte, rest @ ..] = text else { return Err(problem("ends with a backslash")) };
     match byte {
-        b'1'..=b'9' => return Err(problem("refers back to a group, for which time could grow without bound")),
+        b'1'..=b'9' => {
+            return Err(problem("refers back to a group, for which time could grow without bound"));
+        }
         b'h' => out.push_str("[\\t\\x20\\xa0]"),
         b'H' => out.push_str("[^\\t\\x20\\xa0]"),
         b'R' => out.push_str("(?:\\r\\n|[\\n\\x0b\\f\\r\\x85])"),
@@ -213,14 +215,38 @@ fn hexadecimal(text: &[u8]) -> Result<(u8, &[u8]), OperatorError> {
 /// `[:alpha:]` and its like, after the opening bracket.
 fn named_class(text: &[u8]) -> Option<(&'static str, &[u8])> {
     const CLASSES: [&str; 14] = [
-        "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper",
-        "word", "xdigit",
+        "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space",
+        "upper", "word", "xdigit",
     ];
     const WRITTEN: [&str; 28] = [
-        "[:alnum:]", "[:alpha:]", "[:ascii:]", "[:blank:]", "[:cntrl:]", "[:digit:]", "[:graph:]", "[:lower:]",
-        "[:print:]", "[:punct:]", "[:space:]", "[:upper:]", "[:word:]", "[:xdigit:]", "[:^alnum:]", "[:^alpha:]",
-        "[:^ascii:]", "[:^blank:]", "[:^cntrl:]", "[:^digit:]", "[:^graph:]", "[:^lower:]", "[:^print:]", "[:^punct:]",
-        "[:^space:]", "[:^upper:]", "[:^word:]", "[:^xdigit:]",
+        "[:alnum:]",
+        "[:alpha:]",
+        "[:ascii:]",
+        "[:blank:]",
+        "[:cntrl:]",
+        "[:digit:]",
+        "[:graph:]",
+        "[:lower:]",
+        "[:print:]",
+        "[:punct:]",
+        "[:space:]",
+        "[:upper:]",
+        "[:word:]",
+        "[:xdigit:]",
+        "[:^alnum:]",
+        "[:^alpha:]",
+        "[:^ascii:]",
+        "[:^blank:]",
+        "[:^cntrl:]",
+        "[:^digit:]",
+        "[:^graph:]",
+        "[:^lower:]",
+        "[:^print:]",
+        "[:^punct:]",
+        "[:^space:]",
+        "[:^upper:]",
+        "[:^word:]",
+        "[:^xdigit:]",
     ];
     let text = text.strip_prefix(b":")?;
     let (negated, text) = match text.strip_prefix(b"^") {

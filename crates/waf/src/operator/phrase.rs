@@ -44,7 +44,7 @@ impl Phrases {
 }
 
 /// The argument of `@pm`: phrases between spaces, in which `|41 42|` stands for bytes.
-pub(super) fn parse(argument: &[u8]) -> Result<Vec<Vec<u8>>, OperatorError> {
+pub(super) fn parse(argument: &[u8]) -> Vec<Vec<u8>> {
     let mut phrases = vec![Vec::new()];
     let mut rest = argument;
     while let [byte, tail @ ..] = rest {
@@ -63,7 +63,7 @@ pub(super) fn parse(argument: &[u8]) -> Result<Vec<Vec<u8>>, OperatorError> {
             (_, None) => {}
         }
     }
-    Ok(phrases)
+    phrases
 }
 
 /// Pairs of hexadecimal digits, apart or not, up to the closing `|`; anything else is a bar that stands for itself.

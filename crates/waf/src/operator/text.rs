@@ -39,10 +39,7 @@ impl Comparison {
 
     /// Whether the argument must occur in a value for it to match.
     pub(super) fn needs_argument(self) -> bool {
-        matches!(
-            self,
-            Self::StrEq | Self::Contains | Self::ContainsWord | Self::BeginsWith | Self::EndsWith
-        )
+        matches!(self, Self::StrEq | Self::Contains | Self::ContainsWord | Self::BeginsWith | Self::EndsWith)
     }
 }
 
