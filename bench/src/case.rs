@@ -29,6 +29,9 @@ pub(crate) enum Case {
     /// The same at level 2.
     #[value(skip)]
     WafStrict,
+    /// Everything: TLS 1.3, tokens, a limit, a description of the API, the rule set at level 1, and a policy.
+    #[value(skip)]
+    Chain,
 }
 
 impl Case {
@@ -55,6 +58,7 @@ impl Case {
             Self::Token => "token",
             Self::Waf => "waf",
             Self::WafStrict => "waf-strict",
+            Self::Chain => "chain",
         }
     }
 
@@ -70,6 +74,7 @@ impl Case {
             Self::Token => "TLS 1.3 before, plain behind; token, policy and access log for each request",
             Self::Waf => "the Core Rule Set at paranoia level 1",
             Self::WafStrict => "the Core Rule Set at paranoia level 2",
+            Self::Chain => "TLS 1.3, token, limit, description, the Core Rule Set and a policy",
         }
     }
 
@@ -99,13 +104,13 @@ impl Case {
 
     /// Whether requests show tokens.
     pub(crate) const fn tokens(self) -> bool {
-        matches!(self, Self::Token)
+        matches!(self, Self::Token | Self::Chain)
     }
 
     /// The paranoia level at which requests are inspected.
     pub(crate) const fn paranoia(self) -> Option<u8> {
         match self {
-            Self::Waf => Some(1),
+            Self::Waf | Self::Chain => Some(1),
             Self::WafStrict => Some(2),
             _ => None,
         }
@@ -115,7 +120,7 @@ impl Case {
         match self {
             Self::Plain | Self::Tls | Self::Mtls | Self::Sidecar | Self::Token => 32,
             Self::Handshake => 16,
-            Self::Waf | Self::WafStrict => 4,
+            Self::Waf | Self::WafStrict | Self::Chain => 4,
             Self::H2 | Self::Grpc => 8,
         }
     }

@@ -198,7 +198,8 @@ async fn ask(target: Target, mut timetables: Vec<Timetable>, tally: Rc<Tally>) {
             | Case::Sidecar
             | Case::Token
             | Case::Waf
-            | Case::WafStrict => h1::one_after_another(&target, &mut timetables[0], &tally).await,
+            | Case::WafStrict
+            | Case::Chain => h1::one_after_another(&target, &mut timetables[0], &tally).await,
         };
         if let Err(error) = done {
             tally.failed(&error);

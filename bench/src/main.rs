@@ -202,15 +202,15 @@ fn access(args: &Access) -> io::Result<bool> {
 }
 
 fn inspect(args: &Waf) -> io::Result<bool> {
-    let rows = waf::measure(&folder()?, args.rounds, Duration::from_secs_f64(args.seconds))?;
+    let (rows, wholes) = waf::measure(&folder()?, args.rounds, Duration::from_secs_f64(args.seconds))?;
     if args.json {
-        println!("{:#}", serde_json::json!({ "waf": rows }));
+        println!("{:#}", serde_json::json!({ "waf": rows, "chain": wholes }));
     } else {
-        print!("{}", waf::table(&rows));
+        print!("{}", waf::table(&rows, &wholes));
     }
     if args.write {
         let facts = machine::Facts::read(&contenders::firewalls())?;
-        report::write("waf", &waf::markdown(&rows, &facts.sentence()))?;
+        report::write("waf", &waf::markdown(&rows, &wholes, &facts.sentence()))?;
     }
     Ok(true)
 }

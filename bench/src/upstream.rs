@@ -55,7 +55,8 @@ impl Upstream {
             | Case::H2
             | Case::Token
             | Case::Waf
-            | Case::WafStrict => self.plain,
+            | Case::WafStrict
+            | Case::Chain => self.plain,
             Case::Mtls => self.mutual,
             Case::Grpc => self.grpc,
         }

@@ -44,6 +44,18 @@ pub(crate) struct Row {
     pub(crate) ringfence_mib: f64,
 }
 
+/// Everything at once, beside what others cost for less; CPU microseconds per request.
+#[derive(Debug, Serialize)]
+pub(crate) struct Whole {
+    pub(crate) probe: &'static str,
+    /// nginx with TLS 1.3 and nothing else.
+    pub(crate) nginx_tls: f64,
+    /// nginx with ModSecurity, without TLS.
+    pub(crate) modsecurity: f64,
+    /// Ringfence with all of it.
+    pub(crate) ringfence: f64,
+}
+
 impl Row {
     /// How many times as much inspecting costs there.
     pub(crate) fn factor(&self) -> f64 {
@@ -51,7 +63,8 @@ impl Row {
     }
 }
 
-pub(crate) fn measure(folder: &Path, rounds: u32, window: Duration) -> io::Result<Vec<Row>> {
+/// What inspecting costs, and the whole chain.
+pub(crate) fn measure(folder: &Path, rounds: u32, window: Duration) -> io::Result<(Vec<Row>, Vec<Whole>)> {
     let rules = rules()?;
     let cores = Cores::of_this_machine()?;
     machine::open_files()?;
@@ -91,7 +104,30 @@ pub(crate) fn measure(folder: &Path, rounds: u32, window: Duration) -> io::Resul
             });
         }
     }
-    Ok(rows)
+    eprintln!("bench: {}", Case::Chain.title());
+    let before = run::start(&*nginx, Case::Tls, place(None), false)?;
+    let alone = run::start(&*modsecurity, Case::Waf, place(Some(&rules)), false)?;
+    let all = run::start(&*ringfence, Case::Chain, place(Some(&rules)), false)?;
+    let token = format!("Authorization: Bearer {}\r\n", tokens.good[0]);
+    let mut wholes = Vec::new();
+    for probe in probes().into_iter().filter(|probe| matches!(probe.name, "get" | "json")) {
+        let request = with_field(&probe.request, &token);
+        let mut cpu = [(); 3].map(|()| Vec::new());
+        for _ in 0..rounds {
+            for (running, cpu) in [&before, &alone, &all].into_iter().zip(&mut cpu) {
+                cpu.push(one(running, &request, 200, window)?);
+            }
+        }
+        let [nginx_tls, modsecurity, ringfence] = cpu.map(median);
+        wholes.push(Whole { probe: probe.name, nginx_tls, modsecurity, ringfence });
+    }
+    Ok((rows, wholes))
+}
+
+/// A request with one field more.
+fn with_field(request: &[u8], field: &str) -> Vec<u8> {
+    let end = memchr::memchr(b'\n', request).map_or(0, |at| at + 1);
+    [&request[..end], field.as_bytes(), &request[end..]].concat()
 }
 
 /// CPU microseconds per request. Requests that take longer than the window make it longer.
@@ -207,7 +243,7 @@ fn form() -> String {
         .join("&")
 }
 
-pub(crate) fn table(rows: &[Row]) -> String {
+pub(crate) fn table(rows: &[Row], wholes: &[Whole]) -> String {
     let mut text = String::from(
         "| request | paranoia | nginx | nginx + ModSecurity | Ringfence, no rules | Ringfence | inspecting: ModSecurity | Ringfence | × less | \
          MiB: ModSecurity | Ringfence |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
@@ -230,14 +266,32 @@ pub(crate) fn table(rows: &[Row]) -> String {
         )
         .expect("invariant: writing to a string does not fail");
     }
+    text.push_str(
+        "\n| everything at once | nginx, TLS 1.3 alone | nginx + ModSecurity, no TLS | Ringfence, all of it | × nginx TLS | × less than ModSecurity |\n\
+         |---|---:|---:|---:|---:|---:|\n",
+    );
+    for whole in wholes {
+        writeln!(
+            text,
+            "| {} | {:.0} | {:.0} | {:.0} | **{:.2}** | **{:.0}** |",
+            whole.probe,
+            whole.nginx_tls,
+            whole.modsecurity,
+            whole.ringfence,
+            whole.ringfence / whole.nginx_tls,
+            whole.modsecurity / whole.ringfence
+        )
+        .expect("invariant: writing to a string does not fail");
+    }
     text
 }
 
-pub(crate) fn markdown(rows: &[Row], facts: &str) -> String {
+pub(crate) fn markdown(rows: &[Row], wholes: &[Whole], facts: &str) -> String {
     format!(
         "## What inspecting costs\n\n    cargo xtask bench -- waf --write\n\nCPU microseconds per request of one worker, medians of rounds in turn, \
          plain HTTP/1.1 on both hops, the Core Rule Set unmodified and blocking. The upload is one file of 12 MB in a form; both read it whole. \
-         {facts}\n\n{}",
-        table(rows)
+         Everything at once is TLS 1.3, a token that was verified before, a limit per user, a description of the API, the rule set at paranoia \
+         level 1 and a policy. {facts}\n\n{}",
+        table(rows, wholes)
     )
 }

@@ -37,8 +37,9 @@ const BACKLOG: i32 = 1024;
 const CALLEE: &str = "upstream.bench.example";
 const PROVIDER: &str = "staff";
 const POLICIES: &str = "bench.cedar";
-/// The folder of the rule set, in that which holds it.
+/// What the fence names beside it: the folder of the rule set, and the description of the API.
 const RULES: &str = "crs";
+const DESCRIPTION: &str = "patients.yaml";
 
 /// The gateway before an external service, or the sidecar before a fenced one: one process, as the others.
 pub(super) struct Gateway;
@@ -133,6 +134,15 @@ fn launch(setup: &Setup<'_>, service: &str) -> io::Result<Launch> {
     } else {
         (String::new(), String::new())
     };
+    let chain = setup.case == Case::Chain;
+    let (service, accept) = if chain {
+        (
+            format!("{service}    openapi: {DESCRIPTION}\n"),
+            format!("{accept}, limit: [{{ by: user, rate: 1000000/1s }}]"),
+        )
+    } else {
+        (service.to_owned(), accept)
+    };
     // Of the peers only the one with rules looks for attacks.
     let waf = match (setup.case.paranoia(), &setup.rules) {
         (Some(paranoia), Some(_)) => {
@@ -161,7 +171,8 @@ fn launch(setup: &Setup<'_>, service: &str) -> io::Result<Launch> {
             until: setup.tokens.until,
         }),
         data,
-        rules: setup.rules.as_deref().and_then(Path::parent).map(Path::to_owned),
+        folder: setup.rules.as_deref().map(|rules| fence_folder(&setup.folder, rules)).transpose()?,
+        chain,
     };
     Ok(Launch { command, then: Box::new(move || supervisor.bring_up(&fence, mesh, gateway_socket)) })
 }
@@ -173,8 +184,9 @@ struct Supervisor {
     /// Of the provider, where there is one.
     keys: Option<ProviderKeys>,
     data: PathBuf,
-    /// The folder that holds the rule set.
-    rules: Option<PathBuf>,
+    /// The folder with the files that the fence names.
+    folder: Option<PathBuf>,
+    chain: bool,
 }
 
 impl Supervisor {
@@ -248,7 +260,7 @@ impl Supervisor {
     /// The snapshot, and the files that it names.
     fn signed(&self, fence: &str, keeper: Option<&Keeper>) -> io::Result<(SignedSnapshot, Vec<Vec<u8>>)> {
         let mut fence = Fence::parse(vec![("ringfence.yaml", fence)]).map_err(other)?;
-        fence.folder = self.rules.clone().unwrap_or_default();
+        fence.folder = self.folder.clone().unwrap_or_default();
         let files = content::read(&fence).map_err(other)?;
         let now = now()?;
         let root = Der(self.certs.authority().to_vec());
@@ -259,7 +271,7 @@ impl Supervisor {
             Header { epoch: 1, revision: 1, issued_at: now, expires_at: now + life, lease: life, bundle };
         let mut snapshot = compile(&fence, &mut Addresses::default(), header).map_err(other)?;
         snapshot.policies = fence.policies.map(|declared| Policies {
-            files: vec![Text { name: POLICIES.to_owned(), text: policy() }],
+            files: vec![Text { name: POLICIES.to_owned(), text: policy(self.chain) }],
             entities: None,
             position: declared.position,
         });
@@ -270,12 +282,30 @@ impl Supervisor {
     }
 }
 
-/// Who may read what: the same that Envoy is told.
-fn policy() -> String {
+/// Who may read what, the same that Envoy is told; and write, where that is measured.
+fn policy(write: bool) -> String {
+    let (actions, target) = if write {
+        ("action in [Action::\"GET\", Action::\"POST\"]", "/patients*")
+    } else {
+        ("action == Action::\"GET\"", "/patients/*")
+    };
     format!(
-        "permit(principal in Group::\"{PROVIDER}/{GROUP}\", action == Action::\"GET\", resource in Service::\"upstream\")\n\
-         when {{ context.scopes.contains(\"{SCOPE}\") && context.target like \"/patients/*\" }};\n"
+        "permit(principal in Group::\"{PROVIDER}/{GROUP}\", {actions}, resource in Service::\"upstream\")\n\
+         when {{ context.scopes.contains(\"{SCOPE}\") && context.target like \"{target}\" }};\n"
     )
+}
+
+/// A folder with the rule set and the description of the API.
+fn fence_folder(own: &Path, rules: &Path) -> io::Result<PathBuf> {
+    let folder = empty(own.join("fence"))?;
+    fs::write(folder.join(DESCRIPTION), include_str!("../patients.yaml"))?;
+    fs::create_dir_all(folder.join(RULES).join("rules"))?;
+    fs::copy(rules.join("crs-setup.conf.example"), folder.join(RULES).join("crs-setup.conf"))?;
+    for file in fs::read_dir(rules.join("rules"))? {
+        let file = file?;
+        fs::copy(file.path(), folder.join(RULES).join("rules").join(file.file_name()))?;
+    }
+    Ok(folder)
 }
 
 /// Control's part: certificates and transaction tokens for whatever the node asks for, until it is gone.
