@@ -75,7 +75,7 @@ pub(crate) fn measure(folder: &Path, rounds: u32, window: Duration) -> io::Resul
     let place = |rules| Place { folder, certs: &certs, tokens: &tokens, upstream: &upstream, cores, rules };
     let [nginx, modsecurity, ringfence] = contenders::firewalls();
     let off = |contender| run::start(contender, Case::Plain, place(None), false);
-    let (nginx, plain) = (off(&*nginx)?, off(&*ringfence)?);
+    let (bare, plain) = (off(&*nginx)?, off(&*ringfence)?);
     let mut rows = Vec::new();
     for case in [Case::Waf, Case::WafStrict] {
         eprintln!("bench: {}", case.title());
@@ -86,7 +86,7 @@ pub(crate) fn measure(folder: &Path, rounds: u32, window: Duration) -> io::Resul
             let mut cpu = [(); 4].map(|()| Vec::new());
             for _ in 0..rounds {
                 let all =
-                    [(&nginx, 200), (&plain, 200), (&modsecurity, probe.status), (&ringfence, probe.status)];
+                    [(&bare, 200), (&plain, 200), (&modsecurity, probe.status), (&ringfence, probe.status)];
                 for ((running, status), cpu) in all.into_iter().zip(&mut cpu) {
                     cpu.push(one(running, &probe.request, status, window)?);
                 }
