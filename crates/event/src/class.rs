@@ -119,6 +119,8 @@ pub struct Call<'a> {
     pub observed: Option<Observed<'a>>,
     /// What stages found in it.
     pub findings: &'a [Finding<'a>],
+    /// What it and its answer look like, as JSON without any value; empty for most. Descriptions of APIs are drafted from it.
+    pub shape: &'a str,
     /// Allowed or not, and why.
     pub verdict: Verdict<'a>,
 }

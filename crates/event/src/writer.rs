@@ -305,6 +305,7 @@ mod tests {
             cut: false,
             observed: None,
             findings: &[],
+        shape: "",
             verdict,
         }))
     }

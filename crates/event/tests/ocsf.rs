@@ -137,6 +137,7 @@ fn every_event_is_valid_ocsf() {
             score: 5,
             observed: true,
         }],
+        shape: "{\"method\":\"GET\"}",
         verdict: denied,
     };
     let connection = Connection {

@@ -74,6 +74,13 @@ impl Sample {
         sample
     }
 
+    /// Whether a body of this content type is read at all.
+    #[must_use]
+    pub fn reads(content_type: &[u8]) -> bool {
+        let form = MediaType::parse(content_type).map(|media| Form::of(&media.essence));
+        matches!(form, Some(Form::Json | Form::Form | Form::Parts))
+    }
+
     /// The same with a body of the request.
     pub fn set_request(&mut self, content_type: Option<&[u8]>, body: Option<&[u8]>) {
         self.request = Content::of(content_type, body);

@@ -25,10 +25,21 @@ pub(crate) struct Deny {
     pub(crate) challenge: Option<Box<Challenge>>,
     /// What a browser is shown in place of a problem document.
     pub(crate) shown: Option<Box<Shown>>,
+    /// What the caller is told beside the status.
+    pub(crate) told: Option<Box<Told>>,
     /// Nobody forbade it: it went wrong.
     pub(crate) failed: bool,
     /// It had been let pass before.
     pub(crate) cut: bool,
+}
+
+/// What a caller is told beside the status.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    /// Fields of the answer.
+    pub(crate) fields: Vec<(&'static str, String)>,
+    /// JSON: which parts of the request are wrong, by which rule.
+    pub(crate) violations: Option<String>,
 }
 
 /// Which credential would do.
@@ -58,6 +69,7 @@ impl Deny {
             missing,
             challenge,
             shown: None,
+            told: None,
             failed: false,
             cut: false,
         }
@@ -86,6 +98,24 @@ impl Deny {
             challenge.nonce = Some(nonce);
         }
         self
+    }
+
+    /// Tells the caller more.
+    pub(crate) fn told(self, told: Told) -> Self {
+        Self { told: Some(Box::new(told)), ..self }
+    }
+
+    /// The body for the caller: a problem document (RFC 9457) with nothing in it but the event to ask the operator about, and what the
+    /// caller itself can mend.
+    pub(crate) fn problem(&self, event: EventId) -> String {
+        match self.told.as_ref().and_then(|told| told.violations.as_deref()) {
+            None => problem(self.status, event),
+            Some(violations) => {
+                let plain = problem(self.status, event);
+                let open = plain.strip_suffix('}').unwrap_or(&plain);
+                format!("{open},\"violations\":{violations}}}")
+            }
+        }
     }
 
     /// The same for something that had been let pass.

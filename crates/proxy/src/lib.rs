@@ -62,6 +62,7 @@ mod table;
 mod tcp;
 mod tunnel;
 mod upload;
+mod validate;
 pub mod view;
 mod wire;
 mod worker;

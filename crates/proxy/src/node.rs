@@ -33,6 +33,7 @@ use crate::inspect::Engine;
 use crate::policy::Policy;
 use crate::protocol::{FromNode, ListenerKind, ToNode};
 use crate::revoked::Known;
+use crate::validate::Apis;
 use crate::shared::Shared;
 use crate::table::Table;
 use crate::worker::{Command, unix_now};
@@ -348,15 +349,17 @@ impl Node {
     /// Puts a verified snapshot in force on every thread.
     async fn apply(&self, snapshot: VerifiedSnapshot) -> Result<(), String> {
         let bundles = bundles(&snapshot)?;
-        let engine = {
+        let (engine, apis) = {
             let contents = self.contents.borrow();
             let files = contents.files(&snapshot, &self.disk)?;
-            Engine::of(&snapshot, self.table.borrow().as_deref(), &files)?
+            let before = self.table.borrow();
+            let engine = Engine::of(&snapshot, before.as_deref(), &files)?;
+            (engine, Apis::of(&snapshot, before.as_deref(), &files)?)
         };
         let policy = Policy::of(&snapshot, self.table.borrow().as_deref())?;
         let txn = TxnKeys::of(&snapshot, self.table.borrow().as_deref())?;
         let compiled = self.shared.with_interner(|interner| {
-            Table::compile(snapshot, policy, engine, txn, interner, &self.shared.shims)
+            Table::compile(snapshot, policy, engine, apis, txn, interner, &self.shared.shims)
         });
         let table = Arc::new(compiled.map_err(|e| e.to_string())?);
         // Whom to believe first: nobody is let in by the new table whom the new bundle would refuse.

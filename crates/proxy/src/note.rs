@@ -29,6 +29,8 @@ pub(crate) struct Notes {
     found: RefCell<Vec<Note>>,
     /// Rules that would have refused it, if they did not only watch.
     would_deny: RefCell<Vec<String>>,
+    /// What it looks like, where somebody wants to know.
+    shape: RefCell<String>,
 }
 
 /// One finding.
@@ -76,9 +78,20 @@ impl Notes {
         }
     }
 
+    /// Keeps what it looks like, as JSON without any value.
+    pub(crate) fn set_shape(&self, shape: String) {
+        *self.shape.borrow_mut() = shape;
+    }
+
+    /// What it looks like; empty where nobody wanted to know.
+    pub(crate) fn shape(&self) -> Ref<'_, str> {
+        Ref::map(self.shape.borrow(), String::as_str)
+    }
+
     pub(crate) fn clear(&mut self) {
         self.found.get_mut().clear();
         self.would_deny.get_mut().clear();
+        self.shape.get_mut().clear();
     }
 
     /// The rules that would have refused it.

@@ -310,6 +310,7 @@ pub(crate) fn tell_refused(worker: &Worker, peer: &Peer, deny: &Deny) -> EventId
         cut: false,
         observed: None,
         findings: &[],
+        shape: "",
         verdict: deny.verdict(),
     };
     worker.events.emit(&Event::new(Kind::Call(call)).revision(worker.revision()).with_id(id));

@@ -27,6 +27,7 @@ use crate::h1;
 use crate::inspect::Engine;
 use crate::policy::Policy;
 use crate::shims::Shim;
+use crate::validate::Apis;
 
 /// Caller's name for whoever comes through the gateway.
 pub(crate) const OUTSIDE: &str = "outside";
@@ -71,6 +72,8 @@ pub(crate) struct Table {
     pub(crate) policy: Option<Arc<Policy>>,
     /// What attacks are looked for by.
     pub(crate) engine: Option<Arc<Engine>>,
+    /// What services are held to.
+    pub(crate) apis: Apis,
     /// What transaction tokens are verified by.
     pub(crate) txn: TxnKeys,
     declared: Vec<bool>,

@@ -83,6 +83,9 @@ impl Kind<'_> {
                     if !c.findings.is_empty() {
                         u.objects("findings", c.findings, |finding, f| finding.write(f));
                     }
+                    if !c.shape.is_empty() {
+                        u.text("shape", c.shape);
+                    }
                     if let Some(observed) = &c.observed {
                         u.texts("observed", observed.policies.iter().copied());
                         u.plain("observed_verdict", if observed.would_pass { "allow" } else { "deny" });

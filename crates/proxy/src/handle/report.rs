@@ -6,7 +6,7 @@ use super::{Ctx, Next};
 use crate::access::{NONCE_FIELD, Principal};
 use crate::body::Broken;
 use crate::delegate::{self, OnBehalf, Telling};
-use crate::deny::{Deny, PROBLEM_TYPE, problem};
+use crate::deny::{Deny, PROBLEM_TYPE};
 use crate::front::Front;
 use crate::h1::Kind;
 use crate::headers::spoofed;
@@ -208,6 +208,7 @@ impl Report<'_> {
                 cut,
                 observed,
                 findings,
+                shape: &self.notes.shape(),
                 verdict,
             };
             self.ctx.worker.emit_traced(EventKind::Call(call), self.trace.trace, id);
@@ -263,7 +264,10 @@ pub(crate) async fn answer(
                 fields.push(("www-authenticate", &challenge.text));
                 fields.extend(challenge.nonce.as_deref().map(|nonce| (NONCE_FIELD, nonce)));
             }
-            front.put_own(deny.status, &fields, problem(deny.status, id))
+            if let Some(told) = &deny.told {
+                fields.extend(told.fields.iter().map(|(name, value)| (*name, value.as_str())));
+            }
+            front.put_own(deny.status, &fields, deny.problem(id))
         }
     };
     finish(ctx, front, put).await

@@ -164,6 +164,7 @@ fn tell(ctx: &Ctx<'_>, view: HeadView<'_>, reply: &Reply, duration_us: u64, id: 
         cut: false,
         observed: None,
         findings: &[],
+        shape: "",
         verdict,
     };
     let event = Event::new(EventKind::Call(call)).trace(trace_of(view).trace).revision(ctx.worker.revision());

@@ -18,12 +18,14 @@ use crate::inspect::{Engine, Inspect};
 use crate::policy::Policy;
 use crate::protect;
 use crate::shims::Shims;
+use crate::validate::{Apis, Validate};
 
 impl Table {
     pub(crate) fn compile(
         snapshot: VerifiedSnapshot,
         policy: Option<Arc<Policy>>,
         engine: Option<Arc<Engine>>,
+        apis: Apis,
         txn: TxnKeys,
         interner: &mut Interner,
         shims: &Shims,
@@ -38,7 +40,8 @@ impl Table {
         let access_of = |access: &Access| RouteAccess::of(access, &snapshot.providers, &authorities);
         // The stages of a route, in their order: validate, inspect.
         let protection_of = |service: &Service, route: &Route| {
-            protect::of([Inspect::of(engine.as_ref(), service.protocol, route)])
+            let validate = Validate::of(&apis, &service.name, service.protocol);
+            protect::of([validate, Inspect::of(engine.as_ref(), service.protocol, route)])
         };
         let (outside, delivery): (Arc<str>, Arc<str>) = (OUTSIDE.into(), DELIVERY.into());
 
@@ -153,6 +156,7 @@ impl Table {
             asks_certificates,
             policy,
             engine,
+            apis,
             txn,
             declared,
             snapshot,
