@@ -61,10 +61,14 @@ impl<S: Sink + ?Sized> Reader<'_, S> {
         }
         if self.rest().starts_with(b"<?xml") && self.rest().get(5).is_some_and(|b| is_space(*b)) {
             let end = self.find(b"?>")?;
-            let declaration = &self.body[self.at..end];
-            self.latin = match encoding_of(declaration) {
+            let Some(declared) = encoding_of(&self.body[self.at + 5..end]) else {
+                return Err(self.here("a declaration that is not one"));
+            };
+            self.latin = match declared {
                 None => false,
-                Some(name) if [&b"utf-8"[..], b"us-ascii"].iter().any(|n| n.eq_ignore_ascii_case(name)) => {
+                Some(name)
+                    if name.eq_ignore_ascii_case(b"utf-8") || name.eq_ignore_ascii_case(b"us-ascii") =>
+                {
                     false
                 }
                 Some(name) if name.eq_ignore_ascii_case(b"iso-8859-1") => true,
@@ -370,13 +374,37 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// What an XML declaration calls the encoding.
-fn encoding_of(declaration: &[u8]) -> Option<&[u8]> {
-    let at = memmem::find(declaration, b"encoding")?;
-    let value =
-        declaration[at + b"encoding".len()..].trim_ascii_start().strip_prefix(b"=")?.trim_ascii_start();
-    let (quote, value) = value.split_first()?;
-    Some(&value[..memchr(*quote, value)?])
+/// What an XML declaration calls the encoding, if anything; `None` when it is not well-formed.
+fn encoding_of(declaration: &[u8]) -> Option<Option<&[u8]>> {
+    let (version, rest) = pseudo_attribute(declaration, b"version")??;
+    if !version.starts_with(b"1.") || !version.get(2..)?.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let (encoding, rest) = match pseudo_attribute(rest, b"encoding")? {
+        Some((encoding, rest)) => (Some(encoding), rest),
+        None => (None, rest),
+    };
+    let rest = match pseudo_attribute(rest, b"standalone")? {
+        Some((b"yes" | b"no", rest)) => rest,
+        Some(_) => return None,
+        None => rest,
+    };
+    rest.iter().all(|b| is_space(*b)).then_some(encoding)
+}
+
+/// The value of the next word of a declaration when it is `name`, and what follows it; `None` when it is malformed.
+#[expect(clippy::type_complexity, reason = "two answers of which one has two parts")]
+fn pseudo_attribute<'a>(text: &'a [u8], name: &[u8]) -> Option<Option<(&'a [u8], &'a [u8])>> {
+    let spaces = text.iter().take_while(|b| is_space(**b)).count();
+    let Some(rest) = text[spaces..].strip_prefix(name).filter(|_| spaces > 0) else {
+        return Some(None);
+    };
+    let (quote, rest) = rest.trim_ascii_start().strip_prefix(b"=")?.trim_ascii_start().split_first()?;
+    if !matches!(quote, b'"' | b'\'') {
+        return None;
+    }
+    let end = memchr(*quote, rest)?;
+    Some(Some((&rest[..end], &rest[end + 1..])))
 }
 
 fn number(digits: &[u8], radix: u32) -> Option<char> {
@@ -419,7 +447,12 @@ mod tests {
 
     #[test]
     fn what_another_parser_might_read_otherwise_is_refused() {
-        let cases: [&[u8]; 30] = [
+        let cases: [&[u8]; 35] = [
+            b"<?xml?><a/>",
+            b"<?xml versioN='1.0'?><a/>",
+            b"<?xml version='1.0' encoding=utf-8?><a/>",
+            b"<?xml version='1.0'encoding='utf-8'?><a/>",
+            b"<?xml version='1.0' x='y'?><a/>",
             b"<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>",
             b"<a>&b;</a>",
             b"<a>& </a>",
@@ -513,7 +546,7 @@ mod tests {
         #[test]
         fn any_bytes_end(body: Vec<u8>) {
             parsed(&body);
-            parsed(&[b"<?xml encoding='iso-8859-1'?><a>", body.as_slice()].concat());
+            parsed(&[b"<?xml version='1.0' encoding='iso-8859-1'?><a>", body.as_slice()].concat());
         }
     }
 }
