@@ -227,3 +227,19 @@ SecRule TX:n "@eq 2" "id:2,phase:2,pass,log""#,
     );
     assert_eq!(ids(&rules, "/?x=%2561", &[], ""), [1, 2]);
 }
+
+#[test]
+fn what_one_rule_captured_is_not_taken_for_what_another_did() {
+    let rules = rules(
+        r#"
+SecRule ARGS "@detectSQLi" "id:1,phase:2,pass,log,capture,logdata:'%{TX.0}'"
+SecRule ARGS "@rx ^(.)." "id:2,phase:2,pass,log,capture,logdata:'%{TX.0} %{TX.1}'"
+SecRule ARGS "@rx ^." "id:3,phase:2,pass,log,capture,logdata:'%{TX.0}%{TX.1}'"
+"#,
+    );
+    let mut transaction = begin(&rules, "/?a=1%27+or+1%3D1--", &[]);
+    transaction.phase1();
+    transaction.phase2();
+    let data: Vec<&str> = transaction.matches().iter().map(|found| found.data.as_str()).collect();
+    assert_eq!(data[1..], ["1' 1", "1"]);
+}

@@ -12,6 +12,7 @@ use super::{
     subjects::{self, Given, Subject, full_name},
     values::ValueId,
 };
+use crate::operator::Captures;
 use crate::plan::{Allow, Disruption, NO_BIT, Plan, Rule, Step, Test};
 
 impl Transaction {
@@ -144,7 +145,7 @@ impl Transaction {
             }
             let value = state.sieve.transform(plan, &mut state.values, value, rule.chain);
             state.evaluations += 1;
-            let captures = rule.capture.then_some(&mut state.captures);
+            let captures = fresh(rule, &mut state.captures);
             if operator.evaluate(state.values.get(value), &expanded, captures) != *negated {
                 any = true;
                 self.matched(plan, rule, subject, value, *negated);
@@ -182,7 +183,7 @@ impl Transaction {
                 continue;
             }
             let state = &mut self.state;
-            let captures = rule.capture.then_some(&mut state.captures);
+            let captures = fresh(rule, &mut state.captures);
             if operator.evaluate(state.values.get(now), argument, captures) != *negated {
                 any = true;
                 self.matched(plan, rule, subject, now, *negated);
@@ -343,4 +344,12 @@ enum Flow {
     Skip(u32),
     SkipTo(u32),
     End,
+}
+
+/// Where a rule's operator leaves what it captures: what others left there is gone.
+fn fresh<'a>(rule: &Rule, captures: &'a mut Captures) -> Option<&'a mut Captures> {
+    rule.capture.then(|| {
+        captures.clear();
+        captures
+    })
 }

@@ -42,6 +42,19 @@ pub enum OperatorError {
     File { file: String },
 }
 
+impl OperatorError {
+    /// Whether a rule is right and asks for what this engine does not do, so that it can only be left out.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Refused { .. } => true,
+            Self::Expression { problem } => {
+                problem.contains("look-around") || problem.contains("refers back")
+            }
+            _ => false,
+        }
+    }
+}
+
 /// A compiled operator with its argument. Negation (`!@rx`) is the rule's.
 #[derive(Debug)]
 pub struct Operator {

@@ -113,6 +113,7 @@ impl<'a> Loader<'a> {
             ids: HashMap::new(),
             markers: Vec::new(),
             amendments: Vec::new(),
+            left_out: Vec::new(),
         };
         for item in items {
             compiler.item(item);
@@ -154,6 +155,8 @@ pub(super) struct Compiler<'l, 'a> {
     /// Name, and how many drafts were before it.
     pub(super) markers: Vec<(String, usize)>,
     pub(super) amendments: Vec<Item>,
+    /// First links of chains that cannot be run.
+    left_out: Vec<usize>,
 }
 
 impl Compiler<'_, '_> {
@@ -278,6 +281,11 @@ impl Compiler<'_, '_> {
                     parsed.rule.test =
                         Test::Operator { operator: compiled, argument, negated: operator.negated };
                 }
+                Err(error) if error.is_refusal() => {
+                    let id = parsed.rule.info.id;
+                    self.warn(operator.position, format!("rule {id} is left out: {error}"));
+                    self.left_out.push(starter.unwrap_or(index));
+                }
                 Err(error) => self.error(operator.position, error.to_string()),
             }
         }
@@ -336,6 +344,12 @@ impl Compiler<'_, '_> {
             self.error(position, "a chain ends without its last rule: remove 'chain' or add the rule");
         }
         self.amend();
+        for starter in std::mem::take(&mut self.left_out) {
+            self.drafts
+                .iter_mut()
+                .filter(|draft| draft.starter == starter)
+                .for_each(|draft| draft.rule.phase = 0);
+        }
         let mut removals = Vec::new();
         let mut phases: [Vec<u32>; 5] = Default::default();
         for (index, draft) in self.drafts.iter().enumerate() {
