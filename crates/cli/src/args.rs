@@ -11,7 +11,7 @@ use ringfence_sandbox::spec::Isolation;
 use crate::data::DataDir;
 use crate::env::Env;
 use crate::up::{self, MasterChoice};
-use crate::{ca, down, drill, fence, key, revoke, run, session, view};
+use crate::{ca, content, down, drill, fence, key, revoke, run, session, view, waf};
 
 /// One declaration fences your services in: who may call whom, what each may reach.
 ///
@@ -62,6 +62,10 @@ enum Command {
     Revocations(At<revoke::RevocationsArgs>),
     /// Get an X.509-SVID for a declared external service that speaks SPIFFE itself
     Svid(At<ca::SvidArgs>),
+    /// The web application firewall: why it matched, what could be excluded, what rules cost
+    Waf(At<waf::WafArgs>),
+    /// Rules that others publish, checked by digest: fetch
+    Content(At<content::ContentArgs>),
     /// Stop what `up` runs, and wait until it is gone
     Down(At<down::DownArgs>),
     /// Restart a service
@@ -182,6 +186,8 @@ impl Args {
             Command::Revoke(at) => at.with(revoke::run),
             Command::Revocations(at) => at.with(|args, data| revoke::list(args, data, env.colour)),
             Command::Svid(at) => at.with(ca::svid),
+            Command::Waf(at) => at.with(|args, data| waf::run(args, &at.fence, data, env.colour)),
+            Command::Content(at) => content::run(&at.args, &at.fence),
             Command::Down(at) => at.with(down::run),
             Command::Restart(at) => at.with(|args, data| {
                 ca::post(data, "/v1/restart", &serde_json::json!({ "service": args.service }))

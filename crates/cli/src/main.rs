@@ -4,6 +4,7 @@
 mod args;
 mod ca;
 mod client;
+mod content;
 mod data;
 mod down;
 mod drill;
@@ -17,6 +18,7 @@ mod run;
 mod session;
 mod up;
 mod view;
+mod waf;
 
 use std::process::ExitCode;
 

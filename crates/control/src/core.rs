@@ -29,6 +29,7 @@ use crate::ControlError;
 use crate::api::Question;
 use crate::attest::Asking;
 use crate::calendar::Calendar;
+use crate::content::Contents;
 use crate::entities::Entities;
 use crate::federation::{Federation, keys_for};
 use crate::keys::Keys;
@@ -68,6 +69,7 @@ pub(crate) struct Core {
     server: Option<EntitiesConfig>,
     entities: Entities,
     authorities: Vec<ClientAuthority>,
+    contents: Contents,
     /// Those of the fence in force, for whoever answers questions about them.
     providers: Arc<Vec<Provider>>,
     signins: SignIns,
@@ -117,6 +119,7 @@ impl Core {
             server: None,
             entities: Entities::default(),
             authorities: Vec::new(),
+            contents: Contents::default(),
             providers: Arc::default(),
             signins,
             minter,
@@ -161,8 +164,9 @@ impl Core {
             (ToControl::WorkloadGone { service }, _) => {
                 self.workloads.remove(&service);
             }
-            (ToControl::Fence { files, policies, beside }, _) => {
-                let offer = Offer { files, policies, beside };
+            (ToControl::Content(part), _) => self.contents.take(part),
+            (ToControl::Fence { files, policies, beside, content }, _) => {
+                let offer = Offer { files, policies, beside, content };
                 if self.ca.is_some() {
                     self.fence(offer).await?;
                 } else {

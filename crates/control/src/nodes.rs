@@ -1,6 +1,6 @@
 //! The proxies: each gets every snapshot, and certificates only for the identities of its own services.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use ringfence_keeper::gateway_id;
 use ringfence_keys::Secret;
 use ringfence_model::ExternalTls;
 use ringfence_snapshot::node::{FromProxy, ProviderKeys, Stats, Subject, ToProxy};
-use ringfence_snapshot::{Der, SignedSnapshot, Snapshot, Target};
+use ringfence_snapshot::{ContentPart, Der, Digest, SignedSnapshot, Snapshot, Target};
 use ringfence_spiffe::{SpiffeId, TrustDomain};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -32,6 +32,9 @@ const MAX_EDGES: usize = 65_536;
 /// message, or how the channel ended.
 pub(crate) type NodeNews = (String, u64, Result<FromProxy, ChannelError>);
 
+/// Files that a snapshot names.
+pub(crate) type Parcel = Vec<(Digest, Arc<[u8]>)>;
+
 /// All proxies that are connected.
 #[derive(Debug)]
 pub(crate) struct Nodes {
@@ -45,6 +48,8 @@ pub(crate) struct Nodes {
 #[derive(Clone, Debug, Default)]
 struct Newest {
     snapshot: Option<Arc<ToProxy>>,
+    /// What it names, for those that lack it.
+    parcel: Arc<Parcel>,
     /// How many snapshots and calls to renew there have been.
     snapshots: u64,
     renewals: u64,
@@ -62,6 +67,8 @@ struct Node {
     acknowledged: u64,
     refused: Option<String>,
     version: String,
+    /// The files that it has, as far as it said; none before it said anything.
+    has: watch::Sender<Option<Vec<Digest>>>,
     signing: Arc<Semaphore>,
     asking: Arc<Semaphore>,
     answering: Arc<Semaphore>,
@@ -84,7 +91,8 @@ impl Nodes {
         let (sender, mut receiver) = Channel::<ToProxy, FromProxy>::new(socket)?.split();
         let (news, node) = (self.news.clone(), name.to_owned());
         let mut tasks = JoinSet::new();
-        tasks.spawn(tell(sender.clone(), self.newest.subscribe()));
+        let has = watch::Sender::default();
+        tasks.spawn(tell(sender.clone(), self.newest.subscribe(), has.subscribe()));
         tasks.spawn(async move {
             loop {
                 let received = receiver.recv().await.map(|(message, _)| message);
@@ -101,6 +109,7 @@ impl Nodes {
             acknowledged: 0,
             refused: None,
             version: String::new(),
+            has,
             signing: Arc::new(Semaphore::new(MAX_SIGNING)),
             asking: Arc::new(Semaphore::new(MAX_ASKING)),
             answering: Arc::new(Semaphore::new(MAX_ANSWERING)),
@@ -130,9 +139,16 @@ impl Nodes {
     pub(crate) fn note(&mut self, name: &str, message: FromProxy) -> Option<FromProxy> {
         let node = self.nodes.get_mut(name)?;
         match message {
-            FromProxy::Hello { version, .. } => node.version = cut(version),
+            FromProxy::Hello { version, content, .. } => {
+                node.version = cut(version);
+                node.has.send_replace(Some(content));
+            }
             FromProxy::Ack { revision } => (node.acknowledged, node.refused) = (revision, None),
-            FromProxy::Nack { reason, .. } => node.refused = Some(cut(reason)),
+            FromProxy::Nack { reason, .. } => {
+                node.refused = Some(cut(reason));
+                // It may be that it lacks what it should have: the next snapshot comes with all of it.
+                node.has.send_replace(Some(Vec::new()));
+            }
             FromProxy::Stats(mut stats) => {
                 stats.edges.truncate(MAX_EDGES);
                 node.stats = stats;
@@ -175,9 +191,11 @@ impl Nodes {
         self.nodes.get(name).map(|n| n.sender.clone())
     }
 
-    /// Sends a snapshot to every proxy, those to come included, in place of any that one has not taken yet.
-    pub(crate) fn publish(&self, snapshot: &SignedSnapshot) {
+    /// Sends a snapshot to every proxy, those to come included, in place of any that one has not taken yet; before it, what of the
+    /// files that it names the proxy does not have.
+    pub(crate) fn publish(&self, snapshot: &SignedSnapshot, parcel: Parcel) {
         self.newest.send_modify(|newest| {
+            newest.parcel = Arc::new(parcel);
             newest.snapshot = Some(Arc::new(ToProxy::Snapshot(snapshot.clone())));
             newest.snapshots += 1;
         });
@@ -273,17 +291,23 @@ pub(crate) fn nonsense(end: ChannelError) -> Option<String> {
 }
 
 /// Tells one proxy whatever is newest, until its channel ends or it is given up.
-async fn tell(sender: Sender<ToProxy>, mut newest: watch::Receiver<Newest>) {
+async fn tell(
+    sender: Sender<ToProxy>,
+    mut newest: watch::Receiver<Newest>,
+    mut has: watch::Receiver<Option<Vec<Digest>>>,
+) {
+    let mut there = None;
     // One that was just introduced asks for its certificates anyway.
     let (mut snapshots, mut renewals) = (0, newest.borrow().renewals);
     let mut told: BTreeMap<String, u64> = BTreeMap::new();
     let mut cookies: Option<u32> = None;
     loop {
         let now = newest.borrow_and_update().clone();
-        if let Some(snapshot) = now.snapshot.filter(|_| now.snapshots > snapshots)
-            && sender.send(&*snapshot, &[]).await.is_err()
-        {
-            return;
+        if let Some(snapshot) = now.snapshot.filter(|_| now.snapshots > snapshots) {
+            let sent = bring(&sender, &now.parcel, &mut has, &mut there).await;
+            if sent.is_err() || sender.send(&*snapshot, &[]).await.is_err() {
+                return;
+            }
         }
         for (provider, (number, keys)) in &now.keys {
             if told.insert(provider.clone(), *number) != Some(*number)
@@ -306,6 +330,36 @@ async fn tell(sender: Sender<ToProxy>, mut newest: watch::Receiver<Newest>) {
             return;
         }
     }
+}
+
+/// Brings the files of a snapshot to one proxy, but for those that are `there`; all of them are then.
+async fn bring(
+    sender: &Sender<ToProxy>,
+    parcel: &Parcel,
+    has: &mut watch::Receiver<Option<Vec<Digest>>>,
+    there: &mut Option<HashSet<Digest>>,
+) -> Result<(), ()> {
+    if !parcel.is_empty() {
+        let news = has.has_changed().unwrap_or(false);
+        let said = has.wait_for(Option::is_some).await.map_err(drop)?;
+        let said: HashSet<Digest> = said.iter().flatten().copied().collect();
+        match there {
+            None => *there = Some(said),
+            // It said so before it got what made it forget some.
+            Some(there) if news => there.retain(|digest| said.contains(digest)),
+            Some(_) => {}
+        }
+    }
+    for (digest, bytes) in parcel {
+        if there.as_ref().is_some_and(|there| there.contains(digest)) {
+            continue;
+        }
+        for part in ContentPart::all(*digest, bytes) {
+            sender.send(&ToProxy::Content(part), &[]).await.map_err(drop)?;
+        }
+    }
+    *there = Some(parcel.iter().map(|(digest, _)| *digest).collect());
+    Ok(())
 }
 
 /// A node parses what comes from outside: what it says is bounded.
@@ -397,16 +451,16 @@ mod tests {
             Channel::<FromProxy, ToProxy>::new(theirs).unwrap()
         };
         let (mut slow, mut fast) = (connect(&mut nodes, "slow"), connect(&mut nodes, "fast"));
-        nodes.publish(&numbered(1));
+        nodes.publish(&numbered(1), Vec::new());
         assert_eq!(taken(&mut fast, 1).await, [1]);
         for revision in 2..200 {
-            nodes.publish(&numbered(revision));
+            nodes.publish(&numbered(revision), Vec::new());
             if revision % 50 == 0 {
                 let taken = taken(&mut fast, revision).await;
                 assert!(taken.is_sorted(), "{taken:?}");
             }
         }
-        nodes.publish(&numbered(200));
+        nodes.publish(&numbered(200), Vec::new());
         nodes.renew();
         let all = taken(&mut slow, 0).await;
         let (renew, snapshots) = all.split_last().unwrap();
@@ -416,7 +470,48 @@ mod tests {
         let mut again = connect(&mut nodes, "slow");
         assert_eq!(taken(&mut again, 200).await, [200]);
         assert!(matches!(slow.recv().await, Err(ChannelError::Closed)));
-        nodes.publish(&numbered(201));
+        nodes.publish(&numbered(201), Vec::new());
         assert_eq!(taken(&mut again, 201).await, [201]);
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_brought_the_files_that_it_lacks_and_no_others() {
+        let (news, _inbox) = mpsc::channel(64);
+        let mut nodes = Nodes::new(news);
+        let (theirs, ours) = UnixStream::pair().unwrap();
+        nodes.connect("local", 1, ours).unwrap();
+        let mut proxy = Channel::<FromProxy, ToProxy>::new(theirs).unwrap();
+        let hello = |content: &[&[u8]]| FromProxy::Hello {
+            version: "1".into(),
+            seen: (0, 0),
+            content: content.iter().map(|bytes| Digest::of(bytes)).collect(),
+        };
+        let parcel =
+            |files: &[&[u8]]| files.iter().map(|bytes| (Digest::of(bytes), Arc::from(*bytes))).collect();
+        // Files until the next snapshot.
+        async fn brought(proxy: &mut Channel<FromProxy, ToProxy>) -> Vec<Vec<u8>> {
+            let mut files: Vec<Vec<u8>> = Vec::new();
+            loop {
+                match tokio::time::timeout(std::time::Duration::from_secs(30), proxy.recv()).await.unwrap() {
+                    Ok((ToProxy::Content(part), _)) if part.offset == 0 => files.push(part.bytes.0),
+                    Ok((ToProxy::Content(part), _)) => files.last_mut().unwrap().extend(part.bytes.0),
+                    Ok((ToProxy::Snapshot(_), _)) => return files,
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        let large = vec![7; 600 << 10];
+        nodes.publish(&numbered(1), parcel(&[b"a", b"b", &large]));
+        nodes.note("local", hello(&[b"b", b"old"]));
+        assert_eq!(brought(&mut proxy).await, [b"a".to_vec(), large.clone()]);
+        nodes.publish(&numbered(2), parcel(&[b"a", b"b", b"c"]));
+        assert_eq!(brought(&mut proxy).await, [b"c"]);
+        nodes.note("local", FromProxy::Nack { revision: 2, reason: "no".into() });
+        nodes.publish(&numbered(3), parcel(&[b"a"]));
+        assert_eq!(brought(&mut proxy).await, [b"a"], "whoever refused gets all of it again");
+        nodes.publish(&numbered(4), Vec::new());
+        assert_eq!(brought(&mut proxy).await, Vec::<Vec<u8>>::new());
+        nodes.publish(&numbered(5), parcel(&[b"a"]));
+        assert_eq!(brought(&mut proxy).await, [b"a"], "it was forgotten with the snapshot before");
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ringfence_keys::{Secret, constant_time_eq};
-use ringfence_snapshot::Policies;
+use ringfence_snapshot::{Content, ContentPart, Policies};
 use serde::{Deserialize, Serialize};
 
 /// From the supervisor to control.
@@ -41,6 +41,8 @@ pub enum ToControl {
         /// The service.
         service: String,
     },
+    /// A part of a file that a fence to come names.
+    Content(ContentPart),
     /// The fence as read from disk; answered by [`FromControl::Fence`].
     Fence {
         /// Name and text of each file.
@@ -49,6 +51,8 @@ pub enum ToControl {
         policies: Result<Option<Policies>, String>,
         /// What else it names beside itself, or why that cannot be read.
         beside: Result<Beside, String>,
+        /// Rules and descriptions that it names, which came before it, in order of name; or why they cannot be read.
+        content: Result<Vec<Content>, String>,
     },
     /// To [`FromControl::Attest`]; a caller's pidfd and, if it could be opened, its program come with it.
     Attested {

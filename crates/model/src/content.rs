@@ -20,9 +20,18 @@ pub const MAX_CONTENT_BYTES: usize = 64 << 20;
 /// How rules begin, in the order in which they count. The first that is there is the set's own configuration.
 const SETUP: [&str; 2] = ["crs-setup.conf", "crs-setup.conf.example"];
 
-/// The files of a Core Rule Set in `folder` that hold rules, in the order in which they count: its setup, what plugins configure
-/// and do before, the rules in order of name, and what plugins do after. `names` may be in any order and hold others too.
-pub fn crs_rules<'n>(folder: &str, names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
+/// The files of a Core Rule Set that hold rules, in the order in which they count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CrsRules<'n> {
+    /// What sets it up; the levels that a fence says count after it.
+    pub setup: Vec<&'n str>,
+    /// What plugins configure and do before, the rules in order of name, and what plugins do after.
+    pub rules: Vec<&'n str>,
+}
+
+/// The files of the Core Rule Set in `folder`. `names` may be in any order and hold others too.
+#[must_use]
+pub fn crs_rules<'n>(folder: &str, names: impl Iterator<Item = &'n str>) -> CrsRules<'n> {
     let mut found: BTreeSet<(u8, &str)> = BTreeSet::new();
     for name in names {
         let Some(inside) = name.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')) else {
@@ -42,7 +51,11 @@ pub fn crs_rules<'n>(folder: &str, names: impl Iterator<Item = &'n str>) -> Vec<
     if found.iter().next().is_some_and(|(place, _)| *place == 0) {
         found.retain(|(place, _)| *place != 1);
     }
-    found.into_iter().map(|(_, name)| name).collect()
+    let part = |setup: bool| {
+        let of = found.iter().filter(move |(place, _)| (*place <= 1) == setup);
+        of.map(|(_, name)| *name).collect()
+    };
+    CrsRules { setup: part(true), rules: part(false) }
 }
 
 /// Which files the fence needs, by name relative to its folder, and where it says so.
@@ -53,11 +66,7 @@ pub fn names(fence: &Fence) -> Result<BTreeMap<String, Position>, Diagnostics> {
     let (mut names, mut out) = (BTreeMap::new(), Diagnostics::default());
     if let Some((folder, waf)) = fence.waf.as_ref().and_then(|waf| Some((waf.crs.as_ref()?, waf))) {
         match crs_files(&fence.folder, folder) {
-            Ok(files)
-                if crs_rules(folder, files.iter().map(String::as_str))
-                    .iter()
-                    .any(|f| f.contains("/rules/")) =>
-            {
+            Ok(files) if !crs_rules(folder, files.iter().map(String::as_str)).rules.is_empty() => {
                 names.extend(files.into_iter().map(|file| (file, waf.position.clone())));
             }
             Ok(_) => {
@@ -195,17 +204,17 @@ mod tests {
             "other/rules/a.conf",
             "crs/rules/deep/a.conf",
         ];
-        let example = [
-            "crs/crs-setup.conf.example",
+        let rules = [
             "crs/plugins/x-config.conf",
             "crs/plugins/x-before.conf",
             "crs/rules/REQUEST-901.conf",
             "crs/rules/REQUEST-912.conf",
             "crs/plugins/x-after.conf",
         ];
-        assert_eq!(crs_rules("crs", names.into_iter()), example);
+        let found = crs_rules("crs", names.into_iter());
+        assert_eq!((found.setup, found.rules), (vec!["crs/crs-setup.conf.example"], rules.to_vec()));
         let own = crs_rules("crs", names.into_iter().chain(["crs/crs-setup.conf"]));
-        assert_eq!((own[0], own.len()), ("crs/crs-setup.conf", 6));
+        assert_eq!((own.setup, own.rules), (vec!["crs/crs-setup.conf"], rules.to_vec()));
     }
 
     #[test]

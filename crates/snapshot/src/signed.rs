@@ -168,7 +168,7 @@ fn consistent(snapshot: &Snapshot) -> Result<(), SnapshotError> {
     let rules = snapshot.waf.as_ref().and_then(|waf| waf.crs.as_deref());
     let names = || snapshot.content.iter().map(|content| content.name.as_str());
     if described.clone().any(|openapi| snapshot.content(&openapi.file).is_none())
-        || rules.is_some_and(|folder| ringfence_model::content::crs_rules(folder, names()).is_empty())
+        || rules.is_some_and(|folder| ringfence_model::content::crs_rules(folder, names()).rules.is_empty())
     {
         return Err(SnapshotError::Inconsistent("rules or a description of an API are not among its files"));
     }

@@ -7,6 +7,7 @@
 mod banner;
 mod beside;
 mod child;
+mod files;
 mod logs;
 mod mend;
 mod news;
@@ -347,7 +348,7 @@ impl Supervisor {
             self.peers.federate(&fence);
         }
         self.warn(&texts.warnings);
-        self.peers.tell_control(&texts.offer()).await;
+        self.peers.offer(&texts).await;
     }
 
     async fn apply(&mut self, applied: Applied) {

@@ -133,7 +133,7 @@ impl Peers {
                     self.control = Some(sender);
                     self.pair_keeper_control().await?;
                     self.pair_control_node().await?;
-                    self.tell_control(&texts.offer()).await;
+                    self.offer(texts).await;
                 }
                 Role::Node => {
                     self.node = Some(listen(socket, news, |said, _| News::Node(said))?);
@@ -257,6 +257,13 @@ impl Peers {
     pub(crate) async fn forget(&self, service: &str) {
         self.tell_node(&ToNode::ShimGone { service: service.to_owned() }).await;
         self.tell_control(&ToControl::WorkloadGone { service: service.to_owned() }).await;
+    }
+
+    /// Offers a fence to control, with all that it names.
+    pub(crate) async fn offer(&self, texts: &Texts) {
+        for message in texts.offer() {
+            self.tell_control(&message).await;
+        }
     }
 
     pub(crate) async fn tell_control(&self, message: &ToControl) {

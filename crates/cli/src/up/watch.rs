@@ -13,6 +13,7 @@ use ringfence_model::Fence;
 use ringfence_snapshot::{Policies, Text};
 
 use super::beside;
+use super::files::{Looked, Read};
 use crate::data::fence_folder;
 use crate::env::Env;
 
@@ -29,6 +30,8 @@ pub(crate) struct Texts {
     policies: Result<Option<Policies>, String>,
     /// What else it names beside itself, or why that cannot be read.
     beside: Result<Beside, String>,
+    /// Rules and descriptions that it names, or why they cannot be read.
+    content: Result<Read, String>,
     /// What the operator should know of those files.
     pub(crate) warnings: Vec<String>,
 }
@@ -36,13 +39,16 @@ pub(crate) struct Texts {
 type Files = Vec<(String, String)>;
 
 impl Texts {
-    /// What control is told.
-    pub(crate) fn offer(&self) -> ToControl {
-        ToControl::Fence {
+    /// What control is told: rules and descriptions in parts, then the fence that names them.
+    pub(crate) fn offer(&self) -> impl Iterator<Item = ToControl> {
+        let parts = self.content.iter().flat_map(Read::parts).map(ToControl::Content);
+        let fence = || ToControl::Fence {
             files: self.files.clone(),
             policies: self.policies.clone(),
             beside: self.beside.clone(),
-        }
+            content: self.content.as_ref().map(Read::contents).map_err(Clone::clone),
+        };
+        parts.chain(std::iter::once_with(fence))
     }
 }
 
@@ -58,7 +64,13 @@ pub(crate) struct Watch {
 impl Watch {
     /// Starts from what is there now.
     pub(crate) fn new(path: &Path, env: &Env) -> io::Result<(Self, Texts)> {
-        let mut reader = Reader { path: path.to_owned(), files: Vec::new(), fence: None, env: env.clone() };
+        let mut reader = Reader {
+            path: path.to_owned(),
+            files: Vec::new(),
+            fence: None,
+            looked: Looked::default(),
+            env: env.clone(),
+        };
         let texts = reader.read()?;
         Ok((Self { seen: texts.clone(), pending: None, reader }, texts))
     }
@@ -94,6 +106,8 @@ struct Reader {
     files: Files,
     /// The fence of these files, if it is valid: parsed once, looked at twice a second.
     fence: Option<Fence>,
+    /// Rules and descriptions, which may be large.
+    looked: Looked,
     env: Env,
 }
 
@@ -113,7 +127,9 @@ impl Reader {
             Some(fence) => beside::read(fence, &self.env),
             None => (Ok(Beside::default()), Vec::new()),
         };
-        Ok(Texts { files, policies, beside, warnings })
+        let content =
+            self.fence.as_ref().map_or_else(|| Ok(Read::default()), |fence| self.looked.read(fence));
+        Ok(Texts { files, policies, beside, content, warnings })
     }
 }
 

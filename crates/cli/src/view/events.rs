@@ -158,12 +158,12 @@ fn severity(record: &Record) -> u64 {
 }
 
 /// The event's id.
-pub(super) fn id(record: &Record) -> Option<&str> {
+pub(crate) fn id(record: &Record) -> Option<&str> {
     record.json["metadata"]["uid"].as_str()
 }
 
 /// An event's id as it is written in events; what a problem document calls `instance` may have `urn:uuid:` before it.
-pub(super) fn event_id(text: &str) -> Result<String, String> {
+pub(crate) fn event_id(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix("urn:uuid:").unwrap_or(text);
     // Without its hyphens a UUID would look like a trace id.
     let id = if bare.len() == 36 { EventId::parse(bare) } else { None };
@@ -171,13 +171,13 @@ pub(super) fn event_id(text: &str) -> Result<String, String> {
 }
 
 /// A trace id, or the `traceparent` that holds it.
-pub(super) fn trace_id(text: &str) -> Result<String, String> {
+pub(crate) fn trace_id(text: &str) -> Result<String, String> {
     let bare = if text.len() == 55 { text.split('-').nth(1).unwrap_or(text) } else { text };
     let hex = bare.len() == 32 && bare.bytes().all(|b| b.is_ascii_hexdigit());
     if hex { Ok(bare.to_ascii_lowercase()) } else { Err("a trace id has 32 hexadecimal digits".to_owned()) }
 }
 
-fn since(text: &str) -> Result<SystemTime, String> {
+pub(crate) fn since(text: &str) -> Result<SystemTime, String> {
     if let Ok(age) = humantime::parse_duration(text) {
         return SystemTime::now().checked_sub(age).ok_or_else(|| "that is before all time".to_owned());
     }

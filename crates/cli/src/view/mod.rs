@@ -125,7 +125,7 @@ fn duration(seconds: u64) -> String {
 }
 
 /// RFC 3339 in UTC.
-fn timestamp(milliseconds: u64) -> impl Display {
+pub(crate) fn timestamp(milliseconds: u64) -> impl Display {
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(milliseconds))
 }
 

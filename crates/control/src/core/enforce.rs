@@ -2,7 +2,7 @@
 
 use ringfence_model::Fence;
 use ringfence_oidc::protocol::EntitiesConfig;
-use ringfence_snapshot::{Addresses, Bundle, Header, Policies, Snapshot, compile};
+use ringfence_snapshot::{Addresses, Bundle, Content, Header, Policies, Snapshot, compile};
 
 use super::{Core, LEASE, SNAPSHOT_LIFE, now};
 use crate::ControlError;
@@ -18,6 +18,8 @@ pub(crate) struct Offer {
     pub(crate) policies: Result<Option<Policies>, String>,
     /// What else lies beside it, or why that cannot be read.
     pub(crate) beside: Result<Beside, String>,
+    /// Rules and descriptions, or why they cannot be read.
+    pub(crate) content: Result<Vec<Content>, String>,
 }
 
 impl Core {
@@ -36,6 +38,7 @@ impl Core {
         server: Option<EntitiesConfig>,
     ) -> Result<bool, ControlError> {
         let outcome = self.take(offer).await;
+        self.contents.settle();
         let taken = outcome.is_ok();
         match &outcome {
             Ok(_) => self.server = server,
@@ -46,15 +49,19 @@ impl Core {
         Ok(taken)
     }
 
-    async fn take(&mut self, Offer { files, policies, beside }: Offer) -> Result<Applied, String> {
+    async fn take(&mut self, offer: Offer) -> Result<Applied, String> {
+        let Offer { files, policies, beside, content } = offer;
         let fence = Fence::parse(files).map_err(|diagnostics| diagnostics.to_string())?;
         let policies = judged(&fence, policies)?;
         let beside = understood(&fence, beside)?;
-        let before = std::mem::replace(&mut self.authorities, beside.authorities);
+        let content = self.contents.judged(&fence, content)?;
+        let before =
+            (std::mem::replace(&mut self.authorities, beside.authorities), self.contents.put_in_force(content));
         let applied = match self.put_in_force(&fence, policies.as_ref()).await {
             Ok(applied) => applied,
             Err(e) => {
-                self.authorities = before;
+                self.authorities = before.0;
+                self.contents.put_in_force(before.1);
                 return Err(e.to_string());
             }
         };
@@ -82,6 +89,7 @@ impl Core {
         let mut snapshot = compile(fence, &mut addresses, header)?;
         snapshot.policies = policies.cloned();
         snapshot.authorities.clone_from(&self.authorities);
+        snapshot.content = self.contents.in_force().to_vec();
         let bytes = serde_json::to_string(&snapshot).map_err(ControlError::Encode)?;
         let signed = ca.sign_snapshot(bytes).await?;
         self.state.store_snapshot(&addresses, &signed, (epoch, revision)).await?;
@@ -89,7 +97,7 @@ impl Core {
         self.federation.set_gateway_authority(&pem);
         self.supervisor.send(&FromControl::Trust(pem), &[]).await?;
         self.entity("snapshot", &revision.to_string(), 1, true, "signed and in force");
-        self.nodes.publish(&signed);
+        self.nodes.publish(&signed, self.contents.parcel());
         let applied = applied(&snapshot, &addresses);
         self.current = Some((snapshot, signed));
         Ok(applied)
