@@ -1,6 +1,6 @@
 //! A node in this process, with a control, a supervisor and shims that the test plays.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,7 +25,8 @@ use ringfence_snapshot::node::{
     ToProxy, Told,
 };
 use ringfence_snapshot::{
-    Addresses, Bundle, ClientAuthority, Header, JwtKey, Policies, SignedSnapshot, compile,
+    Addresses, Bundle, ClientAuthority, Content, ContentPart, Digest, Header, JwtKey, Policies,
+    SignedSnapshot, compile,
 };
 use ringfence_tls::pki_types::CertificateDer;
 use ringfence_token::Revocation;
@@ -125,6 +126,8 @@ pub struct Control {
     pub authorities: Mutex<Vec<ClientAuthority>>,
     /// What a node is told was revoked, when it comes.
     pub revoked: Mutex<Vec<Revocation>>,
+    /// Files that snapshots name.
+    pub content: Mutex<BTreeMap<String, Vec<u8>>>,
     /// The newest certificate of each name.
     leaves: Mutex<HashMap<String, CertificateDer<'static>>>,
 }
@@ -192,6 +195,7 @@ impl Rig {
             policies: Mutex::default(),
             authorities: Mutex::default(),
             revoked: Mutex::default(),
+            content: Mutex::default(),
             leaves: Mutex::default(),
         });
         Self::with_control(dir, control)
@@ -322,6 +326,14 @@ impl Rig {
 
     pub fn send(&self, snapshot: &SignedSnapshot) {
         self.to_proxy.lock().unwrap().send(&ToProxy::Snapshot(snapshot.clone()), &[]).unwrap();
+    }
+
+    /// Sends the node a file that snapshots from now on name.
+    pub fn give(&self, name: &str, bytes: &[u8]) {
+        self.control.content.lock().unwrap().insert(name.into(), bytes.to_vec());
+        for part in ContentPart::all(Digest::of(bytes), bytes) {
+            self.to_proxy.lock().unwrap().send(&ToProxy::Content(part), &[]).unwrap();
+        }
     }
 
     /// The address at which services find `service`.
@@ -461,6 +473,8 @@ impl Control {
             },
         };
         let mut snapshot = compile(&fence, &mut self.addresses.lock().unwrap(), header).unwrap();
+        let content = self.content.lock().unwrap();
+        snapshot.content = content.iter().map(|(name, bytes)| Content::of(name, bytes)).collect();
         snapshot.policies.clone_from(&self.policies.lock().unwrap());
         snapshot.authorities.clone_from(&self.authorities.lock().unwrap());
         let bytes = serde_json::to_string(&snapshot).unwrap();
