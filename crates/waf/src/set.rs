@@ -54,24 +54,28 @@ mod tests {
 
     #[test]
     fn levels_are_chosen_after_the_setup_and_data_lies_beside_the_rules() {
-        let set = |data: &'static str| Set {
-            setup: vec![Source::new(
-                "crs/setup.conf",
-                "SecAction \"id:1,phase:1,pass,nolog,setvar:tx.blocking_paranoia_level=1\"\n",
-            )],
-            rules: vec![Source::new(
-                "crs/rules/a.conf",
-                "SecRule ARGS \"@pmFromFile words.data\" \"id:2,phase:2,deny\"\n",
-            )],
-            paranoia: 3,
-            inbound: 5,
-            outbound: 4,
-            inspect: 1024,
-            file: &|name: &str| (name == "crs/rules/words.data").then(|| data.as_bytes().to_vec()),
-        };
-        let ids: Vec<u64> = set("word\n").load().unwrap().rules().map(|rule| rule.id).collect();
+        fn set(file: &dyn Fn(&str) -> Option<Vec<u8>>) -> Result<Rules, Vec<LoadError>> {
+            Set {
+                setup: vec![Source::new(
+                    "crs/setup.conf",
+                    "SecAction \"id:1,phase:1,pass,nolog,setvar:tx.blocking_paranoia_level=1\"\n",
+                )],
+                rules: vec![Source::new(
+                    "crs/rules/a.conf",
+                    "SecRule ARGS \"@pmFromFile words.data\" \"id:2,phase:2,deny\"\n",
+                )],
+                paranoia: 3,
+                inbound: 5,
+                outbound: 4,
+                inspect: 1024,
+                file,
+            }
+            .load()
+        }
+        let data = |name: &str| (name == "crs/rules/words.data").then(|| b"word\n".to_vec());
+        let ids: Vec<u64> = set(&data).unwrap().rules().map(|rule| rule.id).collect();
         assert!(ids.ends_with(&[1, 4_600_001, 2]), "{ids:?}");
-        let missing = Set { file: &|_: &str| None, ..set("") }.load().unwrap_err();
+        let missing = set(&|_: &str| None).unwrap_err();
         assert!(missing[0].to_string().starts_with("crs/rules/a.conf:1:"), "{missing:?}");
     }
 }

@@ -5,6 +5,8 @@ mod directive;
 mod lexer;
 mod parser;
 mod targets;
+#[cfg(test)]
+mod tests;
 mod variable;
 
 pub(crate) use actions::{ActionNode, parse_actions};

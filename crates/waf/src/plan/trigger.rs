@@ -24,7 +24,8 @@ pub(crate) fn triggers(transformation: Transformation) -> ByteSet {
         T::NormalizePath => ByteSet::of(b"/."),
         T::NormalizePathWin => ByteSet::of(b"/.\\"),
         T::CmdLine => ByteSet::of(b"\\\"'^/,; \t\r\n(").union(ByteSet::of(UPPER)),
-        T::Utf8toUnicode => ByteSet::ALL.without(ByteSet::of(&ASCII)),
+        // A zero byte it drops.
+        T::Utf8toUnicode => ByteSet::ALL.without(ByteSet::of(&ASCII)).union(ByteSet::of(b"\0")),
         _ => ByteSet::ALL,
     }
 }
@@ -44,6 +45,8 @@ pub(crate) fn longest(transformation: Transformation, length: usize) -> usize {
     use Transformation as T;
     match transformation {
         T::Base64Decode | T::Base64DecodeExt => length.div_ceil(4).saturating_mul(3),
+        // What stands for no character becomes the three bytes of U+FFFD.
+        T::CssDecode => length.saturating_mul(2),
         _ if triggers(transformation) != ByteSet::ALL && transformation != T::Utf8toUnicode => length,
         _ => usize::MAX,
     }
@@ -60,9 +63,47 @@ mod tests {
         let piece = prop_oneof![
             any::<u8>().prop_map(|byte| vec![byte]),
             proptest::sample::select(vec![
-                "%41", "%u0041", "+", "&lt;", "&#65;", "\\x41", "\\u0041", "\\101", "/*", "*/", "--", "#",
-                "<!--", "../", "./", "//", "\\..\\", "^", "\"", "'", ",", ";", " ", "\t", "\n", "\r",
-                "\u{b}", "\u{a0}", "\u{85}", "ä", "A", "QUJD", "0x41", "(", "\0", "x",
+                "%41",
+                "%u0041",
+                "+",
+                "&lt;",
+                "&#65;",
+                "\\x41",
+                "\\u0041",
+                "\\101",
+                "/*",
+                "*/",
+                "--",
+                "#",
+                "<!--",
+                "../",
+                "./",
+                "//",
+                "\\..\\",
+                "^",
+                "\"",
+                "'",
+                ",",
+                ";",
+                " ",
+                "\t",
+                "\n",
+                "\r",
+                "\u{b}",
+                "\u{a0}",
+                "\u{85}",
+                "ä",
+                "A",
+                "QUJD",
+                "0x41",
+                "\\0",
+                "&nbsp;",
+                "&bogus;",
+                "&#x10ffff;",
+                "%uff21",
+                "(",
+                "\0",
+                "x",
             ])
             .prop_map(|text| text.as_bytes().to_vec()),
         ];
