@@ -1,7 +1,7 @@
 //! A request from its parsed head to the end of its response: the stages in their order.
 //!
-//! route, authorize ([`Peer::authorize`]) → authenticate or take the delegation → validate, inspect ([`crate::protect`]) → policies →
-//! delegate → limit → connect → forward → respond; each may end it with a [`Deny`].
+//! route, authorize ([`Peer::authorize`]) → limit addresses → authenticate or take the delegation → limit ([`crate::limits`]) → validate, inspect ([`crate::protect`]) → policies →
+//! delegate → connect → forward → respond; each may end it with a [`Deny`].
 
 mod judge;
 mod report;
@@ -84,6 +84,7 @@ pub(crate) async fn handle<'a>(
                 // With the next one at hand, a client need not be refused to get it.
                 front.tell(NONCE_FIELD, ctx.worker.shared.proofs.nonce());
             }
+            report.limited.tell(front);
             let held = report.held.take();
             let forwarded = {
                 let work = std::pin::pin!(forward(&report, front, wire, &authorized, held));

@@ -43,6 +43,7 @@ mod identity;
 mod inspect;
 mod internal;
 mod io;
+mod limits;
 mod live;
 mod node;
 pub mod normalize;

@@ -33,9 +33,9 @@ use crate::inspect::Engine;
 use crate::policy::Policy;
 use crate::protocol::{FromNode, ListenerKind, ToNode};
 use crate::revoked::Known;
-use crate::validate::Apis;
 use crate::shared::Shared;
 use crate::table::Table;
+use crate::validate::Apis;
 use crate::worker::{Command, unix_now};
 
 /// The control thread's state.
@@ -359,7 +359,16 @@ impl Node {
         let policy = Policy::of(&snapshot, self.table.borrow().as_deref())?;
         let txn = TxnKeys::of(&snapshot, self.table.borrow().as_deref())?;
         let compiled = self.shared.with_interner(|interner| {
-            Table::compile(snapshot, policy, engine, apis, txn, interner, &self.shared.shims)
+            Table::compile(
+                snapshot,
+                policy,
+                engine,
+                apis,
+                txn,
+                interner,
+                &self.shared.shims,
+                &self.shared.limiter,
+            )
         });
         let table = Arc::new(compiled.map_err(|e| e.to_string())?);
         // Whom to believe first: nobody is let in by the new table whom the new bundle would refuse.

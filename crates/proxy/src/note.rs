@@ -89,8 +89,9 @@ impl Notes {
     }
 
     pub(crate) fn clear(&mut self) {
-        self.found.get_mut().clear();
-        self.would_deny.get_mut().clear();
+        // Whoever is counted is so once.
+        self.found.get_mut().retain(|note| note.stage == "limit");
+        self.would_deny.get_mut().retain(|rule| rule.starts_with("limit."));
         self.shape.get_mut().clear();
     }
 

@@ -9,6 +9,8 @@ use ringfence_spiffe::SpiffeId;
 
 use crate::access::{ClientCertificate, RouteAccess};
 use crate::deny::Deny;
+use crate::limits::Plan;
+use crate::policy::is_told;
 use crate::protect::Protection;
 use crate::table::{self, Dialled, EdgeRef, OUTSIDE, Routed, TableRef, Via};
 use crate::worker::Worker;
@@ -67,12 +69,14 @@ pub(crate) struct Authorized {
     pub(crate) access: Option<Arc<RouteAccess>>,
     /// Who judges more than the head, if anybody does.
     pub(crate) protection: Option<Arc<Protection>>,
+    /// How it is counted here, if it is.
+    pub(crate) limit: Option<Arc<Plan>>,
 }
 
 impl Authorized {
     /// Along an edge that is also the next connection.
     pub(crate) fn direct(edge: EdgeRef) -> Self {
-        Self { next: edge.clone(), edge, access: None, protection: None }
+        Self { next: edge.clone(), edge, access: None, protection: None, limit: None }
     }
 }
 
@@ -93,6 +97,16 @@ impl Peer {
     /// Whether requests are counted here: once, where the caller's side is.
     pub(crate) fn counts(&self) -> bool {
         !matches!(self.way, Way::Inbound { .. })
+    }
+
+    /// Whether calls are counted here: where the callee is, and for one without a side of ours where they leave. What came through the
+    /// gateway was counted there.
+    fn counts_calls(&self, authorized: &Authorized) -> bool {
+        match self.way {
+            Way::Gateway => false,
+            Way::Inbound { .. } => &*self.caller != OUTSIDE,
+            Way::Outbound { .. } => !is_told(&authorized.next),
+        }
     }
 
     /// Name of whom it wants to reach, as far as that is known without a route.
@@ -118,10 +132,13 @@ impl Peer {
     /// Route, then authorize: the edge that allows this request, or why there is none.
     pub(crate) fn authorize(&self, worker: &Worker, asked: Asked<'_>) -> Result<Authorized, Deny> {
         let table = in_force(worker)?;
-        let authorized = match &self.way {
+        let mut authorized = match &self.way {
             Way::Gateway => route(&table, asked)?,
             Way::Outbound { .. } | Way::Inbound { .. } => self.edge(&table)?,
         };
+        if self.counts_calls(&authorized) {
+            authorized.limit.clone_from(&authorized.edge.limit);
+        }
         let edge = &authorized.edge;
         if !edge.allows(asked.method, asked.path) {
             let reason = format!(
@@ -168,7 +185,7 @@ impl Peer {
                     return Err(Deny::new(503, "route", "callee.elsewhere", reason));
                 };
                 let access = table.callee(callee).and_then(|callee| callee.access.clone());
-                Ok(Authorized { edge, next, access, protection: None })
+                Ok(Authorized { edge, next, access, protection: None, limit: None })
             }
         }
     }
@@ -202,8 +219,8 @@ fn route(table: &TableRef, asked: Asked<'_>) -> Result<Authorized, Deny> {
     // A name with its root dot is the same name.
     let host = host.strip_suffix('.').unwrap_or(host);
     match table::route(table, host, asked.path) {
-        Routed::To { edge, access, protection } => {
-            Ok(Authorized { access, protection, ..Authorized::direct(edge) })
+        Routed::To { edge, access, protection, limit } => {
+            Ok(Authorized { access, protection, limit, ..Authorized::direct(edge) })
         }
         Routed::Case { path, position } => {
             let reason = format!(

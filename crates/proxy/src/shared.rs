@@ -1,4 +1,4 @@
-//! What all threads of the node share. But for API keys and proofs, nothing here is touched by a request on an open connection.
+//! What all threads of the node share. But for API keys, proofs and limits, nothing here is touched by a request on an open connection.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::access::{ApiKeys, Proofs};
 use crate::asks::Asks;
 use crate::delegate::Record;
+use crate::limits::Limiter;
 use crate::shims::Shims;
 use crate::stats::Shard;
 use crate::table::{EdgeId, Interner};
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) api_keys: ApiKeys,
     /// Looked up by requests that come with a proof of possession, as shortly.
     pub(crate) proofs: Proofs,
+    /// Looked up by requests that limits count, as shortly.
+    pub(crate) limiter: Limiter,
     /// What cookies are sealed under; none until control has told.
     cookies: RwLock<Option<Arc<EnvelopeKeys>>>,
     /// Which transaction tokens services were given.
@@ -74,6 +77,7 @@ impl Shared {
             shims: Shims::default(),
             api_keys: ApiKeys::default(),
             proofs: Proofs::new(),
+            limiter: Limiter::new(),
             cookies: RwLock::default(),
             delivered: Record::default(),
             asks,

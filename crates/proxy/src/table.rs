@@ -25,6 +25,7 @@ use crate::access::{Authority, RouteAccess, TableProvider};
 use crate::delegate::TxnKeys;
 use crate::h1;
 use crate::inspect::Engine;
+use crate::limits::{LimitTable, Plan};
 use crate::policy::Policy;
 use crate::shims::Shim;
 use crate::validate::Apis;
@@ -74,6 +75,8 @@ pub(crate) struct Table {
     pub(crate) engine: Option<Arc<Engine>>,
     /// What services are held to.
     pub(crate) apis: Apis,
+    /// How much may come in.
+    pub(crate) limit: LimitTable,
     /// What transaction tokens are verified by.
     pub(crate) txn: TxnKeys,
     declared: Vec<bool>,
@@ -112,6 +115,8 @@ pub(crate) struct Edge {
     pub(crate) rules: Rules,
     /// Where the fence says that only requests on somebody's behalf pass.
     pub(crate) on_behalf: Option<Arc<str>>,
+    /// How calls along it are counted; what comes through the gateway is by its route.
+    pub(crate) limit: Option<Arc<Plan>>,
     pub(crate) via: Via,
     /// Changes when endpoint, identities or trust bundle change: connections of another stamp are not used again.
     pub(crate) stamp: u64,

@@ -18,6 +18,7 @@ use crate::actors::Actors;
 use crate::delegate::{Behalves, Exchange};
 use crate::held::Budget;
 use crate::inspect::Scratches;
+use crate::limits::Shed;
 use crate::live::{Registry, TICK};
 use crate::pipeline;
 use crate::pool::Pool;
@@ -67,6 +68,8 @@ pub(crate) struct Worker {
     pub(crate) budget: Budget,
     /// Buffers of the firewall.
     pub(crate) scratches: Rc<Scratches>,
+    /// What gives way when this thread has too much to do.
+    pub(crate) shed: Shed,
     table: RefCell<Option<TableRef>>,
     stale: Cell<bool>,
     /// What is open is to be judged again at the next tick, however often that is said until then.
@@ -97,6 +100,7 @@ impl Worker {
             actors: Actors::default(),
             budget: Budget::default(),
             scratches: Rc::default(),
+            shed: Shed::default(),
             table: RefCell::new(None),
             stale: Cell::new(true),
             to_judge: Cell::new(false),
@@ -168,6 +172,7 @@ impl Worker {
         self.tokens.follow(&table);
         self.sessions.follow();
         self.actors.clear();
+        self.shed.follow(table.limit.sheds.then_some(table.limits.queue));
         *self.table.borrow_mut() = Some(Rc::new(table));
         self.to_judge.set(true);
         self.tick();
@@ -218,7 +223,9 @@ async fn serve(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
     loop {
         let command = tokio::select! {
             command = commands.recv() => command,
-            _ = ticks.tick() => {
+            due = ticks.tick() => {
+                // As late as it comes, so long does everything wait.
+                worker.shed.sample(due.elapsed());
                 worker.tick();
                 sweep += 1;
                 if sweep.is_multiple_of(10) {

@@ -33,7 +33,7 @@ pub(crate) struct KnownKey {
 }
 
 /// Provider of whoever shows an API key.
-pub(super) const API_KEYS: &str = "api_key";
+pub(crate) const API_KEYS: &str = "api_key";
 
 impl KnownKey {
     pub(super) fn identity(&self) -> Identity {

@@ -27,7 +27,7 @@ use self::again::unknown;
 pub(crate) use self::certificate::{Authority, ClientCertificate};
 pub(crate) use self::credential::API_KEY;
 use self::credential::{Scheme, Shown, shown};
-pub(crate) use self::keys::{ApiKeys, Uses};
+pub(crate) use self::keys::{API_KEYS, ApiKeys, Uses};
 pub(crate) use self::opaque::Opaques;
 pub(crate) use self::principal::{Evidence, Principal, name_field, scopes_field, subject};
 pub(crate) use self::proof::{NONCE_FIELD, Proofs};

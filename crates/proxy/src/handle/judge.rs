@@ -8,17 +8,20 @@ use crate::access::{Principal, authenticate, demand};
 use crate::delegate;
 use crate::deny::Deny;
 use crate::front::Front;
+use crate::limits;
 use crate::peer::{Authorized, Way};
 use crate::policy::{self, Question, Watched, Who};
 use crate::protect;
 use crate::table::Via;
 
-/// Route, authenticate, validate, inspect, authorize, delegate: the edge that the request may take, or whom it wanted and why it may not.
+/// Route, limit, authenticate, validate, inspect, authorize, delegate: the edge that the request may take, or whom it wanted and why it may not.
 pub(super) async fn judge(
     report: &mut Report<'_>,
     front: &mut Front<'_>,
 ) -> Result<Authorized, (Arc<str>, Deny)> {
     let ctx = report.ctx;
+    limits::gateway(ctx, &mut report.limited, &report.notes)
+        .map_err(|deny| (ctx.peer.callee_name(ctx.worker), deny))?;
     loop {
         let authorized = ctx
             .peer
@@ -29,6 +32,8 @@ pub(super) async fn judge(
         // Whoever waits may find another fence in force: that one decides.
         let is_over = || ctx.worker.table().is_some_and(|now| !Rc::ptr_eq(&now, table));
         let trace = report.trace.trace;
+        limits::shed(report, &authorized).map_err(callee)?;
+        limits::address(report, &authorized).map_err(callee)?;
         report.on_behalf = delegate::taken(ctx, report.view, &authorized.edge, trace).map_err(callee)?;
         if let Some(access) = &authorized.access {
             ctx.live.set_edge(authorized.edge.id);
@@ -37,10 +42,16 @@ pub(super) async fn judge(
                 let principal = match report.principal.take() {
                     // It was let in by the fence before. What it showed may count once only, and did.
                     Some(before) => before.again(ctx.worker, table, access),
-                    None => authenticate(ctx, report.view, table, access).await,
+                    None => match limits::may_fail(ctx, &table.limit) {
+                        Ok(()) => authenticate(ctx, report.view, table, access).await,
+                        Err(deny) => Err(deny),
+                    },
                 };
                 if is_over() {
                     continue;
+                }
+                if let Err(deny) = &principal {
+                    limits::failed(ctx, &table.limit, deny);
                 }
                 let principal = principal.map_err(|deny| match taken {
                     Some(Err(other)) if matches!(&*deny.rule, "credential.none" | "session.none") => other,
@@ -54,6 +65,7 @@ pub(super) async fn judge(
                 }
             }
         }
+        limits::others(report, &authorized).map_err(callee)?;
         if let Some(protection) = &authorized.protection {
             // In a box: what streams past it must not pay for its size.
             let judged = Box::pin(protect::request(report, front, &authorized, protection)).await;

@@ -11,6 +11,7 @@ use crate::front::Front;
 use crate::h1::Kind;
 use crate::headers::spoofed;
 use crate::held::Held;
+use crate::limits::Limited;
 use crate::note::Notes;
 use crate::peer::{Asked, Authorized, Peer, Way};
 use crate::policy::{self, Watched};
@@ -42,6 +43,8 @@ pub(crate) struct Report<'a> {
     pub(crate) judges: Judges,
     /// What was found in it, or in the answer.
     pub(crate) notes: Notes,
+    /// How it was counted.
+    pub(crate) limited: Limited,
 }
 
 impl<'a> Report<'a> {
@@ -64,6 +67,7 @@ impl<'a> Report<'a> {
             held: None,
             judges: Judges::default(),
             notes: Notes::default(),
+            limited: Limited::default(),
         }
     }
 

@@ -22,6 +22,8 @@ use crate::deny::{Deny, PROBLEM_TYPE, problem};
 use crate::front::Front;
 use crate::handle::{Ctx, Next, finish};
 use crate::headers::trace_of;
+use crate::limits::{self, Limited};
+use crate::note::Notes;
 use crate::peer::in_force;
 use crate::table::TableRef;
 use crate::upload::Gone;
@@ -111,6 +113,8 @@ impl Reply {
     fn problem(deny: Deny, id: EventId) -> Self {
         let fields =
             vec![("cache-control", "no-store".to_owned()), ("content-type", PROBLEM_TYPE.to_owned())];
+        let more = deny.told.iter().flat_map(|told| &told.fields).cloned();
+        let fields = fields.into_iter().chain(more).collect();
         let body = problem(deny.status, id);
         Self { status: deny.status, fields, body, told: Told { user: None, deny: Some(deny) } }
     }
@@ -201,7 +205,15 @@ impl At<'_> {
 pub(crate) async fn serve(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'_>) -> Next<'static> {
     let started = ctx.worker.touch();
     ctx.live.set_busy(true);
-    let next = match answer(ctx, view, front).await {
+    let (mut limited, notes) = (Limited::default(), Notes::default());
+    let answered = match limits::gateway(ctx, &mut limited, &notes) {
+        Ok(()) => answer(ctx, view, front).await,
+        Err(deny) => {
+            let id = EventId::new();
+            Ok((id, Reply::problem(deny, id)))
+        }
+    };
+    let next = match answered {
         Ok((id, reply)) => {
             let next = finish(ctx, front, |front| reply.put(front)).await;
             tell(ctx, view, &reply, ctx.worker.touch().saturating_sub(started), id);
@@ -240,6 +252,11 @@ async fn answer(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'_>) -> Res
     if !methods.split(", ").any(|known| known == method) {
         let deny = Deny::new(405, "signin", "signin.method", format!("{ROOT}/{path} takes {methods}"));
         return Ok((id, Reply::problem(deny, id).field("allow", methods)));
+    }
+    if matches!(place, "login" | "callback" | "backchannel") {
+        if let Err(deny) = limits::sign_in(ctx, &at.table.limit, place == "backchannel") {
+            return Ok((id, Reply::problem(deny, id)));
+        }
     }
     if place == "backchannel" {
         return Ok((id, logout::backchannel(&at, front, provider.unwrap_or_default()).await?));

@@ -15,6 +15,7 @@ use crate::access::{Authority, RouteAccess, TableProvider};
 use crate::delegate::TxnKeys;
 use crate::h1;
 use crate::inspect::{Engine, Inspect};
+use crate::limits::{LimitTable, Limiter};
 use crate::policy::Policy;
 use crate::protect;
 use crate::shims::Shims;
@@ -29,6 +30,7 @@ impl Table {
         txn: TxnKeys,
         interner: &mut Interner,
         shims: &Shims,
+        limiter: &Limiter,
     ) -> Result<Self, TableError> {
         let trust_domain = TrustDomain::new(&snapshot.trust_domain)?;
         let gateway_id = SpiffeId::gateway(&trust_domain, &snapshot.fence)?;
@@ -43,6 +45,8 @@ impl Table {
             let validate = Validate::of(&apis, &service.name, service.protocol);
             protect::of([validate, Inspect::of(engine.as_ref(), service.protocol, route)])
         };
+        let (limit, plans) = LimitTable::compile(&snapshot, limiter);
+        let limit_of = |service: &Service, route: &Route| plans.route(service, route);
         let (outside, delivery): (Arc<str>, Arc<str>) = (OUTSIDE.into(), DELIVERY.into());
 
         let via = |at: usize, own: &SpiffeId| -> Result<Via, TableError> {
@@ -78,6 +82,7 @@ impl Table {
                 if call.on_behalf {
                     all.list[edge].on_behalf = Some(call.position.to_string().into());
                 }
+                all.list[edge].limit = plans.call(&names[at], &names[callee], &call.limit);
                 inbound[callee].insert(names[at].clone(), edge);
                 edges.insert(callee, edge);
             }
@@ -103,7 +108,7 @@ impl Table {
                 let rules = Rules::Routes(service.routes.clone());
                 let edge = all.add(&outside, &names[at], service.protocol, rules, via(at, &gateway_id)?);
                 inbound[at].insert(outside.clone(), edge);
-                gateway.add(service, edge, access_of, protection_of);
+                gateway.add(service, edge, access_of, protection_of, limit_of);
             }
         }
         gateway.sort();
@@ -157,6 +162,7 @@ impl Table {
             policy,
             engine,
             apis,
+            limit,
             txn,
             declared,
             snapshot,
@@ -189,6 +195,7 @@ impl Edges<'_> {
             protocol,
             rules,
             on_behalf: None,
+            limit: None,
             via,
             stamp,
         });

@@ -10,6 +10,7 @@ use ringfence_model::{Access, Protocol, Route};
 
 use super::{EdgeAt, EdgeRef, TableRef};
 use crate::access::RouteAccess;
+use crate::limits::Plan;
 use crate::protect::Protection;
 
 /// Routes of the gateway.
@@ -34,6 +35,7 @@ struct RouteEntry {
     edge: EdgeAt,
     access: Option<Arc<RouteAccess>>,
     protection: Option<Arc<Protection>>,
+    limit: Option<Arc<Plan>>,
 }
 
 /// Where a request from outside leads.
@@ -45,6 +47,8 @@ pub(crate) enum Routed {
         access: Option<Arc<RouteAccess>>,
         /// Who judges more than heads.
         protection: Option<Arc<Protection>>,
+        /// How it is counted.
+        limit: Option<Arc<Plan>>,
     },
     /// Its service may take it for what another route guards.
     Case {
@@ -64,11 +68,13 @@ impl GatewayTable {
         edge: EdgeAt,
         access_of: impl Fn(&Access) -> Option<Arc<RouteAccess>>,
         protection_of: impl Fn(&ringfence_snapshot::Service, &Route) -> Option<Arc<Protection>>,
+        limit_of: impl Fn(&ringfence_snapshot::Service, &Route) -> Option<Arc<Plan>>,
     ) {
         for route in &service.routes {
             let access = access_of(&route.access);
             let protection = protection_of(service, route);
-            let entry = RouteEntry { route: route.clone(), edge, access, protection };
+            let limit = limit_of(service, route);
+            let entry = RouteEntry { route: route.clone(), edge, access, protection, limit };
             match (&route.host, service.protocol) {
                 (Some(host), Protocol::Tcp) => drop(self.tcp.insert(host.clone(), edge)),
                 (None, Protocol::Tcp) => {}
@@ -131,6 +137,7 @@ pub(crate) fn route(table: &TableRef, host: &str, path: &str) -> Routed {
             edge: EdgeRef::new(table, entry.edge),
             access: entry.access.clone(),
             protection: entry.protection.clone(),
+            limit: entry.limit.clone(),
         },
         Some((_, Some(other))) => {
             Routed::Case { path: other.route.path.clone(), position: other.route.position.to_string() }

@@ -29,7 +29,7 @@ pub fn fence(port: u16, issuer: &str, login: &str, routes: &str) -> String {
     format!(
         "fence: clinic
 trust_domain: clinic.example
-gateway: {{ listen: 127.0.0.1:8443, tls: off }}
+gateway: {{ listen: 127.0.0.1:8443, tls: off, sign_in: off }}
 providers:
   staff:
     issuer: {issuer}
