@@ -128,10 +128,13 @@ impl Transaction {
         }
     }
 
-    /// Whether the rules want the request's body.
+    /// Whether the rules want the request's body; known after [`Self::phase1`]. One that nothing takes apart and no rule asks for as
+    /// it is they would not look at.
     #[must_use]
     pub fn wants_request_body(&self) -> bool {
-        self.state.mode != Mode::Off && self.state.request_body_access
+        let state = &self.state;
+        let read = state.processor.is_some() || state.force_request_body;
+        state.mode != Mode::Off && state.request_body_access && read
     }
 
     /// Whether the rules want the response's body; known after [`Self::phase3`].
