@@ -6,6 +6,7 @@
 
 mod cedar;
 mod limbo;
+mod seclang;
 mod wycheproof;
 
 use std::collections::BTreeMap;
@@ -19,8 +20,9 @@ pub(crate) fn run(suite: &str, golden: &Path, repository: &Path) -> ExitCode {
     let outcome = match suite {
         "cedar" => cedar::run(&golden.join("cedar"), &crate::environment::target()),
         "x509-limbo" => limbo::run(&golden.join("x509-limbo/limbo.json")),
+        "seclang" => seclang::run(&golden.join("seclang")),
         "wycheproof-jose" => wycheproof::run(&golden.join("wycheproof")),
-        _ => Err(format!("there is no suite `{suite}`; there are: cedar, x509-limbo, wycheproof-jose")),
+        _ => Err(format!("there is no suite `{suite}`; there are: cedar, seclang, wycheproof-jose, x509-limbo")),
     };
     let list = repository.join("conformance").join(format!("{suite}.toml"));
     match outcome.and_then(|outcomes| Ok((outcomes, deviations(&list)?))) {

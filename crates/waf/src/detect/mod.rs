@@ -17,3 +17,6 @@ mod xss;
 
 pub use sqli::{Fingerprint, sqli};
 pub use xss::xss;
+
+#[cfg(test)]
+mod tests;

@@ -104,10 +104,7 @@ fn is_harmless_pair(value: &[u8], folded: &Folded, letters: &[u8]) -> bool {
             }
             // 1234-ABCD-- is some identifier; 1234-- is not.
             let after = value.get(first.text().len()..).unwrap_or_default();
-            match after {
-                [] | [0..=b' ' | 0x80.., ..] | [b'/', b'*', ..] | [b'-', b'-', ..] => false,
-                _ => true,
-            }
+            !matches!(after, [] | [0..=b' ' | 0x80.., ..] | [b'/', b'*', ..] | [b'-', b'-', ..])
         }
         // Many write "--" in a text: only at the end it means something.
         (_, b'-') => second.text().len() > 2,

@@ -1,5 +1,7 @@
 //! Whether a value brings a script into a page.
 
+use std::sync::OnceLock;
+
 use super::html::{Markup, Place, Token};
 
 /// What an attribute's value can do.
@@ -66,6 +68,9 @@ const SCHEMES: [&[u8]; 4] = [b"DATA", b"VIEW-SOURCE", b"JAVA", b"VBSCRIPT"];
 
 /// The events of `on…` attributes, sorted; whatever begins with one of them counts.
 const EVENTS: &str = include_str!("events.txt");
+
+/// No event's name is longer.
+const MAX_EVENT: usize = 48;
 
 /// Whether a value would run as a script, or let one run, in some place of a page.
 pub fn xss(value: &[u8]) -> bool {
@@ -146,7 +151,15 @@ fn judge_attribute(name: &[u8]) -> Attribute {
 }
 
 fn begins_with_event(text: &[u8]) -> bool {
-    EVENTS.lines().any(|event| begins_with(text, event.as_bytes()))
+    static TABLE: OnceLock<Vec<&[u8]>> = OnceLock::new();
+    let table = TABLE.get_or_init(|| EVENTS.lines().map(str::as_bytes).collect());
+    // None begins with another one, so only the last one before the text can be what it begins with.
+    let mut lower = [0; MAX_EVENT];
+    let len = text.len().min(MAX_EVENT);
+    lower[..len].copy_from_slice(&text[..len]);
+    lower.make_ascii_lowercase();
+    let after = table.partition_point(|event| *event <= &lower[..len]);
+    after.checked_sub(1).is_some_and(|at| lower[..len].starts_with(table[at]))
 }
 
 fn is_bad_comment(text: &[u8]) -> bool {

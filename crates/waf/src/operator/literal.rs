@@ -9,6 +9,9 @@ const MAX_LENGTH: usize = 24;
 /// Classes with more bytes are not spelled out.
 const MAX_CLASS: usize = 12;
 
+/// A set that begins more often than at one byte in five tells nothing.
+const MAX_FREQUENCY: f64 = 0.2;
+
 type Set = Vec<Vec<u8>>;
 
 /// What is known of the texts that a part of an expression matches; all in lower case.
@@ -22,6 +25,10 @@ enum Texts {
 /// A set of texts in lower case of which one is, in whichever case, in every value that the expression matches.
 pub(super) fn required(hir: &Hir) -> Option<Vec<Vec<u8>>> {
     let mut texts = texts(hir).containing()?;
+    // What is in nearly every value excuses none.
+    if frequency(&texts) > MAX_FREQUENCY {
+        return None;
+    }
     texts.sort_unstable();
     // A text that begins with another one of them is no news.
     texts.dedup_by(|next, kept| next.starts_with(kept));

@@ -20,7 +20,7 @@ use address::Networks;
 use bytes::ByteSet;
 use identity::Identity;
 use phrase::Phrases;
-use regex::Expression;
+use regex::{Expanded, Expression};
 use text::Comparison;
 
 /// Why an operator cannot be used.
@@ -70,7 +70,7 @@ enum Kind {
     Rx(Expression),
     RxGlobal(Expression),
     /// An expression with a macro, compiled for the text it expands to.
-    RxExpanded,
+    RxExpanded(Expanded),
     Phrases(Phrases),
     Compare(Comparison),
     Bytes(ByteSet),
@@ -109,7 +109,7 @@ impl Operator {
             .ok_or_else(|| OperatorError::Unknown { name: name.to_owned() })?;
         let identity = |identity| Ok(Kind::Identity(identity, Expression::parse(argument)?));
         let kind = match *name {
-            "rx" if has_macro => Kind::RxExpanded,
+            "rx" if has_macro => Kind::RxExpanded(Expanded::default()),
             "rx" => Kind::Rx(Expression::parse(argument)?),
             "rxGlobal" => Kind::RxGlobal(Expression::parse(argument)?),
             "pm" => Kind::Phrases(Phrases::new(phrase::parse(argument))?),
@@ -144,7 +144,7 @@ impl Operator {
                 }
             }
         };
-        let expands = has_macro && matches!(kind, Kind::RxExpanded | Kind::Compare(_));
+        let expands = has_macro && matches!(kind, Kind::RxExpanded(_) | Kind::Compare(_));
         Ok(Self { kind, name, expands, argument: argument.into() })
     }
 
@@ -170,8 +170,8 @@ impl Operator {
         match &self.kind {
             Kind::Rx(expression) => expression.find(value, captures),
             Kind::RxGlobal(expression) => expression.find_all(value, captures),
-            Kind::RxExpanded => {
-                Expression::parse(argument).is_ok_and(|expression| expression.find(value, captures))
+            Kind::RxExpanded(expanded) => {
+                expanded.of(argument).is_some_and(|expression| expression.find(value, captures))
             }
             Kind::Phrases(phrases) => phrases.find(value, captures),
             Kind::Compare(comparison) => comparison.holds(value, argument),
@@ -342,3 +342,6 @@ fn networks(argument: &[u8]) -> Result<Networks, OperatorError> {
     }
     Ok(networks)
 }
+
+#[cfg(test)]
+mod tests;

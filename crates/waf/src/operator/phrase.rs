@@ -74,7 +74,7 @@ fn hexadecimal(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
         .filter(|byte| **byte != b' ')
         .map(|byte| char::from(*byte).to_digit(16))
         .collect::<Option<_>>()?;
-    if digits.is_empty() || digits.len() % 2 != 0 {
+    if digits.is_empty() || !digits.len().is_multiple_of(2) {
         return None;
     }
     let bytes = digits.chunks_exact(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect();

@@ -3,9 +3,9 @@
 //! Compiling all of the Core Rule Set's expressions takes seconds and most of them never meet a value that could match:
 //! an expression is parsed at load, and compiled when it is first used.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use regex_automata::meta::{BuildError, Config, Regex};
+use regex_automata::meta::{Config, Regex};
 use regex_automata::util::captures::Captures as Slots;
 use regex_automata::util::syntax;
 use regex_automata::{Input, MatchKind};
@@ -58,7 +58,7 @@ impl Expression {
     }
 
     fn regex(&self) -> Option<&Regex> {
-        self.compiled.get_or_init(|| compile(&parse(&self.text).ok()?).ok()).as_ref()
+        self.compiled.get_or_init(|| compile(&parse(&self.text).ok()?)).as_ref()
     }
 
     pub(super) fn find(&self, value: &[u8], captures: Option<&mut Captures>) -> bool {
@@ -92,6 +92,29 @@ impl Expression {
     }
 }
 
+/// An expression that depends on a macro: the one that was needed last.
+#[derive(Debug, Default)]
+pub(super) struct Expanded(Mutex<Option<Known>>);
+
+#[derive(Debug)]
+struct Known {
+    argument: Vec<u8>,
+    expression: Option<Arc<Expression>>,
+}
+
+impl Expanded {
+    /// The expression that a macro expanded to; none if it is not one.
+    pub(super) fn of(&self, argument: &[u8]) -> Option<Arc<Expression>> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = last.as_ref().filter(|known| known.argument == argument) {
+            return known.expression.clone();
+        }
+        let expression = Expression::parse(argument).ok().map(Arc::new);
+        *last = Some(Known { argument: argument.to_vec(), expression: expression.clone() });
+        expression
+    }
+}
+
 fn keep(slots: &Slots, captures: &mut Captures) {
     for (index, span) in slots.iter().enumerate() {
         if let Some(span) = span {
@@ -106,11 +129,11 @@ fn parse(text: &str) -> Result<Hir, OperatorError> {
         .map_err(|error| OperatorError::Expression { problem: error.to_string() })
 }
 
-fn compile(hir: &Hir) -> Result<Regex, BuildError> {
+fn compile(hir: &Hir) -> Option<Regex> {
     let config = Config::new()
         .utf8_empty(false)
         .match_kind(MatchKind::LeftmostFirst)
         .nfa_size_limit(Some(MAX_COMPILED))
         .hybrid_cache_capacity(1 << 20);
-    Regex::builder().configure(config).build_from_hir(hir)
+    Regex::builder().configure(config).build_from_hir(hir).ok()
 }

@@ -5,7 +5,7 @@ use sha1::Digest as _;
 use super::{hex_pair, hex_value, start};
 
 /// Decimal and hexadecimal character references (the low byte) and the five names that matter to markup. The closing
-/// semicolon may be missing.
+/// semicolon may be missing, as browsers have it: `&ltscript` is `<script`.
 pub(super) fn html_entities(input: &[u8], out: &mut Vec<u8>) -> bool {
     let Some(first) = memchr::memchr(b'&', input) else { return false };
     start(out, input, first);
@@ -34,11 +34,12 @@ fn entity(text: &[u8]) -> Option<(u8, usize)> {
         [b'#', b'x' | b'X', ..] => (2, 16),
         [b'#', ..] => (1, 10),
         _ => {
-            let len = text.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
             const NAMES: [(&[u8], u8); 5] =
                 [(b"quot", b'"'), (b"amp", b'&'), (b"lt", b'<'), (b"gt", b'>'), (b"nbsp", 0xa0)];
-            let (_, byte) = NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(&text[..len]))?;
-            return Some((*byte, len));
+            let begins =
+                |name: &[u8]| text.get(..name.len()).is_some_and(|text| text.eq_ignore_ascii_case(name));
+            let (name, byte) = NAMES.iter().find(|(name, _)| begins(name))?;
+            return Some((*byte, name.len()));
         }
     };
     let digits = text[prefix..].iter().map_while(|byte| char::from(*byte).to_digit(radix));
@@ -51,14 +52,15 @@ fn entity(text: &[u8]) -> Option<(u8, usize)> {
     (count > 0).then_some(((value & 0xff) as u8, prefix + count))
 }
 
-/// Characters beyond ASCII as `%uXXXX`. Null bytes, and the first byte of a sequence that is none, are left out.
+/// Characters beyond ASCII as `%uXXXX`. Null bytes but a last one, and the first byte of a sequence that is none, are left
+/// out.
 pub(super) fn utf8_to_unicode(input: &[u8], out: &mut Vec<u8>) -> bool {
     let Some(first) = input.iter().position(|byte| *byte >= 0x80 || *byte == 0) else { return false };
     start(out, input, first);
     let mut rest = &input[first..];
     while let [byte, tail @ ..] = rest {
         let more = match byte {
-            0 => {
+            0 if !tail.is_empty() => {
                 rest = tail;
                 continue;
             }
@@ -162,52 +164,44 @@ pub(super) fn hex_encode(input: &[u8], out: &mut Vec<u8>) -> bool {
 /// Pairs of hexadecimal digits; a text that is not made of them becomes empty.
 pub(super) fn hex_decode(input: &[u8], out: &mut Vec<u8>) -> bool {
     out.clear();
-    if input.len() % 2 == 0 && input.iter().all(u8::is_ascii_hexdigit) {
+    if input.len().is_multiple_of(2) && input.iter().all(u8::is_ascii_hexdigit) {
         out.extend(input.chunks_exact(2).map(|pair| hex_pair(pair[0], pair[1])));
     }
     !input.is_empty()
 }
 
-/// SQL's `0x414243`; the text ends at a null byte.
+/// SQL's `0x414243`.
 pub(super) fn sql_hex(input: &[u8], out: &mut Vec<u8>) -> bool {
-    let Some(first) = memchr::memmem::find(input, b"0x")
-        .into_iter()
-        .chain(memchr::memmem::find(input, b"0X"))
-        .chain(memchr::memchr(0, input))
-        .min()
-    else {
-        return false;
+    let number = |text: &[u8]| match text {
+        [b'0', b'x' | b'X', a, b, ..] => a.is_ascii_hexdigit() && b.is_ascii_hexdigit(),
+        _ => false,
     };
+    let Some(first) = memchr::memchr_iter(b'0', input).find(|at| number(&input[*at..])) else { return false };
     start(out, input, first);
     let mut rest = &input[first..];
-    loop {
-        match rest {
-            [b'0', b'x' | b'X', a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => {
-                rest = &rest[2..];
-                while let [a, b, tail @ ..] = rest
-                    && a.is_ascii_hexdigit()
-                    && b.is_ascii_hexdigit()
-                {
-                    out.push(hex_pair(*a, *b));
-                    rest = tail;
-                }
-            }
-            [] | [0, ..] => break,
-            [byte, tail @ ..] => {
-                out.push(*byte);
-                rest = tail;
-            }
+    while let [byte, tail @ ..] = rest {
+        if !number(rest) {
+            out.push(*byte);
+            rest = tail;
+            continue;
+        }
+        rest = &rest[2..];
+        while let [a, b, tail @ ..] = rest
+            && a.is_ascii_hexdigit()
+            && b.is_ascii_hexdigit()
+        {
+            out.push(hex_pair(*a, *b));
+            rest = tail;
         }
     }
-    out != input
+    true
 }
 
-/// The eighth bit of each byte: `None` clears it, else it makes the count of ones even or odd.
+/// The eighth bit of each byte: `None` clears it, else it is set where the count of ones is not yet even or odd.
 pub(super) fn parity(input: &[u8], out: &mut Vec<u8>, odd: Option<bool>) -> bool {
     let set = |byte: u8| {
-        let seven = byte & 0x7f;
-        let wanted = odd.is_some_and(|odd| (seven.count_ones() % 2 == 1) != odd);
-        seven | u8::from(wanted) << 7
+        let wanted = odd.is_some_and(|odd| (byte.count_ones() % 2 == 1) != odd);
+        byte & 0x7f | u8::from(wanted) << 7
     };
     let Some(first) = input.iter().position(|byte| set(*byte) != *byte) else { return false };
     start(out, input, first);

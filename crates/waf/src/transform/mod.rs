@@ -178,3 +178,6 @@ fn hex_pair(high: u8, low: u8) -> u8 {
 fn hex_value(value: u8) -> u8 {
     b"0123456789abcdef"[usize::from(value & 15)]
 }
+
+#[cfg(test)]
+mod tests;

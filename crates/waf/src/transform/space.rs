@@ -9,11 +9,6 @@ pub(super) fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | 0x09..=0x0d)
 }
 
-/// White space that SecLang removes or compresses: C's, and the second byte of a no-break space in UTF-8.
-fn is_wide_space(byte: u8) -> bool {
-    is_space(byte) || byte == 0xa0
-}
-
 pub(super) fn lowercase(input: &[u8], out: &mut Vec<u8>) -> bool {
     let Some(first) = input.iter().position(u8::is_ascii_uppercase) else { return false };
     start(out, input, 0);
@@ -44,24 +39,39 @@ pub(super) fn replace_nulls(input: &[u8], out: &mut Vec<u8>) -> bool {
     true
 }
 
+/// White space goes, and the no-break space, of Latin-1 and of UTF-8.
 pub(super) fn remove_whitespace(input: &[u8], out: &mut Vec<u8>) -> bool {
-    let Some(first) = input.iter().position(|byte| is_wide_space(*byte)) else { return false };
+    // The length of what goes from here.
+    let goes = |rest: &[u8]| match rest {
+        [0xc2, 0xa0, ..] => 2,
+        [byte, ..] if is_space(*byte) || *byte == 0xa0 => 1,
+        _ => 0,
+    };
+    let Some(first) = (0..input.len()).find(|at| goes(&input[*at..]) > 0) else { return false };
     start(out, input, first);
-    out.extend(input[first..].iter().filter(|byte| !is_wide_space(**byte)));
+    let mut rest = &input[first..];
+    while let [byte, tail @ ..] = rest {
+        match goes(rest) {
+            0 => {
+                out.push(*byte);
+                rest = tail;
+            }
+            len => rest = &rest[len..],
+        }
+    }
     true
 }
 
 /// Each run of white space becomes one space.
 pub(super) fn compress_whitespace(input: &[u8], out: &mut Vec<u8>) -> bool {
     let changes = |at: usize| {
-        is_wide_space(input[at])
-            && (input[at] != b' ' || input.get(at + 1).is_some_and(|next| is_wide_space(*next)))
+        is_space(input[at]) && (input[at] != b' ' || input.get(at + 1).is_some_and(|next| is_space(*next)))
     };
     let Some(first) = (0..input.len()).find(|at| changes(*at)) else { return false };
     start(out, input, first);
     let mut in_space = false;
     for &byte in &input[first..] {
-        let space = is_wide_space(byte);
+        let space = is_space(byte);
         if !space {
             out.push(byte);
         } else if !in_space {
