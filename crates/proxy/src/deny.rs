@@ -130,7 +130,7 @@ impl Deny {
 
     /// Whether somebody is only sent to sign in, as everybody is who comes for the first time.
     pub(crate) fn is_invitation(&self) -> bool {
-        self.status == 303 && self.rule == "session.none"
+        (self.status == 303 && self.rule == "session.none") || self.rule == crate::responses::PREFLIGHT
     }
 
     pub(crate) fn verdict(&self) -> Verdict<'_> {

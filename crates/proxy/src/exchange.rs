@@ -108,6 +108,8 @@ pub(crate) struct Exchange<'x, 'f, 'b> {
     watch: Option<Watch<'x>>,
     share: Option<Share>,
     steps: u64,
+    /// Bytes of the response's body that were given to the client's connection.
+    given: u64,
 }
 
 impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
@@ -135,6 +137,7 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
             watch,
             share: None,
             steps: 0,
+            given: 0,
         }
     }
 
@@ -142,10 +145,12 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
     pub(crate) async fn run(&mut self) -> Outcome {
         self.arm();
         let mut seen = 0;
+        let mut pace = self.live.pace().run(self.worker.now_ms());
         std::future::poll_fn(|cx| {
             if let Poll::Ready(outcome) = self.poll(cx) {
                 return Poll::Ready(outcome);
             }
+            pace.note(self.flow.taken + self.given, self.waits_for_client());
             if self.steps != seen {
                 seen = self.steps;
                 self.arm();
@@ -155,6 +160,12 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
             Poll::Pending
         })
         .await
+    }
+
+    /// Whether nothing goes on before the client sends or takes something.
+    fn waits_for_client(&self) -> bool {
+        (!self.flow.ended && self.back.takes())
+            || (matches!(self.stage, Stage::Body(_)) && self.front.is_behind())
     }
 
     fn arm(&self) {
@@ -405,6 +416,7 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
                         return Poll::Ready(Outcome::Broken { status, reason, reset });
                     }
                     Poll::Ready(Ok(Piece::Data(data))) => {
+                        self.given += data.len() as u64;
                         self.front.put_data(data);
                         self.steps += 1;
                         if self.back.response_is_end() {

@@ -1,5 +1,6 @@
 //! The client's side of an exchange: the request's body comes from it, the response goes to it.
 
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -12,6 +13,7 @@ use crate::h1::{
     respond_to_h2, write_continue,
 };
 use crate::io::Io;
+use crate::responses::Dress;
 use crate::view::ResponseView;
 use crate::wire::Wire;
 
@@ -38,6 +40,8 @@ pub(crate) struct H1Front<'a> {
     begun: bool,
     /// What the response says besides.
     more: Vec<(&'static str, String)>,
+    /// What responses at this place look like.
+    dress: Option<Arc<Dress>>,
 }
 
 /// One exchange with an HTTP/2 client.
@@ -49,6 +53,8 @@ pub(crate) struct H2Front {
     head_only: bool,
     /// What the response says besides.
     more: Vec<(&'static str, String)>,
+    /// What responses at this place look like.
+    dress: Option<Arc<Dress>>,
 }
 
 /// Either.
@@ -56,6 +62,12 @@ pub(crate) struct H2Front {
 pub(crate) enum Front<'a> {
     H1(H1Front<'a>),
     H2(H2Front),
+}
+
+fn append(response: &mut http::Response<()>, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().append(HeaderName::from_static(name), value);
+    }
 }
 
 /// Nothing is dropped from responses but what the writer drops by itself.
@@ -81,6 +93,7 @@ impl<'a> Front<'a> {
             head_only: false,
             begun: false,
             more: Vec::new(),
+            dress: None,
         })
     }
 
@@ -91,6 +104,7 @@ impl<'a> Front<'a> {
             send: None,
             head_only: false,
             more: Vec::new(),
+            dress: None,
         })
     }
 
@@ -114,6 +128,14 @@ impl<'a> Front<'a> {
         match self {
             Self::H1(front) => front.more.push((name, value)),
             Self::H2(front) => front.more.push((name, value)),
+        }
+    }
+
+    /// Has responses look like this.
+    pub(crate) fn set_dress(&mut self, dress: Arc<Dress>) {
+        match self {
+            Self::H1(front) => front.dress = Some(dress),
+            Self::H2(front) => front.dress = Some(dress),
         }
     }
 
@@ -198,8 +220,15 @@ impl<'a> Front<'a> {
                 let mut writer = ResponseWriter::new(
                     &mut wire.out,
                     view,
-                    &Reply { framing, connection, drop: keep_all() },
+                    &Reply {
+                        framing,
+                        connection,
+                        drop: front.dress.as_deref().map_or(keep_all(), Dress::drops),
+                    },
                 );
+                if let Some(dress) = &front.dress {
+                    dress.add(view, |name, value| writer.field(name, value.as_bytes()));
+                }
                 for (name, value) in &front.more {
                     writer.field(name, value.as_bytes());
                 }
@@ -208,11 +237,13 @@ impl<'a> Front<'a> {
                 Ok(())
             }
             Self::H2(front) => {
-                let mut response = respond_to_h2(view, framing, keep_all()).map_err(Broken::Refused)?;
+                let drop = front.dress.as_deref().map_or(keep_all(), Dress::drops);
+                let mut response = respond_to_h2(view, framing, drop).map_err(Broken::Refused)?;
+                if let Some(dress) = &front.dress {
+                    dress.add(view, |name, value| append(&mut response, name, value));
+                }
                 for (name, value) in &front.more {
-                    if let Ok(value) = HeaderValue::from_str(value) {
-                        response.headers_mut().append(HeaderName::from_static(name), value);
-                    }
+                    append(&mut response, name, value);
                 }
                 let stream = front.respond.send_response(response, last).map_err(Broken::H2)?;
                 front.send = Some(Send::new(stream, last));
@@ -233,14 +264,13 @@ impl<'a> Front<'a> {
                 let wire = &mut front.client.wire;
                 wire.begin(Framing::None);
                 let connection = ClientConnection::of(front.version, front.keep);
-                let mut writer = ResponseWriter::own(
-                    &mut wire.out,
-                    status,
-                    Framing::Length(body.len() as u64),
-                    connection,
-                );
+                let framing = if status == 204 { Framing::None } else { Framing::Length(body.len() as u64) };
+                let mut writer = ResponseWriter::own(&mut wire.out, status, framing, connection);
                 for (name, value) in fields {
                     writer.field(name, value.as_bytes());
+                }
+                if let Some(dress) = &front.dress {
+                    dress.add_own(fields, |name, value| writer.field(name, value.as_bytes()));
                 }
                 writer.finish();
                 if !front.head_only {
@@ -254,9 +284,10 @@ impl<'a> Front<'a> {
                 *response.status_mut() =
                     http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_GATEWAY);
                 for (name, value) in fields {
-                    if let Ok(value) = HeaderValue::from_str(value) {
-                        response.headers_mut().append(HeaderName::from_static(name), value);
-                    }
+                    append(&mut response, name, value);
+                }
+                if let Some(dress) = &front.dress {
+                    dress.add_own(fields, |name, value| append(&mut response, name, value));
                 }
                 let last = body.is_empty() || front.head_only;
                 let stream = front.respond.send_response(response, last).map_err(Broken::H2)?;
@@ -276,6 +307,14 @@ impl<'a> Front<'a> {
         match self {
             Self::H1(front) => front.client.wire.takes(),
             Self::H2(front) => front.send.as_ref().is_some_and(Send::takes),
+        }
+    }
+
+    /// Whether the client has not taken yet what was put.
+    pub(crate) fn is_behind(&self) -> bool {
+        match self {
+            Self::H1(front) => !front.client.wire.is_empty(),
+            Self::H2(front) => front.send.as_ref().is_some_and(|send| !send.takes()),
         }
     }
 

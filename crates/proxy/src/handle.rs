@@ -28,6 +28,7 @@ use crate::internal;
 use crate::live::Live;
 use crate::peer::{Asked, Authorized, Peer, Way};
 use crate::pool::{self, Upstream};
+use crate::responses;
 use crate::signin;
 use crate::table::Via;
 use crate::view::HeadView;
@@ -64,8 +65,17 @@ pub(crate) async fn handle<'a>(
     if ctx.peer.is_internal() {
         return internal::serve(ctx, view, front).await;
     }
-    if matches!(ctx.peer.way, Way::Gateway) && signin::is_ours(view.path()) {
-        return signin::serve(ctx, view, front).await;
+    if matches!(ctx.peer.way, Way::Gateway) {
+        let table = ctx.worker.table();
+        if let Some(table) = &table {
+            front.set_dress(table.dress.clone());
+        }
+        if responses::is_report(view.path()) && table.is_some_and(|table| table.csp_reports) {
+            return responses::serve_report(ctx, view, front).await;
+        }
+        if signin::is_ours(view.path()) {
+            return signin::serve(ctx, view, front).await;
+        }
     }
     let (started, since) = (ctx.worker.touch(), ctx.worker.live.judged());
     let trace = trace_of(view);
@@ -78,6 +88,9 @@ pub(crate) async fn handle<'a>(
             ctx.live.set_edge(authorized.edge.id);
             if let Some(set) = report.principal.as_ref().and_then(Principal::renewal) {
                 front.set_cookie(set);
+            }
+            if let Some(dress) = &authorized.dress {
+                responses::dress(dress, view, front);
             }
             let strict = authorized.access.as_ref().is_some_and(|access| access.demands_nonces());
             if strict && report.principal.as_ref().is_some_and(Principal::proves_a_key) {
@@ -178,7 +191,7 @@ async fn forward(
             Err(deny) => return (Outcome::Failed(deny), None),
         };
         let mut exchange =
-            Exchange::new(ctx.worker, ctx.live, front, back, &mut flow, bounds, report.watch());
+            Exchange::new(ctx.worker, ctx.live, front, back, &mut flow, bounds, report.watch(authorized));
         match exchange.run().await {
             Outcome::Unsent if !tried => tried = true,
             Outcome::Done { status } => {

@@ -11,6 +11,7 @@ use ringfence_event::Verdict;
 
 use crate::body::Piece;
 use crate::deny::Deny;
+use crate::frames::{Fault, PER_TICK};
 use crate::front::Front;
 use crate::handle::{Ctx, answer, handle};
 use crate::headers::Forwarding;
@@ -36,7 +37,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, live: &Live, peer: &Rc<Peer>, rea
     let limits = worker.table().map(|t| t.limits.clone()).unwrap_or_default();
     let idle = limits.idle.as_millis() as u64;
     live.arm(worker.now_ms() + limits.header_time.as_millis() as u64);
-    let gather = Gather::new(read, io);
+    let gather = Gather::of_client(read, io);
     let handshake = h2::server::Builder::new()
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
@@ -52,7 +53,10 @@ pub(crate) async fn serve(worker: &Rc<Worker>, live: &Live, peer: &Rc<Peer>, rea
     let streams = Rc::new(Cell::new(0_usize));
     let churn = Rc::new(Churn::default());
     let most = limits.streams as usize + MAX_RESET;
+    let header = limits.header_time.as_millis() as u64;
     let mut leaving = false;
+    // Since when a frame or header block is under way, and until when time was paid for.
+    let (mut within, mut paid) = (None, worker.now_ms());
     live.arm(worker.now_ms() + idle);
     loop {
         let accepted = std::future::poll_fn(|cx| {
@@ -61,13 +65,36 @@ pub(crate) async fn serve(worker: &Rc<Worker>, live: &Live, peer: &Rc<Peer>, rea
                 connection.graceful_shutdown();
             }
             if let Poll::Ready(accepted) = connection.poll_accept(cx) {
-                return Poll::Ready(accepted);
+                return Poll::Ready(Ok(accepted));
+            }
+            let now = worker.now_ms();
+            if now >= paid + 100 {
+                gather.earn(PER_TICK.saturating_mul(u32::try_from((now - paid) / 100).unwrap_or(u32::MAX)));
+                paid = now;
+            }
+            match (gather.is_within(), within) {
+                (true, None) => {
+                    within = Some(now);
+                    live.arm(now + header.min(idle));
+                }
+                (true, Some(since)) if live.timed_out() && now >= since + header => {
+                    return Poll::Ready(Err(SLOW));
+                }
+                (true, Some(_)) => {}
+                (false, None) => {}
+                (false, Some(_)) => {
+                    within = None;
+                    live.arm(now + idle);
+                }
+            }
+            if let Some(fault) = gather.fault() {
+                return Poll::Ready(Err(rude(fault)));
             }
             let busy = streams.get() > 0;
             live.set_busy(busy);
             if live.timed_out() {
                 if !busy && leaving {
-                    return Poll::Ready(None);
+                    return Poll::Ready(Ok(None));
                 }
                 // Streams have deadlines of their own; the connection ends once it has been without any for a while.
                 if !busy {
@@ -78,22 +105,28 @@ pub(crate) async fn serve(worker: &Rc<Worker>, live: &Live, peer: &Rc<Peer>, rea
                 live.arm(worker.now_ms() + idle);
             }
             match gather.poll_flush(cx) {
-                Poll::Ready(Err(_)) => Poll::Ready(None),
+                Poll::Ready(Err(_)) => Poll::Ready(Ok(None)),
                 Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
             }
         })
         .await;
-        let Some(Ok((request, respond))) = accepted else { return };
+        let (request, respond) = match accepted {
+            Ok(Some(Ok(accepted))) => accepted,
+            Ok(Some(Err(_)) | None) => return,
+            Err(rude) => return calm(worker, live, peer, &gather, connection, rude).await,
+        };
+        within = None;
         live.arm(worker.now_ms() + idle);
         // A stream that its client reset is none to the protocol any more, but it was passed on, and that was work.
         if streams.get() >= most || churn.is_flood() {
             drop((request, respond));
-            return calm(worker, live, peer, &gather, connection).await;
+            return calm(worker, live, peer, &gather, connection, RESETS).await;
         }
         let (worker, peer, forwarding) = (worker.clone(), peer.clone(), forwarding.clone());
-        let (count, churn) = (Count::new(&streams), churn.clone());
+        let (count, churn, pace) = (Count::new(&streams), churn.clone(), live.pace());
         tokio::task::spawn_local(async move {
             let entry = worker.live.enter();
+            entry.live().set_pace(pace);
             let begun = std::time::Instant::now();
             let ended = entry.run(stream(&worker, entry.live(), &peer, &forwarding, request, respond)).await;
             match ended {
@@ -105,21 +138,55 @@ pub(crate) async fn serve(worker: &Rc<Worker>, live: &Live, peer: &Rc<Peer>, rea
     }
 }
 
-/// Ends a connection whose client has more undone than done.
+/// What a client did with all its streams together: the rule, how, and what it is told.
+struct Rude(&'static str, &'static str, &'static str, h2::Reason);
+
+const CALM: h2::Reason = h2::Reason::ENHANCE_YOUR_CALM;
+const RESETS: Rude =
+    Rude("limit", "limit.resets", "the client opens streams and resets them at once, again and again", CALM);
+const SLOW: Rude = Rude("parse", "limit.header-time", "a head took longer than the limit allows", CALM);
+
+fn rude(fault: Fault) -> Rude {
+    match fault {
+        Fault::Worn => {
+            Rude("limit", "limit.frames", "the client sends frames that bring nothing, again and again", CALM)
+        }
+        Fault::Unsettled => {
+            let reason = h2::Reason::PROTOCOL_ERROR;
+            Rude("parse", "framing", "the client's first frame is not SETTINGS", reason)
+        }
+        Fault::Length => {
+            let reason = h2::Reason::FRAME_SIZE_ERROR;
+            Rude("parse", "framing", "a frame of a fixed length has another", reason)
+        }
+    }
+}
+
+/// Ends a connection whose client does more harm than it asks for.
 async fn calm(
     worker: &Worker,
     live: &Live,
     peer: &Peer,
     gather: &Gather,
     mut connection: h2::server::Connection<Gather, Bytes>,
+    Rude(stage, rule, reason, code): Rude,
 ) {
-    let reason = "the client opens streams and resets them at once, again and again";
-    let verdict =
-        Verdict::Denied { stage: "limit", rule: "limit.resets", position: None, reason, missing: None };
+    let verdict = Verdict::Denied { stage, rule, position: None, reason, missing: None };
     pipeline::tell_connection(worker, peer, &peer.callee_name(worker), true, verdict);
-    connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+    connection.abrupt_shutdown(code);
     live.arm(worker.now_ms() + 1_000);
     let _ = live.within(gather.flushing(std::future::poll_fn(|cx| connection.poll_closed(cx)))).await;
+    // What it still sends is read for a while: a connection that is closed over unread bytes takes the reason with it.
+    let mut left = LINGER_BYTES;
+    let rest = std::future::poll_fn(|cx| {
+        loop {
+            match std::task::ready!(gather.poll_discard(cx)) {
+                Ok(n) if (1..left).contains(&n) => left -= n,
+                _ => return Poll::Ready(()),
+            }
+        }
+    });
+    let _ = live.within(rest).await;
 }
 
 /// Serves one stream; whether the client gave it up.

@@ -12,6 +12,8 @@ use ringfence_tls::{client, server};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::frames::{Fault, Follow};
+
 /// Bytes read at once. One TLS record fits.
 pub(crate) const READ: usize = 16 * 1024;
 
@@ -185,6 +187,8 @@ struct Gathering {
     io: Io,
     out: Vec<u8>,
     at: usize,
+    /// Who counts what a client sends; whom we are the client of is not counted.
+    follow: Option<Follow>,
 }
 
 thread_local! {
@@ -193,8 +197,18 @@ thread_local! {
 }
 
 impl Gather {
+    /// For a connection of ours.
     pub(crate) fn new(head: BytesMut, io: Io) -> Self {
-        Self(Rc::new(RefCell::new(Gathering { head, io, out: Vec::new(), at: 0 })))
+        Self::of(head, io, None)
+    }
+
+    /// For a client's connection, whose frames are counted.
+    pub(crate) fn of_client(head: BytesMut, io: Io) -> Self {
+        Self::of(head, io, Some(Follow::default()))
+    }
+
+    fn of(head: BytesMut, io: Io, follow: Option<Follow>) -> Self {
+        Self(Rc::new(RefCell::new(Gathering { head, io, out: Vec::new(), at: 0, follow })))
     }
 
     /// Writes what was gathered. Whoever polls the connection calls this before it is pending.
@@ -202,6 +216,32 @@ impl Gather {
         let mut gathering = self.0.borrow_mut();
         ready!(gathering.poll_empty(cx))?;
         Pin::new(&mut gathering.io).poll_flush(cx)
+    }
+
+    /// Why nothing more is read from the client.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.0.borrow().follow.as_ref().and_then(Follow::fault)
+    }
+
+    /// Whether the client has begun a frame or a header block and not ended it.
+    pub(crate) fn is_within(&self) -> bool {
+        self.0.borrow().follow.as_ref().is_some_and(Follow::is_within)
+    }
+
+    /// Time went by.
+    pub(crate) fn earn(&self, frames: u32) {
+        if let Some(follow) = &mut self.0.borrow_mut().follow {
+            follow.earn(frames);
+        }
+    }
+
+    /// Reads and throws away, so that a client that still sends comes to see what it was told.
+    pub(crate) fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut read = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.0.borrow_mut().io).poll_read(cx, &mut read))?;
+            Poll::Ready(Ok(read.filled().len()))
+        })
     }
 
     /// Polls `future`, which uses the connection, and writes what it gathered.
@@ -224,6 +264,9 @@ impl Gathering {
         }
         ready!(self.io.poll_write_all(cx, &self.out, &mut self.at))?;
         self.at = 0;
+        if let Some(follow) = &mut self.follow {
+            follow.moved(self.out.len());
+        }
         self.out.clear();
         SPARE.set(std::mem::take(&mut self.out));
         Poll::Ready(Ok(()))
@@ -252,13 +295,28 @@ impl AsyncRead for Gather {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut gathering = self.0.borrow_mut();
-        if gathering.head.is_empty() {
-            return Pin::new(&mut gathering.io).poll_read(cx, buffer);
+        let gathering = &mut *self.0.borrow_mut();
+        if gathering.follow.as_ref().is_some_and(|follow| follow.fault().is_some()) {
+            // Whoever polls the connection looks whether it is, and ends it.
+            return Poll::Pending;
         }
-        let n = gathering.head.len().min(buffer.remaining());
-        buffer.put_slice(&gathering.head.split_to(n));
-        Poll::Ready(Ok(()))
+        let before = buffer.filled().len();
+        if gathering.head.is_empty() {
+            ready!(Pin::new(&mut gathering.io).poll_read(cx, buffer))?;
+        } else {
+            let n = gathering.head.len().min(buffer.remaining());
+            buffer.put_slice(&gathering.head.split_to(n));
+        }
+        let Some(follow) = &mut gathering.follow else { return Poll::Ready(Ok(())) };
+        follow.read(&buffer.filled()[before..]);
+        match follow.fault() {
+            None | Some(Fault::Worn) => Poll::Ready(Ok(())),
+            // `h2` is not to see what is wrong.
+            Some(_) => {
+                buffer.set_filled(before);
+                Poll::Pending
+            }
+        }
     }
 }
 

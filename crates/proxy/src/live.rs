@@ -14,6 +14,7 @@ use ringfence_spiffe::{RevokedSvids, VerifiedPeer};
 use ringfence_tls::Identity;
 
 use crate::deny::Deny;
+use crate::door::{Door, Full, Pace, Ticket};
 use crate::table::{EdgeId, Table};
 
 /// How often the ticker looks.
@@ -22,6 +23,8 @@ const NEVER: u64 = u64::MAX;
 const NO_EDGE: EdgeId = EdgeId::MAX;
 /// How long an idle connection may stay after its drain began, in milliseconds.
 const DRAIN_IDLE: u64 = 3_000;
+/// Connections that make room at once: looking for them costs a look at all.
+const AT_ONCE: usize = 16;
 
 /// Why a connection was ended from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub(crate) enum Cut {
     SvidRevoked,
     /// The drain's time is over, or the process stops.
     Stopped,
+    /// It made room for others.
+    Crowded,
 }
 
 /// One open connection or stream.
@@ -52,6 +57,9 @@ pub(crate) struct Live {
     held: Cell<usize>,
     held_since: Cell<u64>,
     gave_way: Cell<bool>,
+    /// How a listener counts it, and how fast it moves.
+    ticket: RefCell<Option<Rc<Ticket>>>,
+    pace: RefCell<Rc<Pace>>,
     /// Who the peer proved to be.
     peer: RefCell<Option<VerifiedPeer>>,
     /// Who is at both ends of the connection that it goes on with.
@@ -108,6 +116,8 @@ impl Registry {
             held: Cell::new(0),
             held_since: Cell::new(0),
             gave_way: Cell::new(false),
+            ticket: RefCell::default(),
+            pace: RefCell::default(),
             peer: RefCell::new(None),
             onward: RefCell::new(None),
             waker: RefCell::new(None),
@@ -194,6 +204,26 @@ impl Registry {
         }
     }
 
+    /// Has some connections make room at a door where there is none; how many did.
+    pub(crate) fn make_room(&self, door: &Rc<Door>, full: Full, now_ms: u64) -> usize {
+        let entries = self.entries.borrow();
+        let rank = |live: &Rc<Live>| {
+            let ticket = live.ticket.borrow();
+            ticket.as_ref()?.rank(door, full, live.busy.get(), &live.pace.borrow(), now_ms)
+        };
+        let mut ranked: Vec<_> = entries.iter().filter_map(|(_, live)| Some((rank(live)?, live))).collect();
+        let most = ranked.len().min(AT_ONCE);
+        if most < ranked.len() {
+            ranked.select_nth_unstable_by_key(most, |ranked| ranked.0);
+        }
+        for (_, live) in &ranked[..most] {
+            // Not counted from now on, although it takes until its task runs.
+            live.ticket.borrow().as_ref().into_iter().for_each(|ticket| ticket.leave());
+            live.cut(Cut::Crowded);
+        }
+        most
+    }
+
     /// Lets everything end by itself.
     pub(crate) fn drain(&self, now_ms: u64) {
         for (_, live) in &*self.entries.borrow() {
@@ -237,6 +267,21 @@ impl Live {
         *self.onward.borrow_mut() = ends;
     }
 
+    /// How a listener counts it.
+    pub(crate) fn set_ticket(&self, ticket: Option<Rc<Ticket>>) {
+        *self.ticket.borrow_mut() = ticket;
+    }
+
+    /// How fast bodies move on it.
+    pub(crate) fn pace(&self) -> Rc<Pace> {
+        self.pace.borrow().clone()
+    }
+
+    /// It is a part of a connection that has this pace.
+    pub(crate) fn set_pace(&self, pace: Rc<Pace>) {
+        *self.pace.borrow_mut() = pace;
+    }
+
     /// Sets the deadline, a time of the worker's clock.
     pub(crate) fn arm(&self, deadline_ms: u64) {
         self.timed_out.set(false);
@@ -272,7 +317,12 @@ impl Live {
 
     /// Whether a request is under way: a drain waits for it.
     pub(crate) fn set_busy(&self, busy: bool) {
-        self.busy.set(busy);
+        if self.busy.replace(busy)
+            && !busy
+            && let Some(ticket) = &*self.ticket.borrow()
+        {
+            ticket.serves();
+        }
     }
 
     fn drain(&self, now_ms: u64) {

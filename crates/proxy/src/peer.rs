@@ -12,6 +12,7 @@ use crate::deny::Deny;
 use crate::limits::Plan;
 use crate::policy::is_told;
 use crate::protect::Protection;
+use crate::responses::Dress;
 use crate::table::{self, Dialled, EdgeRef, OUTSIDE, Routed, TableRef, Via};
 use crate::worker::Worker;
 
@@ -71,12 +72,14 @@ pub(crate) struct Authorized {
     pub(crate) protection: Option<Arc<Protection>>,
     /// How it is counted here, if it is.
     pub(crate) limit: Option<Arc<Plan>>,
+    /// What responses look like.
+    pub(crate) dress: Option<Arc<Dress>>,
 }
 
 impl Authorized {
     /// Along an edge that is also the next connection.
     pub(crate) fn direct(edge: EdgeRef) -> Self {
-        Self { next: edge.clone(), edge, access: None, protection: None, limit: None }
+        Self { next: edge.clone(), edge, access: None, protection: None, limit: None, dress: None }
     }
 }
 
@@ -185,7 +188,7 @@ impl Peer {
                     return Err(Deny::new(503, "route", "callee.elsewhere", reason));
                 };
                 let access = table.callee(callee).and_then(|callee| callee.access.clone());
-                Ok(Authorized { edge, next, access, protection: None, limit: None })
+                Ok(Authorized { edge, next, access, protection: None, limit: None, dress: None })
             }
         }
     }
@@ -219,8 +222,8 @@ fn route(table: &TableRef, asked: Asked<'_>) -> Result<Authorized, Deny> {
     // A name with its root dot is the same name.
     let host = host.strip_suffix('.').unwrap_or(host);
     match table::route(table, host, asked.path) {
-        Routed::To { edge, access, protection, limit } => {
-            Ok(Authorized { access, protection, limit, ..Authorized::direct(edge) })
+        Routed::To { edge, access, protection, limit, dress } => {
+            Ok(Authorized { access, protection, limit, dress: Some(dress), ..Authorized::direct(edge) })
         }
         Routed::Case { path, position } => {
             let reason = format!(

@@ -11,7 +11,7 @@
 //!
 //! What speaks HTTP goes on in `http1.rs` and `http2.rs`, what does not in `tcp.rs`.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -24,12 +24,13 @@ use tokio::net::TcpStream;
 
 use crate::access::ClientCertificate;
 use crate::deny::Deny;
+use crate::door::{Full, Ticket};
 use crate::io::{Io, Socket};
 use crate::live::{Cut, Live};
 use crate::peer::{self, Peer, Way, in_force, point};
 use crate::protocol::ListenerKind;
 use crate::table::{self, Dialled, OUTSIDE};
-use crate::worker::{OpenGuard, Worker};
+use crate::worker::Worker;
 use crate::{http1, http2, tcp};
 
 /// Serves one accepted connection until it ends or is cut.
@@ -38,15 +39,15 @@ pub(crate) async fn accepted(
     kind: Rc<ListenerKind>,
     stream: TcpStream,
     source: SocketAddr,
-    open: OpenGuard,
+    ticket: Rc<Ticket>,
 ) {
     let entry = worker.live.enter();
     let who = OnceCell::new();
-    let open = Cell::new(Some(open));
+    entry.live().set_ticket(Some(ticket.clone()));
     let serving = async {
         match &*kind {
-            ListenerKind::Gateway => gateway(&worker, entry.live(), stream, source, &who).await,
-            ListenerKind::Mesh => mesh(&worker, entry.live(), stream, source, &who, &open).await,
+            ListenerKind::Gateway => gateway(&worker, entry.live(), stream, source, &who, &ticket).await,
+            ListenerKind::Mesh => mesh(&worker, entry.live(), stream, source, &who, &ticket).await,
             ListenerKind::Outbound { service, port } => {
                 outbound(&worker, entry.live(), stream, source, (service, *port), &who).await;
             }
@@ -55,13 +56,19 @@ pub(crate) async fn accepted(
     if let (Err(cut), Some(peer)) = (entry.run(serving).await, who.get()) {
         tell_cut(&worker, peer, entry.live(), cut);
     }
-    drop(open);
 }
 
 type Who = OnceCell<Rc<Peer>>;
 
 /// A client from outside.
-async fn gateway(worker: &Rc<Worker>, live: &Live, stream: TcpStream, source: SocketAddr, who: &Who) {
+async fn gateway(
+    worker: &Rc<Worker>,
+    live: &Live,
+    stream: TcpStream,
+    source: SocketAddr,
+    who: &Who,
+    ticket: &Ticket,
+) {
     let Some(table) = worker.table() else { return };
     let tls = table.snapshot.gateway.as_ref().is_some_and(|g| g.tls != GatewayTls::Off);
     let peer = |tls| {
@@ -78,7 +85,7 @@ async fn gateway(worker: &Rc<Worker>, live: &Live, stream: TcpStream, source: So
     if !tls {
         return http(worker, live, peer, Io::Plain(stream), None).await;
     }
-    live.arm(worker.now_ms() + table.limits.header_time.as_millis() as u64);
+    live.arm(worker.now_ms() + table.limits.handshake_time.as_millis() as u64);
     let metrics = &worker.shared.gateway_metrics;
     let shared = &worker.shared;
     let config = if table.asks_certificates { &shared.asking_config } else { &shared.gateway_config };
@@ -87,6 +94,7 @@ async fn gateway(worker: &Rc<Worker>, live: &Live, stream: TcpStream, source: So
         metrics.record_failure();
         return;
     };
+    ticket.shaken();
     let (_, session) = stream.get_ref();
     metrics.record(session);
     if let Some(certificate) = session.peer_certificates().and_then(ClientCertificate::new) {
@@ -171,10 +179,10 @@ async fn mesh(
     stream: TcpStream,
     source: SocketAddr,
     who: &Who,
-    unknown: &Cell<Option<OpenGuard>>,
+    unknown: &Ticket,
 ) {
     let Some(table) = worker.table() else { return };
-    live.arm(worker.now_ms() + table.limits.header_time.as_millis() as u64);
+    live.arm(worker.now_ms() + table.limits.handshake_time.as_millis() as u64);
     let mesh = &worker.shared.mesh;
     let acceptor = TlsAcceptor::from(worker.shared.mesh_config.clone());
     let stream = match live.within(acceptor.accept(Socket(stream))).await {
@@ -236,7 +244,8 @@ async fn mesh(
         let reason = format!("{} has more connections over the mesh than the limit allows", peer.caller);
         return tcp::refuse(worker, peer, &Deny::new(503, "limit", "limit.connections", reason));
     };
-    drop(unknown.take());
+    unknown.leave();
+    live.set_ticket(None);
     live.set_edge(edge.id);
     let io = Io::Server(Box::new(stream));
     match (alpn, edge.protocol) {
@@ -266,6 +275,10 @@ async fn http(worker: &Rc<Worker>, live: &Live, peer: &Rc<Peer>, io: Io, alpn: O
 
 /// An event for a connection that was cut.
 pub(crate) fn tell_cut(worker: &Worker, peer: &Peer, live: &Live, cut: Cut) {
+    if cut == Cut::Crowded {
+        // Told for all of them together.
+        return;
+    }
     let callee = live
         .edge()
         .and_then(|id| worker.shared.with_interner(|i| i.callee(id)))
@@ -273,7 +286,7 @@ pub(crate) fn tell_cut(worker: &Worker, peer: &Peer, live: &Live, cut: Cut) {
     let (rule, reason) = match cut {
         Cut::EdgeRemoved => ("edge.removed", "the edge was removed from the fence"),
         Cut::SvidRevoked => ("svid.revoked", "an SVID that it was opened with was revoked"),
-        Cut::Stopped => ("node.stopped", "the node stopped, or its drain was over"),
+        Cut::Stopped | Cut::Crowded => ("node.stopped", "the node stopped, or its drain was over"),
     };
     let verdict = Verdict::Denied { stage: "authorize", rule, position: None, reason, missing: None };
     tell_connection(worker, peer, &callee, true, verdict);
@@ -331,13 +344,43 @@ fn tell_handshake(worker: &Worker, source: SocketAddr, callee: &str, rule: &str,
 }
 
 /// An event for a connection beyond the limit.
-pub(crate) fn refuse_connection(worker: &Worker, kind: &ListenerKind, source: SocketAddr) {
+pub(crate) fn refuse_connection(worker: &Worker, kind: &ListenerKind, source: SocketAddr, full: Full) {
+    let (rule, what) = beyond(full);
+    tell_listener(worker, kind, source, rule, &format!("{what}, and none that had to make room"));
+}
+
+/// An event for connections that made room for others.
+pub(crate) fn tell_crowded(
+    worker: &Worker,
+    kind: &ListenerKind,
+    source: SocketAddr,
+    full: Full,
+    made: usize,
+) {
+    let (_, what) = beyond(full);
+    let reason = format!("{what}: {made} that were idle or slow for the longest made room");
+    tell_listener(worker, kind, source, "limit.crowded", &reason);
+}
+
+fn beyond(full: Full) -> (&'static str, &'static str) {
+    match (full.address, full.shaking) {
+        (None, false) => ("limit.connections", "more connections than the limit allows"),
+        (Some(_), false) => {
+            ("limit.connections-per-address", "more connections of one address than the limit allows")
+        }
+        (None, true) => ("limit.handshakes", "more handshakes under way than the limit allows"),
+        (Some(_), true) => {
+            ("limit.handshakes-per-address", "more handshakes of one address under way than the limit allows")
+        }
+    }
+}
+
+fn tell_listener(worker: &Worker, kind: &ListenerKind, source: SocketAddr, rule: &str, reason: &str) {
     let (caller, point) = match kind {
         ListenerKind::Gateway => (OUTSIDE, point::GATEWAY),
         ListenerKind::Mesh => ("unknown", point::INBOUND),
         ListenerKind::Outbound { service, .. } => (service.as_str(), point::OUTBOUND),
     };
-    let reason = "more connections than the limit allows";
     worker.emit(Kind::Connection(Connection {
         caller,
         caller_id: None,
@@ -346,12 +389,6 @@ pub(crate) fn refuse_connection(worker: &Worker, kind: &ListenerKind, source: So
         port: 0,
         point,
         cut: false,
-        verdict: Verdict::Denied {
-            stage: "limit",
-            rule: "limit.connections",
-            position: None,
-            reason,
-            missing: None,
-        },
+        verdict: Verdict::Denied { stage: "limit", rule, position: None, reason, missing: None },
     }));
 }

@@ -15,6 +15,7 @@ use crate::handle::{Ctx, Report};
 use crate::held::{self, Body, Coding, Held, Hold};
 use crate::note::Notes;
 use crate::peer::Authorized;
+use crate::responses::Hygiene;
 use crate::view::{HeadView, ResponseView};
 
 /// The stages of a route that read more than heads, in their order; at least one.
@@ -121,8 +122,9 @@ pub(crate) async fn request(
 
 impl Judges {
     /// Whoever wants to see the response, if anybody does.
-    pub(crate) fn watch<'a>(&'a self, notes: &'a Notes) -> Option<Watch<'a>> {
-        (!self.0.borrow().is_empty()).then_some(Watch { judges: self, notes })
+    pub(crate) fn watch<'a>(&'a self, notes: &'a Notes, hygiene: Option<Hygiene>) -> Option<Watch<'a>> {
+        let watched = hygiene.is_some() || !self.0.borrow().is_empty();
+        watched.then_some(Watch { judges: self, notes, hygiene })
     }
 }
 
@@ -131,12 +133,14 @@ impl Judges {
 pub(crate) struct Watch<'a> {
     judges: &'a Judges,
     notes: &'a Notes,
+    /// Who looks at what services give away, if anybody does.
+    hygiene: Option<Hygiene>,
 }
 
 impl Watch<'_> {
     /// Judges the head of a response. How many bytes of the body are to be held, if any.
     pub(crate) fn head(&self, response: ResponseView<'_>, last: bool) -> Result<Option<usize>, Deny> {
-        let mut most = None;
+        let mut most = self.hygiene.and_then(|hygiene| hygiene.head(response, self.notes));
         for judging in &mut *self.judges.0.borrow_mut() {
             most = most.max(judging.response_head(response, last, self.notes)?);
         }
@@ -150,7 +154,12 @@ impl Watch<'_> {
         for judging in &mut *self.judges.0.borrow_mut() {
             judging.response_body(response, held.body(most), self.notes)?;
         }
-        Ok(())
+        match self.hygiene {
+            Some(hygiene) if hygiene.looks_at(response) => {
+                hygiene.body(response, held.body(most).bytes, self.notes)
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -27,6 +27,7 @@ use crate::h1;
 use crate::inspect::Engine;
 use crate::limits::{LimitTable, Plan};
 use crate::policy::Policy;
+use crate::responses::Dress;
 use crate::shims::Shim;
 use crate::validate::Apis;
 
@@ -69,6 +70,10 @@ pub(crate) struct Table {
     authorities: Vec<Arc<Authority>>,
     /// Whether the gateway asks clients for a certificate.
     pub(crate) asks_certificates: bool,
+    /// What answers of the gateway's own look like.
+    pub(crate) dress: Arc<Dress>,
+    /// Whether browsers are told to report what policies of pages stopped.
+    pub(crate) csp_reports: bool,
     /// What decides on top of the edges.
     pub(crate) policy: Option<Arc<Policy>>,
     /// What attacks are looked for by.

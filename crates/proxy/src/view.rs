@@ -83,6 +83,12 @@ fn check_fields(parts: &Parts, limits: &Limits) -> Result<(u64, Box<str>, Option
     for (name, value) in &parts.headers {
         let kind = classify(name.as_str().as_bytes());
         summary.add(kind);
+        // RFC 9113, section 8.2.1; over HTTP/1.1 it would be read as another value.
+        if let (Some(b' ' | b'\t'), _) | (_, Some(b' ' | b'\t')) =
+            (value.as_bytes().first(), value.as_bytes().last())
+        {
+            return Err(Refusal::FieldValue);
+        }
         match kind {
             Kind::Host => host = Some(value.as_bytes()),
             Kind::ContentLength => length = Some(content_length(value.as_bytes())?),

@@ -4,11 +4,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringfence_event::{Emitter, Event, Kind};
+use ringfence_model::{GatewayTls, Limits};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -16,6 +18,7 @@ use tokio::task::JoinHandle;
 use crate::access::{Opaques, ProviderKeys, Sessions, Tokens};
 use crate::actors::Actors;
 use crate::delegate::{Behalves, Exchange};
+use crate::door::{Bounds, Door, Full};
 use crate::held::Budget;
 use crate::inspect::Scratches;
 use crate::limits::Shed;
@@ -23,6 +26,7 @@ use crate::live::{Registry, TICK};
 use crate::pipeline;
 use crate::pool::Pool;
 use crate::protocol::ListenerKind;
+use crate::responses::Reports;
 use crate::revoked::Revoked;
 use crate::shared::Shared;
 use crate::stats::Counters;
@@ -64,6 +68,8 @@ pub(crate) struct Worker {
     pub(crate) exchange: Rc<Exchange>,
     /// Whom policies judge.
     pub(crate) actors: Actors,
+    /// How many reports of browsers are still told.
+    pub(crate) reports: Reports,
     /// What bodies that wait to be judged may take.
     pub(crate) budget: Budget,
     /// Buffers of the firewall.
@@ -78,7 +84,9 @@ pub(crate) struct Worker {
     begun: Instant,
     now_ms: Cell<u64>,
     /// Connections open per kind of listener.
-    open: RefCell<HashMap<ListenerKind, Rc<Cell<usize>>>>,
+    open: RefCell<HashMap<ListenerKind, Rc<Door>>>,
+    /// When it was told last that connections made room.
+    told_crowded: Cell<u64>,
     /// Connections open per caller over the mesh, which all callers share.
     callers: RefCell<HashMap<Arc<str>, Rc<Cell<usize>>>>,
 }
@@ -98,6 +106,7 @@ impl Worker {
             behalves: Behalves::new(),
             exchange: Exchange::new(),
             actors: Actors::default(),
+            reports: Reports::default(),
             budget: Budget::default(),
             scratches: Rc::default(),
             shed: Shed::default(),
@@ -108,6 +117,7 @@ impl Worker {
             begun: Instant::now(),
             now_ms: Cell::new(0),
             open: RefCell::default(),
+            told_crowded: Cell::new(0),
             callers: RefCell::default(),
             shared,
         }
@@ -148,6 +158,29 @@ impl Worker {
     fn most_connections(&self) -> usize {
         let limit = self.table.borrow().as_ref().map_or(64, |t| t.limits.connections as usize);
         limit.div_ceil(self.shared.threads).max(1)
+    }
+
+    /// What this thread may have of the connections of a listener, and whether they begin with a handshake.
+    fn bounds(&self, kind: &ListenerKind) -> (Bounds, bool) {
+        let table = self.table.borrow();
+        let gateway = matches!(kind, ListenerKind::Gateway);
+        let limits = table
+            .as_ref()
+            .map_or_else(|| Limits { connections: 64, ..Limits::default() }, |table| table.limits.clone());
+        let plain = matches!(kind, ListenerKind::Outbound { .. })
+            || gateway
+                && table
+                    .as_ref()
+                    .is_none_or(|t| t.snapshot.gateway.as_ref().is_none_or(|g| g.tls == GatewayTls::Off));
+        (Bounds::new(&limits, self.shared.threads, gateway), !plain)
+    }
+
+    /// Tells that connections made room, once a second at most.
+    fn tell_crowded(&self, kind: &ListenerKind, source: SocketAddr, full: Full, made: usize) {
+        if self.now_ms() >= self.told_crowded.get() + 1_000 || self.told_crowded.get() == 0 {
+            self.told_crowded.set(self.now_ms().max(1));
+            pipeline::tell_crowded(self, kind, source, full, made);
+        }
     }
 
     /// Counts a connection of a caller over the mesh from now on; `None` if it has too many.
@@ -196,7 +229,8 @@ impl Worker {
             }
         }
         let (open, callers) = (self.open.borrow(), self.callers.borrow());
-        self.counters.connections(open.values().chain(callers.values()).map(|open| open.get()).sum());
+        let of_callers = callers.values().map(|open| open.get());
+        self.counters.connections(open.values().map(|door| door.open()).chain(of_callers).sum());
     }
 }
 
@@ -289,7 +323,7 @@ async fn drain(worker: Rc<Worker>, time: Duration, done: oneshot::Sender<u64>) {
 }
 
 async fn accept(worker: Rc<Worker>, kind: ListenerKind, listener: TcpListener) {
-    let open = worker.open.borrow_mut().entry(kind.clone()).or_default().clone();
+    let door = worker.open.borrow_mut().entry(kind.clone()).or_default().clone();
     let kind = Rc::new(kind);
     loop {
         let (stream, source) = match listener.accept().await {
@@ -302,13 +336,19 @@ async fn accept(worker: Rc<Worker>, kind: ListenerKind, listener: TcpListener) {
                 continue;
             }
         };
-        if open.get() >= worker.most_connections() {
-            pipeline::refuse_connection(&worker, &kind, source);
-            continue;
+        let (bounds, shakes) = worker.bounds(&kind);
+        if let Some(full) = door.is_full(source.ip(), shakes, &bounds) {
+            match worker.live.make_room(&door, full, worker.now_ms()) {
+                0 => {
+                    pipeline::refuse_connection(&worker, &kind, source, full);
+                    continue;
+                }
+                made => worker.tell_crowded(&kind, source, full, made),
+            }
         }
         let _ = stream.set_nodelay(true);
-        let guard = OpenGuard::new(&open);
-        tokio::task::spawn_local(pipeline::accepted(worker.clone(), kind.clone(), stream, source, guard));
+        let ticket = door.enter(source.ip(), shakes, worker.now_ms());
+        tokio::task::spawn_local(pipeline::accepted(worker.clone(), kind.clone(), stream, source, ticket));
     }
 }
 

@@ -128,7 +128,7 @@ impl Decoder {
                 return Ok(Decoded::End);
             }
             [b'\r'] => return Ok(Decoded::NeedMore),
-            [b'\r' | b'\n', ..] => return Err(Refusal::TrailerSection),
+            [b'\r' | b'\n', ..] => return Err(Refusal::BareLineEnd),
             _ => {}
         }
         let len = match find_head_end(buf, self.scanned) {

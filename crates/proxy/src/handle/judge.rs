@@ -9,6 +9,7 @@ use crate::delegate;
 use crate::deny::Deny;
 use crate::front::Front;
 use crate::limits;
+use crate::overriding;
 use crate::peer::{Authorized, Way};
 use crate::policy::{self, Question, Watched, Who};
 use crate::protect;
@@ -34,6 +35,10 @@ pub(super) async fn judge(
         let trace = report.trace.trace;
         limits::shed(report, &authorized).map_err(callee)?;
         limits::address(report, &authorized).map_err(callee)?;
+        if let Some(dress) = &authorized.dress {
+            dress.preflight(report.view).map_err(callee)?;
+            overriding::check(report.view).map_err(callee)?;
+        }
         report.on_behalf = delegate::taken(ctx, report.view, &authorized.edge, trace).map_err(callee)?;
         if let Some(access) = &authorized.access {
             ctx.live.set_edge(authorized.edge.id);

@@ -72,8 +72,9 @@ impl<'a> Report<'a> {
     }
 
     /// Who judges what is answered, if anybody does.
-    pub(super) fn watch(&self) -> Option<Watch<'_>> {
-        self.judges.watch(&self.notes)
+    pub(super) fn watch<'w>(&'w self, authorized: &'w Authorized) -> Option<Watch<'w>> {
+        let hygiene = authorized.dress.as_ref().and_then(|dress| dress.hygiene());
+        self.judges.watch(&self.notes, hygiene.copied())
     }
 }
 

@@ -25,6 +25,7 @@ use crate::headers::trace_of;
 use crate::limits::{self, Limited};
 use crate::note::Notes;
 use crate::peer::in_force;
+use crate::responses::Preflight;
 use crate::table::TableRef;
 use crate::upload::Gone;
 use crate::view::HeadView;
@@ -42,6 +43,7 @@ pub(crate) fn is_ours(path: &str) -> bool {
 pub(crate) enum Shown {
     Redirect(Box<str>),
     Page(Page),
+    Preflight(Preflight),
 }
 
 impl Shown {
@@ -57,11 +59,16 @@ impl Shown {
         match self {
             Self::Redirect(_) => 303,
             Self::Page(page) => page.status(),
+            Self::Preflight(_) => 204,
         }
     }
 
     /// Puts it as the answer.
     pub(crate) fn put(&self, front: &mut Front<'_>, id: EventId) -> Result<(), crate::body::Broken> {
+        if let Self::Preflight(Preflight(fields)) = self {
+            let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            return front.put_own(204, &fields, String::new());
+        }
         Reply::shown(self, None, id).put(front)
     }
 }
@@ -92,6 +99,7 @@ impl Reply {
                 fields.push(("referrer-policy", "no-referrer".to_owned()));
                 String::new()
             }
+            Shown::Preflight(_) => String::new(),
             Shown::Page(page) => {
                 fields.push(("content-type", "text/html; charset=utf-8".to_owned()));
                 fields.push(("content-security-policy", page.policy()));

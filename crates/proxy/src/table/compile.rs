@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ringfence_model::{Access, Binding, ExternalTls, Limits, Protocol, Route};
+use ringfence_model::{Access, Binding, ExternalTls, GatewayTls, Limits, Protocol, Responses, Route};
 use ringfence_snapshot::{Service, Target, VerifiedSnapshot};
 use ringfence_spiffe::{SpiffeId, TrustDomain};
 
@@ -18,6 +18,7 @@ use crate::inspect::{Engine, Inspect};
 use crate::limits::{LimitTable, Limiter};
 use crate::policy::Policy;
 use crate::protect;
+use crate::responses::Dress;
 use crate::shims::Shims;
 use crate::validate::{Apis, Validate};
 
@@ -102,13 +103,21 @@ impl Table {
             callers.insert(names[at].clone(), Caller { position, edges, egress });
         }
 
+        let said = snapshot.gateway.as_ref().map(|gateway| gateway.responses.clone()).unwrap_or_default();
+        let tls = snapshot.gateway.as_ref().is_some_and(|gateway| gateway.tls != GatewayTls::Off);
+        let dress_of = |route: &Route| Dress::new(&route.responses.clone().within(&said), tls);
+        let takes_reports =
+            |said: &Responses| said.headers.as_ref().is_some_and(|h| h.csp_reports == Some(true));
+        let csp_reports = takes_reports(&said)
+            || snapshot.services.iter().flat_map(|s| &s.routes).any(|route| takes_reports(&route.responses));
+        let dress = Arc::new(Dress::new(&said, tls));
         let mut gateway = GatewayTable::default();
         if snapshot.gateway.is_some() {
             for (at, service) in snapshot.services.iter().enumerate().filter(|(_, s)| !s.routes.is_empty()) {
                 let rules = Rules::Routes(service.routes.clone());
                 let edge = all.add(&outside, &names[at], service.protocol, rules, via(at, &gateway_id)?);
                 inbound[at].insert(outside.clone(), edge);
-                gateway.add(service, edge, access_of, protection_of, limit_of);
+                gateway.add(service, edge, access_of, protection_of, limit_of, dress_of);
             }
         }
         gateway.sort();
@@ -159,6 +168,8 @@ impl Table {
             providers: snapshot.providers.iter().map(TableProvider::new).collect(),
             authorities,
             asks_certificates,
+            dress,
+            csp_reports,
             policy,
             engine,
             apis,

@@ -12,6 +12,7 @@ use super::{EdgeAt, EdgeRef, TableRef};
 use crate::access::RouteAccess;
 use crate::limits::Plan;
 use crate::protect::Protection;
+use crate::responses::Dress;
 
 /// Routes of the gateway.
 #[derive(Debug, Default)]
@@ -36,6 +37,7 @@ struct RouteEntry {
     access: Option<Arc<RouteAccess>>,
     protection: Option<Arc<Protection>>,
     limit: Option<Arc<Plan>>,
+    dress: Arc<Dress>,
 }
 
 /// Where a request from outside leads.
@@ -49,6 +51,8 @@ pub(crate) enum Routed {
         protection: Option<Arc<Protection>>,
         /// How it is counted.
         limit: Option<Arc<Plan>>,
+        /// What its responses look like.
+        dress: Arc<Dress>,
     },
     /// Its service may take it for what another route guards.
     Case {
@@ -69,12 +73,14 @@ impl GatewayTable {
         access_of: impl Fn(&Access) -> Option<Arc<RouteAccess>>,
         protection_of: impl Fn(&ringfence_snapshot::Service, &Route) -> Option<Arc<Protection>>,
         limit_of: impl Fn(&ringfence_snapshot::Service, &Route) -> Option<Arc<Plan>>,
+        dress_of: impl Fn(&Route) -> Dress,
     ) {
         for route in &service.routes {
             let access = access_of(&route.access);
             let protection = protection_of(service, route);
             let limit = limit_of(service, route);
-            let entry = RouteEntry { route: route.clone(), edge, access, protection, limit };
+            let dress = Arc::new(dress_of(route));
+            let entry = RouteEntry { route: route.clone(), edge, access, protection, limit, dress };
             match (&route.host, service.protocol) {
                 (Some(host), Protocol::Tcp) => drop(self.tcp.insert(host.clone(), edge)),
                 (None, Protocol::Tcp) => {}
@@ -138,6 +144,7 @@ pub(crate) fn route(table: &TableRef, host: &str, path: &str) -> Routed {
             access: entry.access.clone(),
             protection: entry.protection.clone(),
             limit: entry.limit.clone(),
+            dress: entry.dress.clone(),
         },
         Some((_, Some(other))) => {
             Routed::Case { path: other.route.path.clone(), position: other.route.position.to_string() }

@@ -10,7 +10,10 @@
 mod alike;
 mod bound;
 mod carried;
+mod crowds;
 mod delegate;
+mod frames;
+mod framing;
 mod gateway;
 mod grpc;
 mod held;
@@ -24,6 +27,7 @@ mod mixed;
 mod net;
 mod opaque;
 mod policies;
+mod responses;
 mod revoke;
 mod rig;
 mod service;

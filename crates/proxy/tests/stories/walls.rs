@@ -311,7 +311,7 @@ fn egress_with_tls_is_for_the_declared_name_only() {
     rig.event("no TLS", |r| field(r, "/firewall_rule/uid") == "egress.not-tls");
 }
 
-fn pem(authority: &Authority) -> String {
+pub fn pem(authority: &Authority) -> String {
     use std::fmt::Write as _;
     let mut out = String::from("-----BEGIN CERTIFICATE-----\n");
     let text = serde_json::to_string(&ringfence_snapshot::Der(authority.root.to_vec())).unwrap();

@@ -1,0 +1,253 @@
+//! Crowds: whoever opens connections and brings nothing, or next to nothing, takes nothing from those who do.
+//!
+//! The long forms are `cargo xtask soak slowhttp` and `cargo xtask soak rapid-reset`.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::frames::{CANCEL, Client, request, reset};
+use crate::framing::Before;
+use crate::gateway::fence;
+use crate::net::echo;
+use crate::rig::{Rig, eventually, field, get, local};
+
+/// How long the long form of a run takes, if that is meant.
+fn long() -> Option<Duration> {
+    let seconds = std::env::var("RINGFENCE_SOAK_SECONDS").ok()?;
+    Some(Duration::from_secs(seconds.parse().unwrap()))
+}
+
+/// A connection from another of this machine's own addresses.
+fn from(last: u8, to: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let own = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), 0);
+    socket.bind(&own.into()).unwrap();
+    socket.connect_timeout(&to.into(), Duration::from_secs(5)).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream
+}
+
+fn is_served(stream: TcpStream) -> bool {
+    get(stream, "x", "/").starts_with("HTTP/1.1 200")
+}
+
+/// How many of these connections the gateway has closed.
+fn closed(streams: &[TcpStream]) -> usize {
+    let is_closed = |stream: &&TcpStream| {
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        match (&mut &**stream).read(&mut [0; 64]) {
+            Ok(0) => true,
+            Ok(_) => false,
+            Err(e) => !matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut),
+        }
+    };
+    streams.iter().filter(is_closed).count()
+}
+
+fn world(limits: &str) -> Rig {
+    let (listener, port) = local();
+    echo(listener);
+    Rig::start(&(fence(port) + limits))
+}
+
+#[test]
+fn one_address_takes_its_share_and_no_more() {
+    let rig = world("limits: { connections: 1000, connections_per_address: 10 }\n");
+    let silent: Vec<_> = (0..40).map(|_| from(2, rig.gateway)).collect();
+    rig.event("the limit", |r| field(r, "/firewall_rule/uid") == "limit.connections-per-address");
+    // Each of the two threads has its share.
+    eventually("refusals", || (closed(&silent) >= 28).then_some(()));
+    assert!((0..20).all(|_| is_served(from(3, rig.gateway))), "another address is served");
+    drop(silent);
+    eventually("service", || is_served(from(2, rig.gateway)).then_some(()));
+}
+
+#[test]
+fn where_there_is_no_room_those_make_it_that_brought_nothing() {
+    let rig = world("limits: { connections: 40, header_time: 1m, idle: 1m }\n");
+    let mut kept = from(2, rig.gateway);
+    kept.write_all(b"GET /kept HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    assert!(kept.read(&mut [0; 4096]).unwrap() > 0);
+    let slow: Vec<_> = (0..60)
+        .filter_map(|n| {
+            let mut stream = from(2, rig.gateway);
+            stream.write_all(if n % 2 == 0 { b"GET / HT" } else { b"" }).ok()?;
+            Some(stream)
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(1_200));
+    assert!((0..20).all(|_| is_served(from(2, rig.gateway))), "{:?}", rig.troubles());
+    rig.event("who made room", |r| field(r, "/firewall_rule/uid") == "limit.crowded");
+    assert!(closed(&slow) > 0);
+    kept.write_all(b"GET /again HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    kept.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "whoever was served before stays: {answer}");
+}
+
+#[test]
+fn whoever_sends_or_takes_next_to_nothing_makes_room_too() {
+    let rig = world("limits: { connections: 20, header_time: 1m, idle: 1m }\n");
+    let big = format!("POST /big HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", 4 << 20);
+    let mut slow: Vec<_> = (0..30)
+        .map(|_| {
+            let mut stream = from(2, rig.gateway);
+            let _ = stream.write_all(big.as_bytes());
+            stream
+        })
+        .collect();
+    for _ in 0..11 {
+        std::thread::sleep(Duration::from_millis(600));
+        slow.iter_mut().for_each(|stream| drop(stream.write_all(b"x")));
+    }
+    assert!((0..10).all(|_| is_served(from(2, rig.gateway))), "{:?}", rig.troubles());
+    rig.event("who made room", |r| field(r, "/firewall_rule/uid") == "limit.crowded");
+}
+
+#[test]
+fn handshakes_that_are_not_finished_make_room_and_end_in_time() {
+    let (listener, port) = local();
+    echo(listener);
+    let yaml = fence(port).replace(", tls: off }\nexternal", ", hosts: [clinic.test] }\nexternal");
+    let rig =
+        Rig::start(&(yaml + "limits: { handshakes: 8, handshakes_per_address: 8, handshake_time: 4s }\n"));
+    let ca = rig.dir.path().join("ca.pem");
+    std::fs::write(&ca, crate::walls::pem(&rig.control.authority.lock().unwrap())).unwrap();
+    let curl = || {
+        let out = Command::new("curl")
+            .args([
+                "--silent",
+                "--max-time",
+                "5",
+                "--output",
+                "/dev/null",
+                "--write-out",
+                "%{http_code}",
+                "--cacert",
+            ])
+            .arg(&ca)
+            .args(["--resolve", &format!("clinic.test:{}:127.0.0.1", rig.gateway.port())])
+            .arg(format!("https://clinic.test:{}/", rig.gateway.port()))
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    assert_eq!(curl(), "200");
+    let silent: Vec<_> = (0..30).map(|_| from(1, rig.gateway)).collect();
+    rig.event("the limit", |r| field(r, "/firewall_rule/uid").starts_with("limit.handshakes"));
+    std::thread::sleep(Duration::from_millis(1_200));
+    assert_eq!(curl(), "200", "{:?}", rig.troubles());
+    eventually("their end", || (closed(&silent) == silent.len()).then_some(()));
+}
+
+/// Times of honest requests, each on a connection of its own, one after another.
+fn honest(rig: &Rig, time: Duration) -> (Duration, usize, usize) {
+    let end = Instant::now() + time;
+    let (mut times, mut failed) = (Vec::new(), 0);
+    while Instant::now() < end {
+        let begun = Instant::now();
+        match is_served(from(1, rig.gateway)) {
+            true => times.push(begun.elapsed()),
+            false => failed += 1,
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    times.sort();
+    let p99 = times.get(times.len() * 99 / 100).copied().unwrap_or(Duration::MAX);
+    (p99, times.len(), failed)
+}
+
+/// A process that ends with this.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What an attack costs those who are honest: in the long form twice the calm at most, among tests not much.
+fn compare(name: &str, calm: (Duration, usize, usize), under: (Duration, usize, usize)) {
+    println!(
+        "{name}: p99 {:?} of {} calm, {:?} of {} under attack, {} failed",
+        calm.0, calm.1, under.0, under.1, under.2
+    );
+    assert_eq!(under.2, 0, "{name}: everybody honest is served");
+    let most = if long().is_some() { calm.0 * 2 } else { Duration::from_millis(500).max(calm.0 * 2) };
+    assert!(under.0 <= most, "{name}: {:?} is more than {most:?}", under.0);
+}
+
+#[test]
+fn slow_heads_bodies_and_reads_cost_nobody_else_their_time() {
+    let count = if long().is_some() { 10_000 } else { 400 };
+    let time = long().map_or(Duration::from_secs(3), |time| time / 3);
+    let connections = if long().is_some() { "" } else { "limits: { connections: 300 }\n" };
+    let rig = world(connections);
+    let (calm, url) = (honest(&rig, time.min(Duration::from_secs(10))), format!("http://{}/", rig.gateway));
+    for (name, kind) in [("slow heads", "-H"), ("slow bodies", "-B"), ("slow reads", "-X")] {
+        let attack = Command::new("slowhttptest")
+            .args([kind, "-c", &count.to_string(), "-r", &(count / 3).to_string(), "-i", "2", "-x", "8"])
+            .args(["-l", &(time.as_secs() + 6).to_string(), "-p", "3", "-u", &url])
+            .args(if kind == "-X" {
+                &["-w", "8", "-y", "16", "-n", "2", "-z", "4", "-k", "3"][..]
+            } else {
+                &[]
+            })
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let _attack = Running(attack.expect("slowhttptest is needed for this test"));
+        std::thread::sleep(Duration::from_secs(if long().is_some() { 5 } else { 2 }));
+        compare(name, calm, honest(&rig, time));
+    }
+}
+
+#[test]
+fn a_flood_of_rapid_resets_costs_nobody_else_their_time() {
+    let before = Before::start("");
+    let time = long().map_or(Duration::from_secs(3), |time| time / 2);
+    let calm = honest(&before.rig, time.min(Duration::from_secs(10)));
+    let (over, streams, ends) =
+        (Arc::new(AtomicBool::new(false)), Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+    let address = before.rig.gateway;
+    let attackers: Vec<_> = (0..4)
+        .map(|_| {
+            let (over, streams, ends) = (over.clone(), streams.clone(), ends.clone());
+            std::thread::spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let mut client = Client::new(address, &[]);
+                    let mut n = 0;
+                    while !over.load(Ordering::Relaxed)
+                        && !client.closed
+                        && client.goaway().is_none()
+                        && n < 100_000
+                    {
+                        let block = crate::frames::get();
+                        let one = |n: u32| [request(2 * n + 1, &block), reset(2 * n + 1, CANCEL)].concat();
+                        if !client.try_send(&(n..n + 50).flat_map(one).collect::<Vec<_>>()) {
+                            break;
+                        }
+                        n += 50;
+                        streams.fetch_add(50, Ordering::Relaxed);
+                        client.until(Duration::from_millis(5), |_| false);
+                    }
+                    ends.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(500));
+    let under = honest(&before.rig, time);
+    over.store(true, Ordering::Relaxed);
+    attackers.into_iter().for_each(|attacker| attacker.join().unwrap());
+    let (streams, ends) = (streams.load(Ordering::Relaxed), ends.load(Ordering::Relaxed));
+    println!("rapid reset: {streams} streams on {ends} connections that were ended");
+    assert!(ends > 4, "those who flood are sent away");
+    compare("rapid reset", calm, under);
+}
