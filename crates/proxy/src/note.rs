@@ -64,6 +64,7 @@ impl Notes {
             note.value = format!("({} bytes that are a secret)", note.value.len()).into();
         }
         note.value.truncate(TEXT);
+        mask(&mut note.value);
         for text in [&mut note.message, &mut note.target, &mut note.transformations] {
             cut(text);
         }
@@ -132,6 +133,34 @@ fn is_secret(target: &str) -> bool {
     SECRET.iter().any(|part| lower.contains(part))
 }
 
+/// Takes out what stands behind a name of a secret: `token=…`, `"password": "…"`.
+fn mask(value: &mut Vec<u8>) {
+    let lower = value.to_ascii_lowercase();
+    let is_name =
+        |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b']' | b'"' | b'\'' | b' ');
+    let mut secrets = Vec::new();
+    for word in SECRET.map(str::as_bytes) {
+        for at in memchr::memmem::find_iter(&lower, word).map(|at| at + word.len()) {
+            let rest = &lower[at..];
+            let Some(sign) =
+                rest.iter().position(|b| !is_name(b)).filter(|at| matches!(rest[*at], b'=' | b':'))
+            else {
+                continue;
+            };
+            let begin = at + sign + 1;
+            let begin =
+                begin + lower[begin..].iter().take_while(|b| matches!(b, b' ' | b'"' | b'\'')).count();
+            let end = lower[begin..]
+                .iter()
+                .position(|b| matches!(b, b'&' | b';' | b',' | b'"' | b'\'' | b'}' | b'\n'));
+            secrets.push(begin..end.map_or(lower.len(), |length| begin + length));
+        }
+    }
+    for secret in secrets {
+        value[secret].fill(b'*');
+    }
+}
+
 fn cut(text: &mut String) {
     if text.len() > TEXT {
         let at = (0..=TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
@@ -165,5 +194,30 @@ mod tests {
             assert!(found[1..5].iter().all(|f| f.value == b"(500 bytes that are a secret)"));
             assert_eq!(found[5].message.len(), TEXT);
         });
+    }
+
+    #[test]
+    fn secrets_inside_of_a_value_are_not_told() {
+        for (value, told) in [
+            ("/a?q=1&access_token=abc&b=2", "/a?q=1&access_token=***&b=2"),
+            ("{\"userPassword\": \"hunter2\", \"a\": 1}", "{\"userPassword\": \"*******\", \"a\": 1}"),
+            ("Cookie: sid=abc", "Cookie: *******"),
+            ("1 union select password from users", "1 union select password from users"),
+            ("token=", "token="),
+        ] {
+            let mut bytes = value.as_bytes().to_vec();
+            mask(&mut bytes);
+            assert_eq!(String::from_utf8(bytes).unwrap(), told);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_value_can_be_looked_through(mut value in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
+            let length = value.len();
+            value.extend_from_slice(b"token=x");
+            mask(&mut value);
+            proptest::prop_assert_eq!(value.len(), length + 7);
+        }
     }
 }
