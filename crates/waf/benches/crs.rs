@@ -1,5 +1,5 @@
-//! What the Core Rule Set costs per request: `cargo bench -p ringfence-waf --bench crs -- DIR [rules]`, where DIR has `rules/` and
-//! `crs-setup.conf.example`. With `rules`, the costliest rules of each case follow.
+//! What the Core Rule Set costs per request: `cargo bench -p ringfence-waf --bench crs -- DIR [CASE] [rules]`, where DIR has `rules/` and
+//! `crs-setup.conf.example`. CASE is the number of one case, from zero; with `rules`, the costliest rules of each case follow.
 
 use std::{
     collections::HashMap,
@@ -134,9 +134,10 @@ fn resident() -> u64 {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let Some(folder) = arguments.first() else {
-        println!("usage: cargo bench -p ringfence-waf --bench crs -- DIR [rules]");
+        println!("usage: cargo bench -p ringfence-waf --bench crs -- DIR [CASE] [rules]");
         return;
     };
+    let only: Option<usize> = arguments.get(1).and_then(|argument| argument.parse().ok());
     let by_rule = arguments.iter().any(|argument| argument == "rules");
     for paranoia in [1, 2] {
         let before = resident();
@@ -157,7 +158,8 @@ fn main() {
             resident().saturating_sub(before)
         );
         let mut scratch = Scratch::default();
-        for case in cases() {
+        for (_, case) in cases().into_iter().enumerate().filter(|(at, _)| only.is_none_or(|only| only == *at))
+        {
             let mut best = Duration::MAX;
             let mut sum = Duration::ZERO;
             let mut rounds = 0;

@@ -3,7 +3,7 @@
 use super::{
     Transaction,
     state::{Bag, Entry, State, Tx, leading_number},
-    subjects::{self, full_name, view},
+    subjects::{self, full_name, given, view},
     values::ValueId,
 };
 use crate::{
@@ -18,7 +18,7 @@ const TX_MORE: usize = 2048;
 const TX_BYTES: usize = 1 << 16;
 
 /// Writes `text` to `out`, with macros expanded.
-pub(super) fn expand(state: &mut State, rule: &Rule, text: &Text, out: &mut Vec<u8>) {
+pub(super) fn expand(plan: &Plan, state: &mut State, rule: &Rule, text: &Text, out: &mut Vec<u8>) {
     for piece in &text.pieces {
         if out.len() > TX_BYTES {
             break;
@@ -40,7 +40,7 @@ pub(super) fn expand(state: &mut State, rule: &Rule, text: &Text, out: &mut Vec<
                 out.extend_from_slice(name.as_bytes());
             }
             Piece::Variable(variable, member) => {
-                if let Some(value) = first(state, *variable, member.as_deref()) {
+                if let Some(value) = first(plan, state, *variable, member.as_deref()) {
                     out.extend_from_slice(state.values.get(value));
                 }
             }
@@ -48,7 +48,7 @@ pub(super) fn expand(state: &mut State, rule: &Rule, text: &Text, out: &mut Vec<
     }
 }
 
-fn first(state: &mut State, variable: Variable, member: Option<&[u8]>) -> Option<ValueId> {
+fn first(plan: &Plan, state: &mut State, variable: Variable, member: Option<&[u8]>) -> Option<ValueId> {
     if let Some(view) = view(variable) {
         let entry = state.bag(view.bag).iter().find(|entry| {
             view.sees(entry)
@@ -57,30 +57,33 @@ fn first(state: &mut State, variable: Variable, member: Option<&[u8]>) -> Option
         return Some(if view.names { entry.name } else { entry.value });
     }
     match variable {
-        Variable::MatchedVars => state.matched.last().map(|matched| matched.value),
+        Variable::MatchedVars => {
+            let value = state.matched.last()?.value;
+            Some(given(state, value))
+        }
         Variable::MatchedVarsNames => {
             let matched = *state.matched.last()?;
-            let full = full_name(state, matched.variable, matched.name, matched.count);
+            let full = full_name(plan, state, &matched);
             Some(state.values.add(&full))
         }
-        _ => subjects::scalar(state, variable),
+        _ => subjects::scalar(plan, state, variable),
     }
 }
 
 /// The number that a text stands for.
-fn number(state: &mut State, rule: &Rule, text: &Text) -> i64 {
+fn number(plan: &Plan, state: &mut State, rule: &Rule, text: &Text) -> i64 {
     match &*text.pieces {
         [Piece::Bytes(bytes)] => leading_number(bytes),
         [Piece::Slot(slot)] => tx_number(state, state.tx[*slot as usize]),
         _ => {
             let mut out = Vec::new();
-            expand(state, rule, text, &mut out);
+            expand(plan, state, rule, text, &mut out);
             leading_number(&out)
         }
     }
 }
 
-fn tx_number(state: &State, tx: Tx) -> i64 {
+pub(super) fn tx_number(state: &State, tx: Tx) -> i64 {
     match tx {
         Tx::Unset => 0,
         Tx::Int(number) => number,
@@ -89,7 +92,7 @@ fn tx_number(state: &State, tx: Tx) -> i64 {
 }
 
 /// A text as a value: as a number, when it is written as we would write it.
-fn settle(state: &mut State, rule: &Rule, text: &Text) -> Tx {
+fn settle(plan: &Plan, state: &mut State, rule: &Rule, text: &Text) -> Tx {
     if let [Piece::Slot(slot)] = &*text.pieces {
         return match state.tx[*slot as usize] {
             Tx::Unset => Tx::Value(super::values::EMPTY),
@@ -98,7 +101,7 @@ fn settle(state: &mut State, rule: &Rule, text: &Text) -> Tx {
     }
     let mut buffer = std::mem::take(&mut state.buffer);
     buffer.clear();
-    expand(state, rule, text, &mut buffer);
+    expand(plan, state, rule, text, &mut buffer);
     buffer.truncate(TX_BYTES);
     let canonical = match buffer.as_slice() {
         b"0" => true,
@@ -114,9 +117,9 @@ fn settle(state: &mut State, rule: &Rule, text: &Text) -> Tx {
 pub(super) fn set_variable(plan: &Plan, state: &mut State, rule: &Rule, setvar: &SetVar) {
     let change = match &setvar.change {
         Change::Remove => Tx::Unset,
-        Change::Set(text) => settle(state, rule, text),
-        Change::Add(text) => Tx::Int(number(state, rule, text)),
-        Change::Subtract(text) => Tx::Int(number(state, rule, text).saturating_neg()),
+        Change::Set(text) => settle(plan, state, rule, text),
+        Change::Add(text) => Tx::Int(number(plan, state, rule, text)),
+        Change::Subtract(text) => Tx::Int(number(plan, state, rule, text).saturating_neg()),
     };
     let relative = matches!(setvar.change, Change::Add(_) | Change::Subtract(_));
     if let (true, true, Tx::Int(by)) = (setvar.score, relative, change) {
@@ -130,7 +133,7 @@ pub(super) fn set_variable(plan: &Plan, state: &mut State, rule: &Rule, setvar: 
         Place::Slot(slot) => state.tx[*slot as usize] = apply(state, state.tx[*slot as usize]),
         Place::Named(text) => {
             let mut name = Vec::new();
-            expand(state, rule, text, &mut name);
+            expand(plan, state, rule, text, &mut name);
             name.truncate(TX_BYTES);
             name.make_ascii_lowercase();
             if let Some(slot) = plan.names.find(&name) {
@@ -138,20 +141,20 @@ pub(super) fn set_variable(plan: &Plan, state: &mut State, rule: &Rule, setvar: 
                 return;
             }
             let name = state.values.add(&name);
-            match state.tx_more.iter().position(|(known, _)| *known == name) {
+            match state.tx_index.get(&name).copied() {
                 Some(index) => state.tx_more[index].1 = apply(state, state.tx_more[index].1),
                 None if state.tx_more.len() < TX_MORE => {
                     let value = apply(state, Tx::Unset);
+                    state.tx_index.insert(name, state.tx_more.len());
                     state.tx_more.push((name, value));
                 }
                 None => {}
             }
-            state.tx_more.retain(|(_, value)| *value != Tx::Unset);
         }
         Place::Stored(collection, text) => {
             let Some(view) = view(*collection) else { return };
             let mut name = Vec::new();
-            expand(state, rule, text, &mut name);
+            expand(plan, state, rule, text, &mut name);
             name.make_ascii_lowercase();
             let name = state.values.add(&name);
             let known = state.bag(view.bag).iter().position(|entry| entry.name == name);
@@ -191,24 +194,24 @@ pub(super) fn step(plan: &Plan, transaction: &mut Transaction, rule: &Rule, step
         }
         Step::Collection(collection, key) => {
             let mut name = Vec::new();
-            expand(state, rule, key, &mut name);
+            expand(plan, state, rule, key, &mut name);
             transaction.open_collection(*collection, &name);
         }
         Step::SetUser(text) => {
             let mut name = Vec::new();
-            expand(state, rule, text, &mut name);
+            expand(plan, state, rule, text, &mut name);
             state.set(Variable::UserId, &name);
             transaction.open_collection(Variable::User, &name);
         }
         Step::SetSession(text) => {
             let mut name = Vec::new();
-            expand(state, rule, text, &mut name);
+            expand(plan, state, rule, text, &mut name);
             state.set(Variable::SessionId, &name);
             transaction.open_collection(Variable::Session, &name);
         }
         Step::SetEnv(name, text) => {
             let mut value = Vec::new();
-            expand(state, rule, text, &mut value);
+            expand(plan, state, rule, text, &mut value);
             if state.bag(Bag::Env).len() < 64 {
                 state.push(Bag::Env, name, &value, false);
             }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 pub(crate) use kept::Kept;
 pub use report::{Cost, Interruption, Match, MatchedVariable, Mode, Scores, Stop, Verdict};
+pub(crate) use state::leading_number;
 use state::{State, Tx};
 pub(crate) use subjects::is_of_message;
 
@@ -124,7 +125,7 @@ impl Transaction {
         match self.state.tx[slot as usize] {
             Tx::Unset => None,
             Tx::Int(number) => Some(number),
-            Tx::Value(value) => Some(state::leading_number(self.state.values.get(value))),
+            Tx::Value(value) => Some(leading_number(self.state.values.get(value))),
         }
     }
 

@@ -8,12 +8,15 @@ use super::{
         BYTES, Cost, Interruption, MATCHES, MESSAGE, Match, MatchedVariable, Mode, Stop, VARIABLES, Verdict,
     },
     sieve::Buffers,
-    state::{Matched, Tx},
-    subjects::{self, Given, Subject, full_name},
+    state::{Matched, Tx, leading_number},
+    subjects::{self, Given, Name, Subject, full_name, given},
     values::ValueId,
 };
-use crate::operator::Captures;
-use crate::plan::{Allow, Disruption, NO_BIT, Plan, Rule, Step, Test};
+use crate::{
+    lang::Variable,
+    operator::Captures,
+    plan::{Allow, Disruption, NO_BIT, Number, Plan, Quick, Rule, Step, Test},
+};
 
 impl Transaction {
     /// Runs the rules of a phase, 1 to 5.
@@ -91,10 +94,16 @@ impl Transaction {
         self.state.variables.clear();
         self.state.count = 0;
         self.state.score = 0;
+        let tell = plan.rules[starter as usize].log;
+        let all = self.state.removed_targets.is_empty() && self.state.excluded.is_empty();
         let mut at = starter;
         loop {
             let rule = &plan.rules[at as usize];
-            if !self.link(plan, at, rule) {
+            let matched = match &rule.quick {
+                Some(quick) if all => self.quick(plan, rule, quick, tell),
+                _ => self.link(plan, at, rule, tell),
+            };
+            if !matched {
                 return false;
             }
             match rule.next {
@@ -104,8 +113,35 @@ impl Transaction {
         }
     }
 
+    /// Evaluates a link that only compares a number in TX.
+    fn quick(&mut self, plan: &Plan, rule: &Rule, quick: &Quick, tell: bool) -> bool {
+        let state = &*self.state;
+        let value = state.tx[quick.slot as usize];
+        let given = match (quick.count, value) {
+            (true, value) => Given::Number(i64::from(value != Tx::Unset)),
+            (false, Tx::Unset) => return false,
+            (false, Tx::Int(number)) => Given::Number(number),
+            (false, Tx::Value(value)) => Given::Value(value),
+        };
+        let number = match given {
+            Given::Number(number) => number,
+            Given::Value(value) => leading_number(state.values.get(value)),
+        };
+        let argument = match quick.argument {
+            Number::Is(number) => number,
+            Number::Slot(slot) => act::tx_number(state, state.tx[slot as usize]),
+        };
+        if quick.comparison.holds(number, argument) == quick.negated {
+            return false;
+        }
+        let name = Name::Slot(quick.slot);
+        let subject = Subject { variable: Variable::Tx, name, value: given, count: quick.count };
+        self.matched(plan, rule, &subject, given, quick.negated, tell);
+        true
+    }
+
     /// Evaluates one link: all its values, as each that matches has its effects.
-    fn link(&mut self, plan: &Plan, index: u32, rule: &Rule) -> bool {
+    fn link(&mut self, plan: &Plan, index: u32, rule: &Rule, tell: bool) -> bool {
         let Test::Operator { operator, argument, negated } = &rule.test else {
             for setvar in &rule.setvars {
                 act::set_variable(plan, &mut self.state, rule, setvar);
@@ -115,7 +151,7 @@ impl Transaction {
         let mut expanded = std::mem::take(&mut self.state.argument);
         expanded.clear();
         if operator.takes_macro() {
-            act::expand(&mut self.state, rule, argument, &mut expanded);
+            act::expand(plan, &mut self.state, rule, argument, &mut expanded);
         }
         let mut subjects = std::mem::take(&mut self.state.subjects);
         subjects.clear();
@@ -127,12 +163,9 @@ impl Transaction {
             if self.is_excluded(plan, index, rule, subject) {
                 continue;
             }
-            let value = match subject.value {
-                Given::Value(value) => value,
-                Given::Number(number) => self.state.number(number),
-            };
+            let value = given(&mut self.state, subject.value);
             if rule.multi_match {
-                any |= self.every_stage(plan, rule, subject, value, &expanded);
+                any |= self.every_stage(plan, rule, subject, value, &expanded, tell);
                 continue;
             }
             let state = &mut *self.state;
@@ -148,7 +181,7 @@ impl Transaction {
             let captures = fresh(rule, &mut state.captures);
             if operator.evaluate(state.values.get(value), &expanded, captures) != *negated {
                 any = true;
-                self.matched(plan, rule, subject, value, *negated);
+                self.matched(plan, rule, subject, Given::Value(value), *negated, tell);
             }
         }
         self.state.subjects = subjects;
@@ -164,6 +197,7 @@ impl Transaction {
         subject: &Subject,
         value: ValueId,
         argument: &[u8],
+        tell: bool,
     ) -> bool {
         let Test::Operator { operator, negated, .. } = &rule.test else { return false };
         let mut stages = Vec::new();
@@ -186,7 +220,7 @@ impl Transaction {
             let captures = fresh(rule, &mut state.captures);
             if operator.evaluate(state.values.get(now), argument, captures) != *negated {
                 any = true;
-                self.matched(plan, rule, subject, now, *negated);
+                self.matched(plan, rule, subject, Given::Value(now), *negated, tell);
             }
         }
         any
@@ -197,7 +231,7 @@ impl Transaction {
         if rule.exclusions.is_empty() && state.removed_targets.is_empty() && state.excluded.is_empty() {
             return false;
         }
-        let name = if subject.name == super::state::NONE { b"" } else { state.values.get(subject.name) };
+        let name = subject.name.bytes(plan, &state.values);
         let covers = |target: &crate::plan::Target| {
             target.variable == subject.variable
                 && target.count == subject.count
@@ -214,23 +248,28 @@ impl Transaction {
     }
 
     /// What follows from one value that matched.
-    fn matched(&mut self, plan: &Plan, rule: &Rule, subject: &Subject, value: ValueId, negated: bool) {
-        let state = &mut self.state;
-        if rule.capture && !negated {
+    fn matched(
+        &mut self,
+        plan: &Plan,
+        rule: &Rule,
+        subject: &Subject,
+        value: Given,
+        negated: bool,
+        tell: bool,
+    ) {
+        let state = &mut *self.state;
+        if let (true, Given::Value(value)) = (rule.capture && !negated, value) {
             for group in 0..10 {
                 let found = state.captures.get(group, state.values.get(value)).map(<[u8]>::to_vec);
                 state.tx[group] = found.map_or(Tx::Unset, |found| Tx::Value(state.values.add(&found)));
             }
         }
-        state.matched.push(Matched {
-            variable: subject.variable,
-            name: subject.name,
-            value,
-            count: subject.count,
-        });
+        let matched = Matched { variable: subject.variable, name: subject.name, value, count: subject.count };
+        state.matched.push(matched);
         state.count += 1;
-        if state.variables.len() < VARIABLES {
-            let name = full_name(state, subject.variable, subject.name, subject.count);
+        if tell && state.variables.len() < VARIABLES {
+            let name = full_name(plan, state, &matched);
+            let value = given(state, value);
             let bytes = state.values.get(value);
             let found =
                 if rule.capture && !negated { state.captures.get(0, bytes).unwrap_or_default() } else { b"" };
@@ -252,13 +291,12 @@ impl Transaction {
     /// What follows from a chain that matched: its last link's effects first.
     fn conclude(&mut self, plan: &Plan, starter: u32, phase: u8) -> Flow {
         let mut flow = Flow::Next;
-        let mut links = Vec::new();
-        let mut at = Some(starter);
-        while let Some(index) = at {
-            links.push(index);
-            at = plan.rules[index as usize].next;
+        // The links of a chain follow each other.
+        let mut last = starter;
+        while let Some(next) = plan.rules[last as usize].next {
+            last = next;
         }
-        for index in links.into_iter().rev() {
+        for index in (starter..=last).rev() {
             let rule = &plan.rules[index as usize];
             for step in &rule.steps {
                 match step {
@@ -269,21 +307,21 @@ impl Transaction {
             }
         }
         let rule = &plan.rules[starter as usize];
-        let disruptive = self.disrupt(rule, phase, &mut flow);
+        let disruptive = self.disrupt(plan, rule, phase, &mut flow);
         if rule.log && self.state.matches.len() < MATCHES {
-            self.tell(rule, disruptive);
+            self.tell(plan, rule, disruptive);
         }
         flow
     }
 
-    fn disrupt(&mut self, rule: &Rule, phase: u8, flow: &mut Flow) -> bool {
+    fn disrupt(&mut self, plan: &Plan, rule: &Rule, phase: u8, flow: &mut Flow) -> bool {
         let action = match &rule.disruption {
             Disruption::None => return false,
             Disruption::Deny => Stop::Deny,
             Disruption::Drop => Stop::Drop,
             Disruption::Redirect(text) => {
                 let mut to = Vec::new();
-                act::expand(&mut self.state, rule, text, &mut to);
+                act::expand(plan, &mut self.state, rule, text, &mut to);
                 // No line of the answer may come from the request.
                 to.retain(|byte| !byte.is_ascii_control());
                 Stop::Redirect(String::from_utf8_lossy(&to).into_owned())
@@ -316,11 +354,11 @@ impl Transaction {
         true
     }
 
-    fn tell(&mut self, rule: &Rule, disruptive: bool) {
+    fn tell(&mut self, plan: &Plan, rule: &Rule, disruptive: bool) {
         let mut text = |part: &Option<crate::plan::Text>| {
             let mut out = Vec::new();
             if let Some(part) = part {
-                act::expand(&mut self.state, rule, part, &mut out);
+                act::expand(plan, &mut self.state, rule, part, &mut out);
             }
             out.truncate(MESSAGE);
             String::from_utf8_lossy(&out).into_owned()

@@ -1,7 +1,5 @@
 //! The sieve at work: transformed values, each worked out once per transaction, and what each may match.
 
-use std::hash::{BuildHasherDefault, Hasher};
-
 use super::{
     state::{NONE, State},
     subjects::view,
@@ -9,43 +7,24 @@ use super::{
 };
 use crate::plan::{Bit, ByteSet, ChainId, LENGTHS, Look, Plan, Profile, Sieve};
 
-/// Numbers that are no secret and come from nobody else need no strong hash.
-#[derive(Default)]
-pub(crate) struct Plain(u64);
-
-impl Hasher for Plain {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        let mixed = (self.0 ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = mixed ^ (mixed >> 32);
-    }
-}
-
-type Memo = std::collections::HashMap<u64, ValueId, BuildHasherDefault<Plain>>;
-
 /// What is known of a value.
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    bytes: ByteSet,
+    /// Which trigger sets it meets, by number.
+    triggers: u32,
     /// Where its set of rules begins, plus one.
     maybe: u32,
 }
 
-const UNKNOWN: Known = Known { bytes: ByteSet::EMPTY, maybe: 0 };
+const UNKNOWN: Known = Known { triggers: 0, maybe: 0 };
 
 /// What is remembered within a transaction.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Buffers {
-    memo: Memo,
+    /// Of one value what each list of transformations made of it, and for which value that holds.
+    trail: Vec<(u32, ValueId)>,
+    trail_of: ValueId,
+    stamp: u32,
     out: Vec<u8>,
     /// By value, for the sieves of requests and of responses.
     known: [Vec<Known>; 2],
@@ -55,9 +34,27 @@ pub(crate) struct Buffers {
     words: Vec<u64>,
 }
 
+impl Default for Buffers {
+    fn default() -> Self {
+        Self {
+            trail: Vec::new(),
+            trail_of: NONE,
+            stamp: 0,
+            out: Vec::new(),
+            known: [Vec::new(), Vec::new()],
+            sets: Vec::new(),
+            maybe: Vec::new(),
+            words: Vec::new(),
+        }
+    }
+}
+
 impl Buffers {
-    pub(crate) fn reset(&mut self) {
-        self.memo.clear();
+    pub(crate) fn reset(&mut self, plan: &Plan) {
+        self.trail.clear();
+        self.trail.resize(plan.chains.len(), (0, NONE));
+        self.trail_of = NONE;
+        self.stamp = 0;
         for known in &mut self.known {
             known.clear();
         }
@@ -75,25 +72,42 @@ impl Buffers {
         if chain == 0 {
             return value;
         }
-        let key = u64::from(value.0) << 16 | u64::from(chain);
-        if let Some(known) = self.memo.get(&key) {
-            return *known;
+        if self.trail_of != value {
+            self.trail_of = value;
+            self.stamp += 1;
         }
-        let before = self.transform(plan, values, value, plan.chains.parent(chain));
+        self.step(plan, values, value, chain)
+    }
+
+    fn step(&mut self, plan: &Plan, values: &mut Values, value: ValueId, chain: ChainId) -> ValueId {
+        if chain == 0 {
+            return value;
+        }
+        let (stamp, known) = self.trail[usize::from(chain)];
+        if stamp == self.stamp {
+            return known;
+        }
+        let before = self.step(plan, values, value, plan.chains.parent(chain));
         let changed = plan.chains.transformation(chain).apply(values.get(before), &mut self.out);
         let result = if changed { values.add(&self.out) } else { before };
-        self.memo.insert(key, result);
+        self.trail[usize::from(chain)] = (self.stamp, result);
         result
     }
 
-    fn known(&mut self, sieve: &Sieve, side: usize, values: &Values, value: ValueId) -> Known {
+    fn known(&mut self, plan: &Plan, side: usize, values: &Values, value: ValueId) -> Known {
         let index = value.0 as usize;
         if let Some(known) = self.known[side].get(index).filter(|known| known.maybe != 0) {
             return *known;
         }
         let bytes = values.get(value);
-        let known = Known { bytes: ByteSet::in_value(bytes), maybe: self.sets.len() as u32 + 1 };
-        sift(sieve, bytes, known.bytes, &mut self.sets, &mut self.words);
+        let set = ByteSet::in_value(bytes);
+        let mut triggers = 0;
+        for (number, trigger) in plan.triggers.iter().enumerate() {
+            // What changes every value changes the empty one, too.
+            triggers |= u32::from(set.meets(*trigger) || *trigger == ByteSet::ALL) << number;
+        }
+        let known = Known { triggers, maybe: self.sets.len() as u32 + 1 };
+        sift(&plan.sieves[side], bytes, set, &mut self.sets, &mut self.words);
         let list = &mut self.known[side];
         if list.len() <= index {
             list.resize(values.len().max(index + 1), UNKNOWN);
@@ -119,10 +133,10 @@ impl Buffers {
     ) -> bool {
         let sieve = &plan.sieves[side];
         let info = &plan.chain_infos[usize::from(chain)];
-        let mut known = self.known(sieve, side, values, value);
-        if known.bytes.meets(info.triggers) || info.triggers == ByteSet::ALL {
+        let mut known = self.known(plan, side, values, value);
+        if known.triggers & info.triggers != 0 {
             let transformed = self.transform(plan, values, value, info.folded);
-            known = self.known(sieve, side, values, transformed);
+            known = self.known(plan, side, values, transformed);
         }
         self.set_of(sieve, known)[usize::from(bit) / 64] >> (bit % 64) & 1 == 1
     }
@@ -163,14 +177,14 @@ impl Buffers {
         value: ValueId,
         profile: &Profile,
     ) {
-        let known = self.known(sieve, side, values, value);
-        if profile.triggers != ByteSet::ALL && !known.bytes.meets(profile.triggers) {
+        let known = self.known(plan, side, values, value);
+        if known.triggers & profile.triggers == 0 {
             return self.note(sieve, known, &profile.all);
         }
         let length = values.get(value).len();
         for (chain, rules) in &profile.chains {
             let info = &plan.chain_infos[usize::from(*chain)];
-            if !known.bytes.meets(info.triggers) && info.triggers != ByteSet::ALL {
+            if known.triggers & info.triggers == 0 {
                 self.note(sieve, known, rules);
                 continue;
             }
@@ -181,7 +195,7 @@ impl Buffers {
                 continue;
             }
             let transformed = self.transform(plan, values, value, *chain);
-            let known = self.known(sieve, side, values, transformed);
+            let known = self.known(plan, side, values, transformed);
             self.note(sieve, known, rules);
         }
     }

@@ -1,9 +1,10 @@
 //! All that a transaction holds, in buffers that the next one uses again.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     report::{Cost, Interruption, Match, MatchedVariable, Mode},
+    subjects::{Given, Name},
     values::{ValueId, Values},
 };
 use crate::{
@@ -58,9 +59,8 @@ pub(crate) enum Tx {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Matched {
     pub(crate) variable: Variable,
-    /// `NONE` for scalars.
-    pub(crate) name: ValueId,
-    pub(crate) value: ValueId,
+    pub(crate) name: Name,
+    pub(crate) value: Given,
     pub(crate) count: bool,
 }
 
@@ -73,6 +73,8 @@ pub(crate) struct State {
     pub(crate) tx: Vec<Tx>,
     /// Members of TX whose names no rule spells out: name in lower case, value.
     pub(crate) tx_more: Vec<(ValueId, Tx)>,
+    /// Where each of them is.
+    pub(crate) tx_index: HashMap<ValueId, usize>,
     pub(crate) matched: Vec<Matched>,
     pub(crate) highest_severity: Option<u8>,
 
@@ -119,6 +121,7 @@ impl Default for State {
             scalars: Vec::new(),
             tx: Vec::new(),
             tx_more: Vec::new(),
+            tx_index: HashMap::new(),
             matched: Vec::new(),
             highest_severity: None,
             mode: Mode::Enforce,
@@ -166,6 +169,7 @@ impl State {
         self.tx.clear();
         self.tx.resize(plan.names.len(), Tx::Unset);
         self.tx_more.clear();
+        self.tx_index.clear();
         self.matched.clear();
         self.highest_severity = None;
         self.mode = plan.settings.mode;
@@ -191,7 +195,7 @@ impl State {
         self.matches.clear();
         self.interruption = None;
         self.allowed = [false; 5];
-        self.sieve.reset();
+        self.sieve.reset(plan);
         self.costs.clear();
     }
 

@@ -2,8 +2,8 @@
 
 use super::{
     report::BYTES,
-    state::{Bag, Entry, NONE, State, Tx},
-    values::ValueId,
+    state::{Bag, Entry, Matched, NONE, State, Tx},
+    values::{ValueId, Values},
 };
 use crate::{
     lang::Variable,
@@ -14,10 +14,29 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Subject {
     pub(crate) variable: Variable,
-    /// `NONE` for scalars.
-    pub(crate) name: ValueId,
+    pub(crate) name: Name,
     pub(crate) value: Given,
     pub(crate) count: bool,
+}
+
+/// The name of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Name {
+    /// It is a scalar, or all of a collection was counted.
+    None,
+    Value(ValueId),
+    /// A member of TX that rules name.
+    Slot(u32),
+}
+
+impl Name {
+    pub(crate) fn bytes<'a>(self, plan: &'a Plan, values: &'a Values) -> &'a [u8] {
+        match self {
+            Self::None => b"",
+            Self::Value(value) => values.get(value),
+            Self::Slot(slot) => plan.names.name(slot),
+        }
+    }
 }
 
 /// A value, or a number that need not become one.
@@ -122,10 +141,9 @@ pub(crate) fn collect(plan: &Plan, state: &mut State, target: &Target, out: &mut
         let count = (out.len() - before) as i64;
         out.truncate(before);
         let name = match &target.members {
-            Members::All => NONE,
-            Members::Slot(slot) => state.values.add(plan.names.name(*slot)),
-            Members::Name(name) => state.values.add(name),
-            Members::Regex(_) => NONE,
+            Members::All | Members::Regex(_) => Name::None,
+            Members::Slot(slot) => Name::Slot(*slot),
+            Members::Name(name) => Name::Value(state.values.add(name)),
         };
         out.push(Subject { variable: target.variable, name, value: Given::Number(count), count: true });
         return;
@@ -143,13 +161,13 @@ fn members(plan: &Plan, state: &mut State, target: &Target, out: &mut Vec<Subjec
         match &target.members {
             Members::All => {
                 for entry in seen {
-                    push(out, entry.name, if view.names { entry.name } else { entry.value });
+                    push(out, Name::Value(entry.name), if view.names { entry.name } else { entry.value });
                 }
             }
             wanted => {
                 for entry in seen {
                     if wanted.holds(plan, state.values.get(entry.name)) {
-                        push(out, entry.name, if view.names { entry.name } else { entry.value });
+                        push(out, Name::Value(entry.name), if view.names { entry.name } else { entry.value });
                     }
                 }
             }
@@ -161,25 +179,26 @@ fn members(plan: &Plan, state: &mut State, target: &Target, out: &mut Vec<Subjec
         Variable::MatchedVars | Variable::MatchedVarsNames => {
             for index in 0..state.matched.len() {
                 let matched = state.matched[index];
-                let full = full_name(state, matched.variable, matched.name, matched.count);
+                let full = full_name(plan, state, &matched);
                 if target.members.holds(plan, &full) {
                     let name = state.values.add(&full);
-                    let value = if variable == Variable::MatchedVars { matched.value } else { name };
-                    push(out, name, value);
+                    let value =
+                        if variable == Variable::MatchedVars { given(state, matched.value) } else { name };
+                    push(out, Name::Value(name), value);
                 }
             }
         }
         _ if variable.is_collection() => {}
         _ => {
-            if let Some(value) = scalar(state, variable) {
-                push(out, NONE, value);
+            if let Some(value) = scalar(plan, state, variable) {
+                push(out, Name::None, value);
             }
         }
     }
 }
 
 fn tx(plan: &Plan, state: &mut State, target: &Target, out: &mut Vec<Subject>) {
-    let mut push = |name, tx| {
+    let mut push = |name: Name, tx| {
         let value = match tx {
             Tx::Unset => return,
             Tx::Int(number) => Given::Number(number),
@@ -191,34 +210,45 @@ fn tx(plan: &Plan, state: &mut State, target: &Target, out: &mut Vec<Subject>) {
         Members::Slot(slot) => {
             let value = state.tx[*slot as usize];
             if value != Tx::Unset {
-                push(state.values.add(plan.names.name(*slot)), value);
+                push(Name::Slot(*slot), value);
             }
         }
         members => {
             for slot in 0..state.tx.len() {
                 let value = state.tx[slot];
                 if value != Tx::Unset && members.holds(plan, plan.names.name(slot as u32)) {
-                    push(state.values.add(plan.names.name(slot as u32)), value);
+                    push(Name::Slot(slot as u32), value);
                 }
             }
             for index in 0..state.tx_more.len() {
                 let (name, value) = state.tx_more[index];
-                if members.holds(plan, state.values.get(name)) {
-                    push(name, value);
+                if value != Tx::Unset && members.holds(plan, state.values.get(name)) {
+                    push(Name::Value(name), value);
                 }
             }
         }
     }
 }
 
+/// A value, of a number its digits.
+pub(crate) fn given(state: &mut State, given: Given) -> ValueId {
+    match given {
+        Given::Value(value) => value,
+        Given::Number(number) => state.number(number),
+    }
+}
+
 /// The value of a scalar, worked out now where it depends on the moment.
-pub(crate) fn scalar(state: &mut State, variable: Variable) -> Option<ValueId> {
+pub(crate) fn scalar(plan: &Plan, state: &mut State, variable: Variable) -> Option<ValueId> {
     use Variable as V;
     match variable {
-        V::MatchedVar => state.matched.last().map(|matched| matched.value),
+        V::MatchedVar => {
+            let value = state.matched.last()?.value;
+            Some(given(state, value))
+        }
         V::MatchedVarName => {
             let matched = *state.matched.last()?;
-            let full = full_name(state, matched.variable, matched.name, matched.count);
+            let full = full_name(plan, state, &matched);
             Some(state.values.add(&full))
         }
         V::HighestSeverity => state.highest_severity.map(|severity| state.number(i64::from(severity))),
@@ -242,14 +272,14 @@ pub(crate) fn scalar(state: &mut State, variable: Variable) -> Option<ValueId> {
 }
 
 /// `ARGS:name`, the way matched variables are named.
-pub(crate) fn full_name(state: &State, variable: Variable, name: ValueId, count: bool) -> Vec<u8> {
+pub(crate) fn full_name(plan: &Plan, state: &State, matched: &Matched) -> Vec<u8> {
     let mut out = Vec::with_capacity(32);
-    if count {
+    if matched.count {
         out.push(b'&');
     }
-    out.extend_from_slice(variable.name().as_bytes());
-    if name != NONE {
-        let name = state.values.get(name);
+    out.extend_from_slice(matched.variable.name().as_bytes());
+    if matched.name != Name::None {
+        let name = matched.name.bytes(plan, &state.values);
         out.push(b':');
         // Names come from outside.
         out.extend_from_slice(&name[..name.len().min(4 * BYTES)]);

@@ -180,6 +180,7 @@ pub(super) fn compile(
         status: defaults.status.unwrap_or(403),
         log: defaults.log.unwrap_or(true),
         next: None,
+        quick: None,
     };
     let mut transformations = defaults.transformations.clone();
     let mut pending = Vec::new();

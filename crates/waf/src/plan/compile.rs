@@ -402,6 +402,7 @@ impl Compiler<'_, '_> {
             sieves: Vec::new(),
             bits: Vec::new(),
             chain_infos: Vec::new(),
+            triggers: Vec::new(),
             kept: crate::engine::Kept::default(),
         };
         plan.sieve();

@@ -16,7 +16,9 @@ pub(crate) use bytes::ByteSet;
 pub(crate) use chains::{ChainId, Chains};
 pub(crate) use compile::Loader;
 pub(crate) use names::Names;
-pub(crate) use rule::{Allow, Change, Disruption, Members, Place, Removal, Rule, SetVar, Step, Target, Test};
+pub(crate) use rule::{
+    Allow, Change, Disruption, Members, Number, Place, Quick, Removal, Rule, SetVar, Step, Target, Test,
+};
 pub(crate) use sieve::{Bit, ChainInfo, LENGTHS, Look, NO_BIT, Profile, Sieve};
 pub(crate) use text::{Piece, RuleField, Text};
 
@@ -63,6 +65,8 @@ pub(crate) struct Plan {
     /// The place of each rule in its sieve.
     pub(crate) bits: Vec<Bit>,
     pub(crate) chain_infos: Vec<ChainInfo>,
+    /// Sets of bytes that let transformations change a value, by number.
+    pub(crate) triggers: Vec<ByteSet>,
     /// What outlives transactions.
     pub(crate) kept: crate::engine::Kept,
 }
@@ -70,8 +74,11 @@ pub(crate) struct Plan {
 impl Plan {
     /// Builds the sieves, last.
     fn sieve(&mut self) {
+        for rule in &mut self.rules {
+            rule.quick = rule.to_quick();
+        }
         let cold = self.cold();
-        self.chain_infos = sieve::chain_infos(&self.chains);
+        (self.chain_infos, self.triggers) = sieve::chain_infos(&self.chains);
         let mut bits = vec![NO_BIT; self.rules.len()];
         for phases in [[0, 1], [2, 3]] {
             let orders = phases.map(|phase: usize| &*self.phases[phase]);

@@ -2,8 +2,11 @@
 
 use regex_automata::meta::Regex;
 
-use super::{chains::ChainId, text::Text};
-use crate::{body::Kind, lang::Variable, operator::Operator, rules::RuleInfo};
+use super::{
+    chains::ChainId,
+    text::{Piece, Text},
+};
+use crate::{body::Kind, engine::leading_number, lang::Variable, operator::Operator, rules::RuleInfo};
 
 /// Which members of a collection, ready to compare.
 #[derive(Debug)]
@@ -34,6 +37,45 @@ pub(crate) enum Test {
         argument: Text,
         negated: bool,
     },
+}
+
+/// A test that needs nothing but a number in TX, or whether it is there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Quick {
+    pub(crate) slot: u32,
+    pub(crate) count: bool,
+    pub(crate) comparison: Comparison,
+    pub(crate) argument: Number,
+    pub(crate) negated: bool,
+}
+
+/// What numbers are compared with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Number {
+    Is(i64),
+    Slot(u32),
+}
+
+/// How numbers are compared.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Comparison {
+    Eq,
+    Ge,
+    Gt,
+    Le,
+    Lt,
+}
+
+impl Comparison {
+    pub(crate) fn holds(self, value: i64, argument: i64) -> bool {
+        match self {
+            Self::Eq => value == argument,
+            Self::Ge => value >= argument,
+            Self::Gt => value > argument,
+            Self::Le => value <= argument,
+            Self::Lt => value < argument,
+        }
+    }
 }
 
 /// Where `setvar` writes.
@@ -132,4 +174,32 @@ pub(crate) struct Rule {
     pub(crate) log: bool,
     /// The next link.
     pub(crate) next: Option<u32>,
+    pub(crate) quick: Option<Quick>,
+}
+
+impl Rule {
+    /// The quick form of the rule's test, if it has one.
+    pub(super) fn to_quick(&self) -> Option<Quick> {
+        let (Test::Operator { operator, argument, negated }, [target]) = (&self.test, &*self.targets) else {
+            return None;
+        };
+        let Members::Slot(slot) = target.members else { return None };
+        if target.variable != Variable::Tx || self.chain != 0 || self.capture || !self.exclusions.is_empty() {
+            return None;
+        }
+        let comparison = match operator.name() {
+            "eq" => Comparison::Eq,
+            "ge" => Comparison::Ge,
+            "gt" => Comparison::Gt,
+            "le" => Comparison::Le,
+            "lt" => Comparison::Lt,
+            _ => return None,
+        };
+        let argument = match &*argument.pieces {
+            [Piece::Bytes(bytes)] => Number::Is(leading_number(bytes)),
+            [Piece::Slot(slot)] => Number::Slot(*slot),
+            _ => return None,
+        };
+        Some(Quick { slot, count: target.count, comparison, argument, negated: *negated })
+    }
 }

@@ -69,8 +69,8 @@ pub(crate) struct Profile {
     pub(crate) chains: Vec<(ChainId, Vec<u64>)>,
     /// All rules together.
     pub(crate) all: Vec<u64>,
-    /// What must be in a value for any list to change it.
-    pub(crate) triggers: ByteSet,
+    /// The trigger sets of all lists.
+    pub(crate) triggers: u32,
 }
 
 /// What a list of transformations does to values, as far as the sieve cares.
@@ -78,8 +78,8 @@ pub(crate) struct Profile {
 pub(crate) struct ChainInfo {
     /// The list without a last `lowercase`.
     pub(crate) folded: ChainId,
-    /// What must be in a value for `folded` to change it.
-    pub(crate) triggers: ByteSet,
+    /// Which of the plan's trigger sets change a value under `folded`.
+    pub(crate) triggers: u32,
     transformations: Vec<Transformation>,
 }
 
@@ -92,19 +92,40 @@ impl ChainInfo {
     }
 }
 
-pub(crate) fn chain_infos(chains: &Chains) -> Vec<ChainInfo> {
-    (0..chains.len())
+/// The number of a trigger set among those of the plan; beyond 32 all share the last, which is then all bytes.
+fn number(set: ByteSet, sets: &mut Vec<ByteSet>) -> u32 {
+    match sets.iter().position(|known| *known == set) {
+        Some(index) => index as u32,
+        None if sets.len() < 32 => {
+            sets.push(set);
+            sets.len() as u32 - 1
+        }
+        None => {
+            sets[31] = ByteSet::ALL;
+            31
+        }
+    }
+}
+
+/// What the sieve knows of each list of transformations, and the sets of triggers by number.
+pub(crate) fn chain_infos(chains: &Chains) -> (Vec<ChainInfo>, Vec<ByteSet>) {
+    let mut sets = Vec::new();
+    let infos = (0..chains.len())
         .map(|chain| {
             let mut folded = chain as ChainId;
             while folded != 0 && chains.transformation(folded) == Transformation::Lowercase {
                 folded = chains.parent(folded);
             }
             let transformations = chains.list(folded);
-            let triggers =
-                transformations.iter().fold(ByteSet::EMPTY, |set, step| set.union(trigger::triggers(*step)));
+            let triggers = transformations
+                .iter()
+                .map(|step| trigger::triggers(*step))
+                .filter(|set| *set != ByteSet::EMPTY)
+                .fold(0, |bits, set| bits | 1 << number(set, &mut sets));
             ChainInfo { folded, triggers, transformations }
         })
-        .collect()
+        .collect();
+    (infos, sets)
 }
 
 /// What a value must fulfil for a rule, if the sieve can judge the rule at all.
@@ -332,7 +353,7 @@ fn looks(
         for profile in look.named.values_mut().chain([&mut look.other]) {
             profile.all.resize(words, 0);
             for (chain, mask) in &profile.chains {
-                profile.triggers = profile.triggers.union(infos[usize::from(*chain)].triggers);
+                profile.triggers |= infos[usize::from(*chain)].triggers;
                 for (all, word) in profile.all.iter_mut().zip(mask) {
                     *all |= word;
                 }
