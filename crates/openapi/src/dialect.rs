@@ -363,12 +363,8 @@ impl<'d> Translator<'d> {
         if chooses {
             return json!({ "anyOf": [{ "type": "null" }, out] });
         }
+        // Where values are listed, `null` has to be one of them (proposal "clarify semantics of nullable" of 3.0.3).
         out.insert("type".to_owned(), json!([kind, "null"]));
-        if let Some(Value::Array(values)) = out.get_mut("enum")
-            && !values.contains(&Value::Null)
-        {
-            values.push(Value::Null);
-        }
         Value::Object(out)
     }
 }

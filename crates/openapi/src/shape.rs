@@ -74,6 +74,8 @@ pub(crate) struct Shape {
     pub(crate) kinds: Kinds,
     /// What items look like.
     pub(crate) items: Option<Box<Self>>,
+    /// What the first ones look like, where they differ.
+    pub(crate) first: Vec<Self>,
     pub(crate) properties: BTreeMap<Box<str>, Self>,
     /// What properties of other names look like; none where they may not be.
     pub(crate) others: Option<Box<Self>>,
@@ -90,6 +92,7 @@ impl Default for Shape {
         Self {
             kinds: Kinds::ALL,
             items: None,
+            first: Vec::new(),
             properties: BTreeMap::new(),
             others: Some(Box::new(Self::text())),
             says_others: false,
@@ -110,6 +113,7 @@ impl Shape {
         Self {
             kinds: Kinds::STRING,
             items: None,
+            first: Vec::new(),
             properties: BTreeMap::new(),
             others: None,
             says_others: false,
@@ -131,7 +135,7 @@ impl Shape {
         if self.kinds == Kinds::ALL {
             self.kinds = match () {
                 () if !self.properties.is_empty() => Kinds::OBJECT,
-                () if self.items.is_some() => Kinds::ARRAY,
+                () if self.items.is_some() || !self.first.is_empty() => Kinds::ARRAY,
                 () => Kinds::STRING,
             };
         }
@@ -141,6 +145,7 @@ impl Shape {
         if let Some(others) = &mut self.others {
             others.settle();
         }
+        self.first.iter_mut().for_each(Self::settle);
         self.properties.values_mut().for_each(Self::settle);
     }
 
@@ -149,10 +154,16 @@ impl Shape {
         self.properties.get(name).or(self.others.as_deref())
     }
 
+    /// The shape of an item.
+    pub(crate) fn item(&self, at: usize) -> Option<&Self> {
+        self.first.get(at).or(self.items.as_deref())
+    }
+
     /// Whether a text might be read in more than one way.
     pub(crate) fn is_ambiguous(&self) -> bool {
         let own = self.kinds.has(Kinds::STRING) && self.kinds.without(Kinds::STRING) != Kinds::default();
         own || self.items.as_ref().is_some_and(|items| items.is_ambiguous())
+            || self.first.iter().any(Self::is_ambiguous)
             || self.properties.values().any(Self::is_ambiguous)
             || self.others.as_ref().is_some_and(|others| others.is_ambiguous())
     }
@@ -237,6 +248,9 @@ fn plain(document: &Document, at: &At<'_>, depth: usize, steps: &mut usize) -> S
     if let Some(items) = at.get("items") {
         shape.items = Some(Box::new(look(document, &items, depth + 1, steps)));
     }
+    if let Some(first) = at.get("prefixItems") {
+        shape.first = first.items().map(|item| look(document, &item, depth + 1, steps)).collect();
+    }
     if let Some(properties) = at.get("properties") {
         for (name, value) in properties.value.as_object().into_iter().flatten() {
             let pointer = crate::source::join(&properties.pointer, name);
@@ -287,6 +301,9 @@ fn both(mut a: Shape, b: Shape) -> Shape {
         (Some(x), Some(y)) => Some(Box::new(both(*x, *y))),
         (x, y) => x.or(y),
     };
+    if a.first.is_empty() {
+        a.first = b.first;
+    }
     if b.says_others {
         a.others = if a.says_others && a.others.is_none() { None } else { b.others };
         a.says_others = true;
@@ -310,6 +327,9 @@ fn either(mut a: Shape, b: Shape) -> Shape {
         (Some(x), Some(y)) => Some(Box::new(either(*x, *y))),
         (x, y) => x.or(y),
     };
+    if a.first.is_empty() {
+        a.first = b.first;
+    }
     a.says_others |= b.says_others;
     a.others = a.others.or(b.others);
     for (name, shape) in b.properties {

@@ -88,9 +88,6 @@ impl Writing<'_> {
 
     /// Pieces between separators, decoded.
     fn split(&self, text: &str, separator: char, reading: Reading) -> Result<Vec<String>, Wrong> {
-        if text.is_empty() {
-            return Ok(Vec::new());
-        }
         let encoded = reading.encoded || separator == ' ';
         if encoded && !text.contains(separator) {
             let whole = self.decode(text)?;
@@ -125,6 +122,10 @@ impl Writing<'_> {
         };
         match self.kind(shape, body.contains(separator)) {
             Kind::Plain => Ok(read(shape, &self.decode(body)?, reading)),
+            // RFC 6570 writes a list with one empty text so, and many clients a list of nothing.
+            Kind::List if body.is_empty() && !(self.percent && takes_text(shape)) => {
+                Ok(Value::Array(Vec::new()))
+            }
             Kind::List => Ok(list(shape, self.split(body, separator, reading)?, reading)),
             Kind::Object if self.explode => object(shape, self.exploded(body, separator)?, reading),
             Kind::Object => object(shape, pairs(self.split(body, separator, reading)?)?, reading),
@@ -181,6 +182,11 @@ impl Writing<'_> {
     }
 }
 
+/// Whether an item of a list may be a text.
+fn takes_text(shape: &Shape) -> bool {
+    shape.item(0).is_none_or(|item| item.kinds.has(Kinds::STRING))
+}
+
 fn plain_too(shape: &Shape) -> bool {
     shape.kinds.has(Kinds::STRING) || shape.kinds.has(Kinds::NUMBER) || shape.kinds.has(Kinds::INTEGER)
 }
@@ -202,8 +208,8 @@ pub(crate) fn read(shape: &Shape, text: &str, reading: Reading) -> Value {
 
 fn list(shape: &Shape, items: Vec<String>, reading: Reading) -> Value {
     let text = Shape::text();
-    let of = shape.items.as_deref().unwrap_or(&text);
-    Value::Array(items.iter().map(|item| read(of, item, reading)).collect())
+    let items = items.iter().enumerate();
+    Value::Array(items.map(|(at, item)| read(shape.item(at).unwrap_or(&text), item, reading)).collect())
 }
 
 fn pairs(pieces: Vec<String>) -> Result<Vec<(String, String)>, Wrong> {
