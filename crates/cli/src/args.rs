@@ -11,7 +11,7 @@ use ringfence_sandbox::spec::Isolation;
 use crate::data::DataDir;
 use crate::env::Env;
 use crate::up::{self, MasterChoice};
-use crate::{ca, content, down, drill, fence, key, revoke, run, session, view, waf};
+use crate::{ca, content, down, drill, fence, key, openapi, revoke, run, session, view, waf};
 
 /// One declaration fences your services in: who may call whom, what each may reach.
 ///
@@ -64,6 +64,8 @@ enum Command {
     Svid(At<ca::SvidArgs>),
     /// The web application firewall: why it matched, what could be excluded, what rules cost
     Waf(At<waf::WafArgs>),
+    /// Descriptions of APIs: check one, draft one from traffic
+    Openapi(At<openapi::OpenapiArgs>),
     /// Rules that others publish, checked by digest: fetch
     Content(At<content::ContentArgs>),
     /// Stop what `up` runs, and wait until it is gone
@@ -187,6 +189,7 @@ impl Args {
             Command::Revocations(at) => at.with(|args, data| revoke::list(args, data, env.colour)),
             Command::Svid(at) => at.with(ca::svid),
             Command::Waf(at) => at.with(|args, data| waf::run(args, &at.fence, data, env.colour)),
+            Command::Openapi(at) => at.with(openapi::run),
             Command::Content(at) => content::run(&at.args, &at.fence),
             Command::Down(at) => at.with(down::run),
             Command::Restart(at) => at.with(|args, data| {

@@ -11,6 +11,7 @@ mod drill;
 mod env;
 mod fence;
 mod key;
+mod openapi;
 mod prompt;
 mod revoke;
 mod roles;

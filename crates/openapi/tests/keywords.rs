@@ -272,7 +272,11 @@ fn the_dialect_of_3_0() {
         &[json!(null), json!("a")],
         &[json!(1), json!("ab")],
     );
-    old(&json!({ "type": "string", "nullable": true, "enum": ["a", null] }), &[json!(null), json!("a")], &[json!("b")]);
+    old(
+        &json!({ "type": "string", "nullable": true, "enum": ["a", null] }),
+        &[json!(null), json!("a")],
+        &[json!("b")],
+    );
     old(&json!({ "type": "string", "nullable": true, "enum": ["a"] }), &[json!("a")], &[json!(null)]);
     old(
         &json!({ "type": "integer", "minimum": 1, "exclusiveMinimum": true, "maximum": 3, "exclusiveMaximum": false }),

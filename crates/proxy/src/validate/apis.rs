@@ -76,7 +76,8 @@ fn load(name: &str, files: &Files<'_>) -> Result<Api, String> {
     let bytes = files.content(name)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| format!("{name} is not text in UTF-8"))?;
     Api::load(text).map_err(|problems| {
-        let told: Vec<String> = problems.iter().take(TOLD).map(|problem| format!("{name}:{problem}")).collect();
+        let told: Vec<String> =
+            problems.iter().take(TOLD).map(|problem| format!("{name}:{problem}")).collect();
         let more = problems.len().saturating_sub(TOLD);
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
         format!("a description cannot be enforced: {}{more}", told.join("; "))

@@ -53,7 +53,9 @@ mod tests {
         let violation = Api::load(text).unwrap().find("GET", "/").violation().unwrap();
         let drift = Drift::default();
         assert!(drift.is_news("GET /a", &violation, 0) && drift.is_news("GET /b", &violation, 0));
-        assert!(!drift.is_news("GET /a", &violation, 3_599_999) && drift.is_news("GET /a", &violation, 3_600_000));
+        assert!(
+            !drift.is_news("GET /a", &violation, 3_599_999) && drift.is_news("GET /a", &violation, 3_600_000)
+        );
         let told = (0..10_000).filter(|n| drift.is_news(&format!("GET /{n}"), &violation, 3_600_001)).count();
         assert!(told <= MOST && drift.told.lock().unwrap().len() <= MOST);
         assert!(drift.is_news("GET /new", &violation, 10_000_000), "old ones give way");

@@ -108,7 +108,8 @@ impl Stage for Validate {
         };
         let operation = format!("{} {path}", view.method());
         about(&operation).decide(report, notes)?;
-        let watches = self.described.declared.mode == Mode::Observe && self.described.sampler.wants(&operation);
+        let watches =
+            self.described.declared.mode == Mode::Observe && self.described.sampler.wants(&operation);
         let sample = watches.then(|| {
             let mut sample = Sample::new(view.method(), view.path(), view.query());
             if number.is_some() {
@@ -230,7 +231,9 @@ impl Judging for Validation {
         let length = if last { Length::Empty } else { Length::Unknown };
         let mut plan = Plan::Pass { most: None };
         let judges = !self.stage.described.declared.responses.is_off();
-        if let Some(operation) = self.operation().filter(|operation| judges && operation.describes_responses()) {
+        if let Some(operation) =
+            self.operation().filter(|operation| judges && operation.describes_responses())
+        {
             let mut report = Report::default();
             plan = operation.response_head(response.status(), &Head(response), length, &mut report);
             self.decide(report, true, notes)?;

@@ -26,6 +26,7 @@ mod mesh;
 mod mixed;
 mod net;
 mod opaque;
+mod openapi;
 mod policies;
 mod responses;
 mod revoke;
