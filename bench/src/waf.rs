@@ -28,6 +28,9 @@ struct Probe {
     status: u16,
 }
 
+/// In the order in which they are asked.
+const WHO: [&str; 4] = ["nginx", "ringfence without rules", "modsecurity", "ringfence"];
+
 /// One proxy with one kind of request; CPU microseconds per request, MiB.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
@@ -87,8 +90,9 @@ pub(crate) fn measure(folder: &Path, rounds: u32, window: Duration) -> io::Resul
             for _ in 0..rounds {
                 let all =
                     [(&bare, 200), (&plain, 200), (&modsecurity, probe.status), (&ringfence, probe.status)];
-                for ((running, status), cpu) in all.into_iter().zip(&mut cpu) {
-                    cpu.push(one(running, &probe.request, status, window)?);
+                for (at, ((running, status), cpu)) in all.into_iter().zip(&mut cpu).enumerate() {
+                    let failed = |e| io::Error::other(format!("{}: {e}", WHO[at]));
+                    cpu.push(one(running, &probe.request, status, window).map_err(failed)?);
                 }
             }
             let [nginx, plain, modsecurity_us, ringfence_us] = cpu.map(median);
