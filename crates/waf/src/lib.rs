@@ -23,6 +23,7 @@ pub mod detect;
 pub mod operator;
 pub mod transform;
 
+mod baseline;
 mod engine;
 mod exclusion;
 mod lang;

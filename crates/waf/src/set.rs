@@ -6,7 +6,7 @@ use crate::rules::{Files, LoadError, Options, Rules, Source};
 pub struct Set<'a> {
     /// What sets a rule set up, before its levels are chosen.
     pub setup: Vec<Source>,
-    /// Its rules, in order.
+    /// Its rules, in order; none: the embedded baseline.
     pub rules: Vec<Source>,
     /// Paranoia level.
     pub paranoia: u8,
@@ -31,9 +31,10 @@ impl Set<'_> {
             response_body_limit: self.inspect,
             ..Options::default()
         };
+        let rules = if self.rules.is_empty() { vec![Source::baseline()] } else { self.rules };
         let levels = Source::levels(self.paranoia, self.inbound, self.outbound);
         let sources: Vec<Source> =
-            [Source::base()].into_iter().chain(self.setup).chain([levels]).chain(self.rules).collect();
+            [Source::base()].into_iter().chain(self.setup).chain([levels]).chain(rules).collect();
         Rules::load(&sources, &Beside(self.file), &options)
     }
 }
