@@ -145,9 +145,9 @@ mod tests {
         let mut contents = Contents::default();
         let text = "fence: t\ntrust_domain: t.example\nservices: { a: { openapi: a.yaml } }\n";
         let fence = Fence::parse(vec![("ringfence.yaml", text)]).unwrap();
-        let bad = offered(&mut contents, &[("a.yaml", "openapi: 3.1.0\npaths: 7\n")]);
+        let bad = offered(&mut contents, &[("a.yaml", "openapi: 3.1.0\npaths: {}\npaths: {}\n")]);
         let refused = contents.judged(&fence, Ok(bad)).unwrap_err();
-        assert!(refused.contains("a.yaml"), "{refused}");
+        assert!(refused.contains("a.yaml:3:"), "{refused}");
     }
 
     #[test]

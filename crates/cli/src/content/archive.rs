@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Component, Path};
+use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 use ringfence_model::content::{MAX_CONTENT_BYTES, MAX_CONTENT_FILE, MAX_CONTENT_FILES};
@@ -85,8 +85,9 @@ pub(super) fn unpack(bytes: &[u8]) -> Result<Files, ArchiveError> {
 /// A name below the release's own folder; the folder itself has none. None: it leads elsewhere.
 fn inside(name: &str) -> Option<Option<&str>> {
     let plain = name.len() <= 512 && !name.chars().any(|c| c.is_control() || matches!(c, '\\' | '\u{fffd}'));
-    let mut parts = Path::new(name).components();
-    if !plain || !parts.all(|part| matches!(part, Component::Normal(_))) || name.contains("//") {
+    // A folder may end in a slash.
+    let mut parts = name.strip_suffix('/').unwrap_or(name).split('/');
+    if !plain || parts.any(|part| matches!(part, "" | "." | "..")) {
         return None;
     }
     Some(name.split_once('/').map(|(_, inside)| inside).filter(|inside| !inside.is_empty()))

@@ -182,7 +182,15 @@ impl Control {
     pub(crate) fn offer(&self, fence: &str) -> Result<(), String> {
         let files = vec![("ringfence.yaml".to_owned(), fence.to_owned())];
         self.channel
-            .send(&ToControl::Fence { files, policies: Ok(None), beside: Ok(Beside::default()), content: Ok(Vec::new()) }, &[])
+            .send(
+                &ToControl::Fence {
+                    files,
+                    policies: Ok(None),
+                    beside: Ok(Beside::default()),
+                    content: Ok(Vec::new()),
+                },
+                &[],
+            )
             .unwrap();
         loop {
             match self.channel.recv().unwrap().0 {
