@@ -123,23 +123,26 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<(
     .concat();
     let end = memmem::Finder::new(b"\r\n\r\n");
     let mut heads = Vec::with_capacity(4096);
-    // What is left of a body.
-    let mut body = 0;
+    // What is left of the body of a request that is not answered yet.
+    let mut under_way = None;
     loop {
         if stream.read_buf(&mut heads).await? == 0 {
             return Ok(());
         }
         loop {
-            let passed = body.min(heads.len());
-            heads.drain(..passed);
-            body -= passed;
-            if body > 0 {
-                break;
+            if let Some(left) = &mut under_way {
+                let passed = heads.len().min(*left);
+                heads.drain(..passed);
+                *left -= passed;
+                if *left > 0 {
+                    break;
+                }
+                under_way = None;
+                stream.write_all(&answer).await?;
             }
             let Some(at) = end.find(&heads) else { break };
-            body = content_length(&heads[..at]);
+            under_way = Some(content_length(&heads[..at]));
             heads.drain(..at + 4);
-            stream.write_all(&answer).await?;
         }
         stream.flush().await?;
         if heads.len() > HEAD_BYTES {
