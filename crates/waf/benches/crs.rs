@@ -1,4 +1,4 @@
-//! What the Core Rule Set costs per request: `cargo bench -p ringfence-waf --bench crs -- DIR [CASE] [rules]`, where DIR has `rules/` and
+//! What the Core Rule Set costs per request: `cargo bench -p ringfence-waf --bench crs -- DIR [CASE] [rules] [long]`, where DIR has `rules/` and
 //! `crs-setup.conf.example`. CASE is the number of one case, from zero; with `rules`, the costliest rules of each case follow.
 
 use std::{
@@ -134,10 +134,12 @@ fn resident() -> u64 {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let Some(folder) = arguments.first() else {
-        println!("usage: cargo bench -p ringfence-waf --bench crs -- DIR [CASE] [rules]");
+        println!("usage: cargo bench -p ringfence-waf --bench crs -- DIR [CASE] [rules] [long]");
         return;
     };
     let only: Option<usize> = arguments.get(1).and_then(|argument| argument.parse().ok());
+    let time =
+        Duration::from_millis(if arguments.iter().any(|argument| argument == "long") { 10_000 } else { 700 });
     let by_rule = arguments.iter().any(|argument| argument == "rules");
     for paranoia in [1, 2] {
         let before = resident();
@@ -165,7 +167,7 @@ fn main() {
             let mut rounds = 0;
             let begin = Instant::now();
             let mut ids = Vec::new();
-            while begin.elapsed() < Duration::from_millis(700) {
+            while begin.elapsed() < time {
                 let start = Instant::now();
                 let transaction = run(&rules, &case, scratch, false);
                 let took = start.elapsed();

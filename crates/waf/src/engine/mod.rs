@@ -1,6 +1,7 @@
 //! One transaction: what a request and its response bring, and what the rules make of it.
 
 mod act;
+mod clean;
 mod clock;
 mod kept;
 mod report;
@@ -77,6 +78,12 @@ impl Transaction {
     #[must_use]
     pub fn costs(&self) -> &[Cost] {
         &self.state.costs
+    }
+
+    /// Another budget for what transformations make, in bytes: for tests that run out of it.
+    #[doc(hidden)]
+    pub fn set_budget(&mut self, bytes: usize) {
+        self.state.values.set_budget(bytes);
     }
 
     /// The mode now.

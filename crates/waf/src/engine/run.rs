@@ -10,7 +10,7 @@ use super::{
     sieve::Buffers,
     state::{Matched, Tx, leading_number},
     subjects::{self, Given, Name, Subject, full_name, given},
-    values::ValueId,
+    values::{PASSING, ValueId},
 };
 use crate::{
     lang::Variable,
@@ -211,10 +211,20 @@ impl Transaction {
         }
         let mut any = false;
         let mut last = None;
+        let mut passed = Vec::new();
         for chain in stages.into_iter().rev() {
             let now = self.state.sieve.transform(plan, &mut self.state.values, value, chain);
-            if last.replace(now) == Some(now) {
+            // A stage that changed nothing was looked at before.
+            let same = match last.replace(now) {
+                Some(last) if now == PASSING && last == PASSING => self.state.values.get(now) == passed,
+                last => last == Some(now),
+            };
+            if same {
                 continue;
+            }
+            if now == PASSING {
+                passed.clear();
+                passed.extend_from_slice(self.state.values.get(now));
             }
             let state = &mut self.state;
             let captures = fresh(rule, &mut state.captures);
@@ -258,6 +268,10 @@ impl Transaction {
         tell: bool,
     ) {
         let state = &mut *self.state;
+        let value = match value {
+            Given::Value(value) => Given::Value(state.values.keep(value)),
+            number => number,
+        };
         if let (true, Given::Value(value)) = (rule.capture && !negated, value) {
             for group in 0..10 {
                 let found = state.captures.get(group, state.values.get(value)).map(<[u8]>::to_vec);

@@ -1,9 +1,10 @@
 //! The sieve at work: transformed values, each worked out once per transaction, and what each may match.
 
+use super::clean::Clean;
 use super::{
     state::{NONE, State},
     subjects::view,
-    values::{ValueId, Values},
+    values::{PASSING, ValueId, Values},
 };
 use crate::plan::{Bit, ByteSet, ChainId, LENGTHS, Look, Plan, Profile, Sieve};
 
@@ -32,6 +33,8 @@ pub(crate) struct Buffers {
     /// Rules of the phase that some value may match.
     pub(crate) maybe: Vec<u64>,
     words: Vec<u64>,
+    /// Values of this and earlier transactions that no rule may match.
+    clean: Clean,
 }
 
 impl Default for Buffers {
@@ -45,6 +48,7 @@ impl Default for Buffers {
             sets: Vec::new(),
             maybe: Vec::new(),
             words: Vec::new(),
+            clean: Clean::default(),
         }
     }
 }
@@ -55,6 +59,7 @@ impl Buffers {
         self.trail.resize(plan.chains.len(), (0, NONE));
         self.trail_of = NONE;
         self.stamp = 0;
+        self.clean.belongs_to(plan.number);
         for known in &mut self.known {
             known.clear();
         }
@@ -89,13 +94,16 @@ impl Buffers {
         }
         let before = self.step(plan, values, value, plan.chains.parent(chain));
         let changed = plan.chains.transformation(chain).apply(values.get(before), &mut self.out);
-        let result = if changed { values.add(&self.out) } else { before };
-        self.trail[usize::from(chain)] = (self.stamp, result);
+        let result = if changed { values.add_transformed(&mut self.out) } else { before };
+        // What passes is not there when it is asked for again.
+        if result != PASSING {
+            self.trail[usize::from(chain)] = (self.stamp, result);
+        }
         result
     }
 
     fn known(&mut self, plan: &Plan, side: usize, values: &Values, value: ValueId) -> Known {
-        let index = value.0 as usize;
+        let index = if value == PASSING { usize::MAX } else { value.0 as usize };
         if let Some(known) = self.known[side].get(index).filter(|known| known.maybe != 0) {
             return *known;
         }
@@ -108,6 +116,9 @@ impl Buffers {
         }
         let known = Known { triggers, maybe: self.sets.len() as u32 + 1 };
         sift(&plan.sieves[side], bytes, set, &mut self.sets, &mut self.words);
+        if value == PASSING {
+            return known;
+        }
         let list = &mut self.known[side];
         if list.len() <= index {
             list.resize(values.len().max(index + 1), UNKNOWN);
@@ -177,35 +188,59 @@ impl Buffers {
         value: ValueId,
         profile: &Profile,
     ) {
+        let hash = values.hash_of(value);
+        if self.clean.has(profile.number, hash, values.get(value)) {
+            return;
+        }
+        if !self.look(plan, sieve, side, values, value, profile) {
+            self.clean.add(profile.number, hash, values.get(value));
+        }
+    }
+
+    /// Notes what a value may match; false if that is nothing.
+    fn look(
+        &mut self,
+        plan: &Plan,
+        sieve: &Sieve,
+        side: usize,
+        values: &mut Values,
+        value: ValueId,
+        profile: &Profile,
+    ) -> bool {
         let known = self.known(plan, side, values, value);
         if known.triggers & profile.triggers == 0 {
             return self.note(sieve, known, &profile.all);
         }
+        let mut any = false;
         let length = values.get(value).len();
         for (chain, rules) in &profile.chains {
             let info = &plan.chain_infos[usize::from(*chain)];
             if known.triggers & info.triggers == 0 {
-                self.note(sieve, known, rules);
+                any |= self.note(sieve, known, rules);
                 continue;
             }
             // A value that is too short for all of them need not be transformed.
-            let longest = info.longest(length).min(LENGTHS);
+            let longest = info.longest(length);
             let long_enough = &sieve.lengths[longest * sieve.words..(longest + 1) * sieve.words];
             if long_enough.iter().zip(rules).all(|(long, rule)| long & rule == 0) {
                 continue;
             }
             let transformed = self.transform(plan, values, value, *chain);
             let known = self.known(plan, side, values, transformed);
-            self.note(sieve, known, rules);
+            any |= self.note(sieve, known, rules);
         }
+        any
     }
 
-    fn note(&mut self, sieve: &Sieve, known: Known, rules: &[u64]) {
+    fn note(&mut self, sieve: &Sieve, known: Known, rules: &[u64]) -> bool {
         let at = known.maybe as usize - 1;
         let set = &self.sets[at..at + sieve.words];
+        let mut any = 0;
         for ((maybe, set), rules) in self.maybe.iter_mut().zip(set).zip(rules) {
             *maybe |= set & rules;
+            any |= set & rules;
         }
+        any != 0
     }
 }
 

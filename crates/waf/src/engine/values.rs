@@ -12,19 +12,40 @@ struct Slot {
 }
 
 /// All values of a transaction. Numbers hold until [`Values::clear`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Values {
     arena: Vec<u8>,
     list: Vec<Slot>,
     /// Open addressing: a number plus one, or zero.
     table: Vec<u32>,
+    /// The value that is held for the moment only.
+    passing: Vec<u8>,
+    budget: usize,
 }
+
+/// Beyond so many bytes what transformations make is not kept.
+const BUDGET: usize = 64 << 20;
+
+/// A value that is gone with the next transformation: what comes after the budget.
+pub(crate) const PASSING: ValueId = ValueId(u32::MAX - 1);
 
 /// The empty value, always there.
 pub(crate) const EMPTY: ValueId = ValueId(0);
 
+impl Default for Values {
+    fn default() -> Self {
+        Self { arena: Vec::new(), list: Vec::new(), table: Vec::new(), passing: Vec::new(), budget: BUDGET }
+    }
+}
+
 impl Values {
+    /// Another budget: tests reach a small one.
+    pub(crate) fn set_budget(&mut self, budget: usize) {
+        self.budget = budget;
+    }
+
     pub(crate) fn clear(&mut self) {
+        self.budget = BUDGET;
         self.arena.clear();
         self.list.clear();
         if self.table.len() > 1 << 14 {
@@ -35,6 +56,8 @@ impl Values {
             self.table.resize(1 << 8, 0);
         }
         self.table.fill(0);
+        self.passing.clear();
+        self.passing.shrink_to(1 << 16);
         if self.arena.capacity() > 1 << 21 {
             self.arena.shrink_to(1 << 16);
         }
@@ -42,6 +65,9 @@ impl Values {
     }
 
     pub(crate) fn get(&self, id: ValueId) -> &[u8] {
+        if id == PASSING {
+            return &self.passing;
+        }
         let slot = self.list[id.0 as usize];
         &self.arena[slot.start as usize..(slot.start + slot.len) as usize]
     }
@@ -50,9 +76,29 @@ impl Values {
         self.list.len()
     }
 
-    /// Bytes held.
-    pub(crate) fn size(&self) -> usize {
-        self.arena.len()
+    /// The number of what a transformation made: [`PASSING`] once there is too much of it.
+    pub(crate) fn add_transformed(&mut self, bytes: &mut Vec<u8>) -> ValueId {
+        if self.arena.len().saturating_add(bytes.len()) > self.budget {
+            std::mem::swap(&mut self.passing, bytes);
+            return PASSING;
+        }
+        self.add(bytes)
+    }
+
+    /// A number that holds, for a value that may be passing.
+    pub(crate) fn keep(&mut self, id: ValueId) -> ValueId {
+        if id != PASSING {
+            return id;
+        }
+        let passing = std::mem::take(&mut self.passing);
+        let kept = self.add(&passing);
+        self.passing = passing;
+        kept
+    }
+
+    /// The hash of a value that is kept.
+    pub(crate) fn hash_of(&self, id: ValueId) -> u32 {
+        self.list.get(id.0 as usize).map_or(0, |slot| slot.hash)
     }
 
     /// The number of a value, new or known. What would not fit into 4 GiB is cut, which callers' limits rule out.

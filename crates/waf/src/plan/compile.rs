@@ -403,6 +403,7 @@ impl Compiler<'_, '_> {
             bits: Vec::new(),
             chain_infos: Vec::new(),
             triggers: Vec::new(),
+            number: 0,
             kept: crate::engine::Kept::default(),
         };
         plan.sieve();

@@ -22,6 +22,8 @@ pub(crate) use rule::{
 pub(crate) use sieve::{Bit, ChainInfo, LENGTHS, Look, NO_BIT, Profile, Sieve};
 pub(crate) use text::{Piece, RuleField, Text};
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::{
     Mode,
     lang::{self, Selector, Variable},
@@ -67,6 +69,8 @@ pub(crate) struct Plan {
     pub(crate) chain_infos: Vec<ChainInfo>,
     /// Sets of bytes that let transformations change a value, by number.
     pub(crate) triggers: Vec<ByteSet>,
+    /// No other plan of this process has it.
+    pub(crate) number: u64,
     /// What outlives transactions.
     pub(crate) kept: crate::engine::Kept,
 }
@@ -87,6 +91,14 @@ impl Plan {
             self.sieves.push(sieve);
         }
         self.bits = bits;
+        let looks = self.sieves.iter_mut().flat_map(|sieve| sieve.phases.iter_mut().flatten());
+        for (number, profile) in
+            looks.flat_map(|look| look.named.values_mut().chain([&mut look.other])).enumerate()
+        {
+            profile.number = number as u32;
+        }
+        static PLANS: AtomicU64 = AtomicU64::new(1);
+        self.number = PLANS.fetch_add(1, Ordering::Relaxed);
     }
 
     /// First links, in the order of the files.

@@ -71,6 +71,8 @@ pub(crate) struct Profile {
     pub(crate) all: Vec<u64>,
     /// The trigger sets of all lists.
     pub(crate) triggers: u32,
+    /// Its own among those of the plan.
+    pub(crate) number: u32,
 }
 
 /// What a list of transformations does to values, as far as the sieve cares.
@@ -80,16 +82,27 @@ pub(crate) struct ChainInfo {
     pub(crate) folded: ChainId,
     /// Which of the plan's trigger sets change a value under `folded`.
     pub(crate) triggers: u32,
-    transformations: Vec<Transformation>,
+    longest: [u8; LENGTHS + 1],
 }
 
 impl ChainInfo {
-    /// The longest that a value of this length can become.
+    /// The longest that a value of this length can become, both capped at [`LENGTHS`].
     pub(crate) fn longest(&self, length: usize) -> usize {
-        self.transformations.iter().fold(length, |length, step| {
-            if length == usize::MAX { length } else { trigger::longest(*step, length) }
-        })
+        usize::from(self.longest[length.min(LENGTHS)])
     }
+}
+
+/// [`ChainInfo::longest`] for each length.
+fn reach(transformations: &[Transformation]) -> [u8; LENGTHS + 1] {
+    std::array::from_fn(|length| {
+        if length == LENGTHS {
+            return LENGTHS as u8;
+        }
+        let longest = transformations.iter().fold(length, |length, step| {
+            if length == usize::MAX { length } else { trigger::longest(*step, length) }
+        });
+        longest.min(LENGTHS) as u8
+    })
 }
 
 /// The number of a trigger set among those of the plan; beyond 32 all share the last, which is then all bytes.
@@ -122,7 +135,7 @@ pub(crate) fn chain_infos(chains: &Chains) -> (Vec<ChainInfo>, Vec<ByteSet>) {
                 .map(|step| trigger::triggers(*step))
                 .filter(|set| *set != ByteSet::EMPTY)
                 .fold(0, |bits, set| bits | 1 << number(set, &mut sets));
-            ChainInfo { folded, triggers, transformations }
+            ChainInfo { folded, triggers, longest: reach(&transformations) }
         })
         .collect();
     (infos, sets)
