@@ -184,6 +184,8 @@ fn template(segments: &[String]) -> (String, Vec<Value>) {
 
 /// `patients` becomes `patientId`.
 fn parameter_name(before: &str) -> String {
+    // Of one value below another, whatever kind that has.
+    let before = if before.starts_with('{') { "" } else { before };
     let word: String = before.chars().filter(char::is_ascii_alphanumeric).collect();
     let one = match word.strip_suffix("ies") {
         Some(stem) if !stem.is_empty() => format!("{stem}y"),
