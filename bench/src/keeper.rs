@@ -11,7 +11,7 @@ use ringfence_keeper::{Client, Supervised, main_loop};
 use ringfence_keys::MasterSource;
 use ringfence_model::Fence;
 use ringfence_snapshot::node::{Mint, NoAnswer, NoAnswerCode, ProviderKeys, Told};
-use ringfence_snapshot::{Addresses, Header, JwtKey, compile};
+use ringfence_snapshot::{Addresses, Content, Header, JwtKey, compile};
 use tokio::runtime::Runtime;
 
 use crate::certs::LIFE;
@@ -33,15 +33,19 @@ pub(crate) fn serve() -> io::Result<()> {
 }
 
 impl Keeper {
-    /// Starts one that knows this fence and the provider's keys.
-    pub(crate) fn start(data: &Path, fence: &str, keys: ProviderKeys, now: u64) -> io::Result<Self> {
+    /// Starts one that knows this fence, with the files that it names, and the provider's keys.
+    pub(crate) fn start(
+        data: &Path,
+        fence: &Fence,
+        files: Vec<Content>,
+        keys: ProviderKeys,
+        now: u64,
+    ) -> io::Result<Self> {
         let (ours, theirs) = cloexec_pair()?;
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("keeper").stdin(Stdio::from(OwnedFd::from(theirs)));
         let child = command.spawn()?;
         drop(command);
-        let fence =
-            Fence::parse(vec![("ringfence.yaml", fence)]).map_err(|e| io::Error::other(e.to_string()))?;
         let start = Start {
             data: data.to_owned(),
             master: MasterSource::KeyFile { path: data.join("master.key") },
@@ -58,7 +62,8 @@ impl Keeper {
             let life = LIFE.as_secs();
             let header =
                 Header { epoch: 1, revision: 1, issued_at: now, expires_at: now + life, lease: life, bundle };
-            let snapshot = compile(&fence, &mut Addresses::default(), header).map_err(io::Error::other)?;
+            let mut snapshot = compile(fence, &mut Addresses::default(), header).map_err(io::Error::other)?;
+            snapshot.content = files;
             client.sign_snapshot(serde_json::to_string(&snapshot)?).await.map_err(io::Error::other)?;
             client.provider_keys(keys).await.map_err(io::Error::other)?;
             let none = ToldRevocations::Part { first: true, last: true, entries: Vec::new() };

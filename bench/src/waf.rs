@@ -108,6 +108,8 @@ pub(crate) fn measure(folder: &Path, rounds: u32, window: Duration) -> io::Resul
             });
         }
     }
+    // Minutes of figures are not lost when what follows fails.
+    eprint!("{}", table(&rows, &[]));
     eprintln!("bench: {}", Case::Chain.title());
     let before = run::start(&*nginx, Case::Tls, place(None), false)?;
     let alone = run::start(&*modsecurity, Case::Waf, place(Some(&rules)), false)?;

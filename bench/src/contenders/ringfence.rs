@@ -205,20 +205,24 @@ impl Supervisor {
             None,
         )?;
         self.hear(|message| matches!(message, FromNode::Ready))?;
+        let mut fence = Fence::parse(vec![("ringfence.yaml", fence)]).map_err(other)?;
+        fence.folder = self.folder.clone().unwrap_or_default();
+        let files = content::read(&fence).map_err(other)?;
+        let named: Vec<Content> = files.iter().map(|(name, bytes)| Content::of(name, bytes)).collect();
         let keeper = match &self.keys {
             Some(keys) => {
                 let data = empty(self.data.with_file_name("keeper"))?;
-                Some(Keeper::start(&data, fence, keys.clone(), now()?)?)
+                Some(Keeper::start(&data, &fence, named.clone(), keys.clone(), now()?)?)
             }
             None => None,
         };
-        let (signed, files) = self.signed(fence, keeper.as_ref())?;
+        let signed = self.signed(&fence, named, keeper.as_ref())?;
         let (control, theirs) = cloexec_pair()?;
         self.say(&ToNode::Control, Some(theirs.into()))?;
         let (answers, certs) = (BlockingChannel::new(control), self.certs.clone());
         let nothing = Revocations::Part { first: true, last: true, entries: Vec::new() };
         answers.send(&ToProxy::Revocations(nothing), &[]).map_err(other)?;
-        for bytes in &files {
+        for bytes in files.values() {
             for part in ContentPart::all(Digest::of(bytes), bytes) {
                 answers.send(&ToProxy::Content(part), &[]).map_err(other)?;
             }
@@ -257,11 +261,12 @@ impl Supervisor {
         }
     }
 
-    /// The snapshot, and the files that it names.
-    fn signed(&self, fence: &str, keeper: Option<&Keeper>) -> io::Result<(SignedSnapshot, Vec<Vec<u8>>)> {
-        let mut fence = Fence::parse(vec![("ringfence.yaml", fence)]).map_err(other)?;
-        fence.folder = self.folder.clone().unwrap_or_default();
-        let files = content::read(&fence).map_err(other)?;
+    fn signed(
+        &self,
+        fence: &Fence,
+        named: Vec<Content>,
+        keeper: Option<&Keeper>,
+    ) -> io::Result<SignedSnapshot> {
         let now = now()?;
         let root = Der(self.certs.authority().to_vec());
         let txn = keeper.map(|keeper| keeper.keys.clone()).unwrap_or_default();
@@ -269,16 +274,16 @@ impl Supervisor {
         let life = LIFE.as_secs();
         let header =
             Header { epoch: 1, revision: 1, issued_at: now, expires_at: now + life, lease: life, bundle };
-        let mut snapshot = compile(&fence, &mut Addresses::default(), header).map_err(other)?;
-        snapshot.policies = fence.policies.map(|declared| Policies {
+        let mut snapshot = compile(fence, &mut Addresses::default(), header).map_err(other)?;
+        snapshot.policies = fence.policies.clone().map(|declared| Policies {
             files: vec![Text { name: POLICIES.to_owned(), text: policy(self.chain) }],
             entities: None,
             position: declared.position,
         });
-        snapshot.content = files.iter().map(|(name, bytes)| Content::of(name, bytes)).collect();
+        snapshot.content = named;
         let bytes = serde_json::to_string(&snapshot)?;
         let signature = Der(self.key.sign(&SignedSnapshot::message(&bytes)).map_err(other)?);
-        Ok((SignedSnapshot { bytes, signature }, files.into_values().collect()))
+        Ok(SignedSnapshot { bytes, signature })
     }
 }
 
