@@ -241,6 +241,16 @@ impl Snapshot {
         self.content.binary_search_by(|c| c.name.as_str().cmp(name)).ok().map(|at| &self.content[at])
     }
 
+    /// Whatever the gateway, a service, a route or a call says about how much may come in.
+    pub fn limits(&self) -> impl Iterator<Item = &LimitRule> {
+        let gateway = self.gateway.iter().flat_map(|gateway| &gateway.limit);
+        let services = self.services.iter().flat_map(|service| {
+            let routes = service.routes.iter().flat_map(|route| &route.limit);
+            service.limit.iter().chain(routes).chain(service.calls.iter().flat_map(|call| &call.limit))
+        });
+        gateway.chain(services)
+    }
+
     /// The service of that name.
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.services.binary_search_by(|s| s.name.as_str().cmp(name)).ok().map(|i| &self.services[i])

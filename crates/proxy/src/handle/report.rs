@@ -253,15 +253,18 @@ pub(crate) async fn answer(
     id: EventId,
 ) -> Next<'static> {
     let put = |front: &mut Front<'_>| {
+        let told = deny.told.iter().flat_map(|told| &told.fields);
+        let told = told.map(|(name, value)| (*name, value.as_str()));
         if let Some(shown) = &deny.shown {
             shown.put(front, id)
         } else if grpc {
             let message = format!("refused, event {id}");
-            let fields = [
+            let mut fields = vec![
                 ("content-type", "application/grpc"),
                 ("grpc-status", deny.grpc_status()),
                 ("grpc-message", &message),
             ];
+            fields.extend(told);
             front.put_own(200, &fields, String::new())
         } else {
             let mut fields = vec![("content-type", PROBLEM_TYPE)];
@@ -269,9 +272,7 @@ pub(crate) async fn answer(
                 fields.push(("www-authenticate", &challenge.text));
                 fields.extend(challenge.nonce.as_deref().map(|nonce| (NONCE_FIELD, nonce)));
             }
-            if let Some(told) = &deny.told {
-                fields.extend(told.fields.iter().map(|(name, value)| (*name, value.as_str())));
-            }
+            fields.extend(told);
             front.put_own(deny.status, &fields, deny.problem(id))
         }
     };

@@ -44,12 +44,14 @@ struct Each {
 }
 
 impl Guard {
-    /// None where nothing can be signed in to and no credential counts.
+    /// Whether there is anything to guard: not where nothing can be signed in to and no credential counts.
+    pub(super) fn holds(snapshot: &Snapshot) -> bool {
+        snapshot.gateway.is_some() && !snapshot.access().all(ringfence_model::Access::is_open)
+    }
+
+    /// None where there is nothing to guard.
     pub(super) fn of(snapshot: &Snapshot, limiter: &Limiter, store: &Arc<dyn Store>) -> Option<Self> {
-        let gateway = snapshot.gateway.as_ref()?;
-        if snapshot.access().all(ringfence_model::Access::is_open) {
-            return None;
-        }
+        let gateway = snapshot.gateway.as_ref().filter(|_| Self::holds(snapshot))?;
         let Guards { sign_in, sign_in_all, failures } = gateway.guards;
         let each = |what: &str, amount: Option<Amount>, by_address: bool| {
             let amount = amount?;

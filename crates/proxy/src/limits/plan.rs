@@ -90,7 +90,9 @@ struct Place<'a> {
 impl LimitTable {
     /// The limits of a snapshot, and how those of its ways are made.
     pub(crate) fn compile<'a>(snapshot: &Snapshot, limiter: &'a Limiter) -> (Self, Plans<'a>) {
-        let store = limiter.store(snapshot.limits.limit_memory);
+        // Where nothing is counted there is no table.
+        let counts = Guard::holds(snapshot) || snapshot.limits().next().is_some();
+        let store = limiter.store(if counts { snapshot.limits.limit_memory } else { 0 });
         let declared = snapshot.gateway.as_ref().map_or(&[][..], |gateway| &gateway.limit);
         let place = Place { kind: "gateway", name: "gateway", key: &["gateway"] };
         let gateway = rules(limiter, declared, &place);
