@@ -72,16 +72,3 @@ impl Transaction {
         }
     }
 }
-
-impl Kept {
-    /// A counter that is kept, for tests.
-    #[cfg(test)]
-    pub(crate) fn count(&self, collection: Variable, key: &[u8], name: &[u8]) -> Option<i64> {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let members = inner.collections.get(&(collection, key.into()))?;
-        members
-            .iter()
-            .find(|(known, _)| &**known == name)
-            .map(|(_, value)| super::state::leading_number(value))
-    }
-}

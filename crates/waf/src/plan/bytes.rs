@@ -43,6 +43,7 @@ impl ByteSet {
         self.0[usize::from(byte >> 6)] |= 1 << (byte & 63);
     }
 
+    #[cfg(test)]
     pub(crate) fn contains(self, byte: u8) -> bool {
         self.0[usize::from(byte >> 6)] >> (byte & 63) & 1 == 1
     }
@@ -186,7 +187,7 @@ fn alternatives(all: Vec<Vec<ByteSet>>) -> Vec<ByteSet> {
     (0..KEPT)
         .map(|rank| {
             all.iter()
-                .map(|sets| sets.get(rank).or(sets.last()).copied().unwrap_or(ByteSet::ALL))
+                .map(|sets| sets.get(rank).or_else(|| sets.last()).copied().unwrap_or(ByteSet::ALL))
                 .fold(ByteSet::EMPTY, ByteSet::union)
         })
         .collect()

@@ -29,6 +29,7 @@ pub(crate) struct Target {
 
 /// What a rule asks of its values.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all rules have an operator")]
 pub(crate) enum Test {
     /// `SecAction`.
     Always,
