@@ -60,9 +60,10 @@ pub(crate) struct Whole {
 }
 
 impl Row {
-    /// How many times as much inspecting costs there.
-    pub(crate) fn factor(&self) -> f64 {
-        (self.modsecurity - self.nginx) / (self.ringfence - self.plain).max(0.1)
+    /// How many times as much inspecting costs there; nothing where it costs us too little to tell.
+    pub(crate) fn factor(&self) -> Option<f64> {
+        let ours = self.ringfence - self.plain;
+        (ours > self.plain / 10.0).then(|| (self.modsecurity - self.nginx) / ours)
     }
 }
 
@@ -261,7 +262,7 @@ pub(crate) fn table(rows: &[Row], wholes: &[Whole]) -> String {
     for row in rows {
         writeln!(
             text,
-            "| {} | {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | **{:.0}** | {:.0} | {:.0} |",
+            "| {} | {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | **{}** | {:.0} | {:.0} |",
             row.probe,
             row.paranoia,
             row.nginx,
@@ -270,7 +271,7 @@ pub(crate) fn table(rows: &[Row], wholes: &[Whole]) -> String {
             row.ringfence,
             row.modsecurity - row.nginx,
             row.ringfence - row.plain,
-            row.factor(),
+            row.factor().map_or_else(|| "–".to_owned(), |factor| format!("{factor:.0}")),
             row.modsecurity_mib,
             row.ringfence_mib
         )
