@@ -5,6 +5,7 @@
 //! that says "refuse" where we accept can not be excused.
 
 mod cedar;
+mod desync;
 mod limbo;
 mod seclang;
 mod wycheproof;
@@ -15,6 +16,8 @@ use std::process::ExitCode;
 
 use serde::Deserialize;
 
+pub(crate) use desync::run as desync;
+
 /// Runs one suite on the material below `golden`.
 pub(crate) fn run(suite: &str, golden: &Path, repository: &Path) -> ExitCode {
     let outcome = match suite {
@@ -22,7 +25,7 @@ pub(crate) fn run(suite: &str, golden: &Path, repository: &Path) -> ExitCode {
         "x509-limbo" => limbo::run(&golden.join("x509-limbo/limbo.json")),
         "seclang" => seclang::run(&golden.join("seclang")),
         "wycheproof-jose" => wycheproof::run(&golden.join("wycheproof")),
-        _ => Err(format!("there is no suite `{suite}`; there are: cedar, seclang, wycheproof-jose, x509-limbo")),
+        _ => Err(format!("there is no suite `{suite}`; there are: cedar, desync, seclang, wycheproof-jose, x509-limbo")),
     };
     let list = repository.join("conformance").join(format!("{suite}.toml"));
     match outcome.and_then(|outcomes| Ok((outcomes, deviations(&list)?))) {

@@ -37,6 +37,13 @@ macro_rules! load {
     };
 }
 
+/// Stories of `crates/proxy/tests/stories/crowds.rs`, likewise; alone, since they measure.
+macro_rules! crowd {
+    ($story:literal) => {
+        ["test", "--quiet", "--package", "ringfence-proxy", "--test", "stories", $story, "--", "--nocapture"]
+    };
+}
+
 /// All long runs. To add one: a program that is bounded in time and exits with 1 when what it watches does not hold.
 const SOAKS: &[Soak] = &[
     Soak {
@@ -50,6 +57,18 @@ const SOAKS: &[Soak] = &[
         about: "5 min of load and random kills of Ringfence's own processes: the fence may never open, and heals",
         cargo: &load!("kill"),
         seconds: 300,
+    },
+    Soak {
+        name: "slowhttp",
+        about: "slow heads, bodies and reads on 10,000 connections (slowhttptest): p99 of honest traffic at most twice the calm one",
+        cargo: &crowd!("crowds::slow"),
+        seconds: 60,
+    },
+    Soak {
+        name: "rapid-reset",
+        about: "HTTP/2 streams opened and reset without end: p99 of honest traffic at most twice the calm one",
+        cargo: &crowd!("crowds::a_flood"),
+        seconds: 30,
     },
 ];
 

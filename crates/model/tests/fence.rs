@@ -940,3 +940,44 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn responses_say_what_the_narrowest_place_says_and_nonsense_is_an_error_at_its_place() {
+    let fence = parse(&with_portal(
+        "listen: 2\nheaders: { frame: deny, hsts: 1d }\nhygiene: observe\nroutes:\n  - path: /\n    headers: { hsts: { subdomains: true } }\n    cors: { origins: [https://app.example], credentials: true }\n  - { path: /b, hygiene: off }",
+    ))
+    .unwrap();
+    let routes = &fence.service("portal").unwrap().routes;
+    let headers = routes[0].responses.headers.as_ref().unwrap();
+    assert_eq!(headers.hsts.as_ref().unwrap().value(), Some("max-age=31536000; includeSubDomains"));
+    assert_eq!(headers.frame.as_ref().unwrap().value(), Some("DENY"));
+    assert_eq!(at(&headers.position), "ringfence.yaml:12:9");
+    assert_eq!(
+        (routes[0].responses.hygiene, routes[1].responses.hygiene),
+        (Some(Mode::Observe), Some(Mode::Off))
+    );
+    let cors = routes[0].responses.cors.as_ref().unwrap();
+    assert!(cors.credentials && cors.allows("https://app.example") && !cors.allows("https://b.example"));
+    assert_eq!(cors.methods, ["GET", "HEAD", "POST"]);
+    for (words, code) in [
+        ("cors: { origins: any, credentials: true }", "conflict"),
+        ("cors: { origins: [https://app.example/] }", "bad-value"),
+        ("cors: { origins: [https://app.example:443] }", "bad-value"),
+        ("cors: { methods: [GET] }", "missing-key"),
+        ("cors: { origins: [], max_age: 1h }", "empty"),
+        ("cors: { origins: any, max_age: 2d }", "out-of-range"),
+        ("headers: { csp: \"a\\nb\" }", "bad-value"),
+        ("headers: { csp: \"default-src x; report-uri /a\" }", "bad-value"),
+        ("headers: { frame: allow }", "bad-value"),
+        ("headers: { hsts: { preload: true } }", "conflict"),
+        ("headers: { hsts: 9000d }", "out-of-range"),
+        ("headers: { xss: on }", "unknown-key"),
+        ("hygiene: strict", "bad-value"),
+    ] {
+        let errors =
+            parse(&with_portal(&format!("listen: 2\nroutes:\n  - path: /\n    {words}"))).unwrap_err();
+        let found: Vec<_> = errors.errors.iter().map(|e| (e.code, at(&e.position))).collect();
+        assert!(found.iter().any(|(found, _)| *found == code), "{words}: {found:?}");
+        assert!(found.iter().all(|(_, place)| place.starts_with("ringfence.yaml:10:")), "{words}: {found:?}");
+    }
+}

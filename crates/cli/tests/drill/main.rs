@@ -24,6 +24,7 @@ const NAMES: [&str; 14] = [
     "neighbour",
     "smuggled-request",
     "spoofed-header",
+    "claimed-method",
     "forged-token",
     "replayed-dpop",
     "stolen-token",

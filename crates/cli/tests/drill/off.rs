@@ -61,6 +61,16 @@ fn a_gateway_that_passes_identity_headers_on_fails_the_spoofed_header() {
 }
 
 #[test]
+fn a_gateway_that_passes_any_query_on_fails_the_claimed_method() {
+    let (clinic, server) = (Clinic::start(Who::Nobody), Server::naive_gateway());
+    let output = clinic.ringfence(&["drill", "--json", "--gateway", &server.address, "claimed-method"]);
+    let one = fails(&output, "claimed-method");
+    assert!(one["detail"].as_str().unwrap().starts_with("0 of "), "{one}");
+    let output = clinic.ringfence(&["drill", "--json", "claimed-method"]);
+    assert_eq!(score(&output, "claimed-method")["passed"], true, "{}", text(&output.stdout));
+}
+
+#[test]
 fn a_gateway_that_believes_any_token_fails_the_drills_of_tokens() {
     let (clinic, server) = (Clinic::start(Who::Nobody), Server::naive_gateway());
     for name in ["forged-token", "replayed-dpop", "stolen-token", "revoked-session"] {

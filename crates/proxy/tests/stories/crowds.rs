@@ -16,6 +16,7 @@ use crate::net::echo;
 use crate::rig::{Rig, eventually, field, get, local};
 
 /// How long the long form of a run takes, if that is meant.
+#[expect(clippy::disallowed_methods, reason = "the long form is asked for by xtask")]
 fn long() -> Option<Duration> {
     let seconds = std::env::var("RINGFENCE_SOAK_SECONDS").ok()?;
     Some(Duration::from_secs(seconds.parse().unwrap()))
@@ -188,8 +189,9 @@ fn slow_heads_bodies_and_reads_cost_nobody_else_their_time() {
     let count = if long().is_some() { 10_000 } else { 400 };
     let time = long().map_or(Duration::from_secs(3), |time| time / 3);
     let connections = if long().is_some() { "" } else { "limits: { connections: 300 }\n" };
-    let rig = world(connections);
-    let (calm, url) = (honest(&rig, time.min(Duration::from_secs(10))), format!("http://{}/", rig.gateway));
+    let before = Before::start(connections);
+    let rig = &before.rig;
+    let (calm, url) = (honest(rig, time.min(Duration::from_secs(10))), format!("http://{}/", rig.gateway));
     for (name, kind) in [("slow heads", "-H"), ("slow bodies", "-B"), ("slow reads", "-X")] {
         let attack = Command::new("slowhttptest")
             .args([kind, "-c", &count.to_string(), "-r", &(count / 3).to_string(), "-i", "2", "-x", "8"])
@@ -204,7 +206,7 @@ fn slow_heads_bodies_and_reads_cost_nobody_else_their_time() {
             .spawn();
         let _attack = Running(attack.expect("slowhttptest is needed for this test"));
         std::thread::sleep(Duration::from_secs(if long().is_some() { 5 } else { 2 }));
-        compare(name, calm, honest(&rig, time));
+        compare(name, calm, honest(rig, time));
     }
 }
 

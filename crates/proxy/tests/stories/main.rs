@@ -12,6 +12,7 @@ mod bound;
 mod carried;
 mod crowds;
 mod delegate;
+mod desync;
 mod frames;
 mod framing;
 mod gateway;

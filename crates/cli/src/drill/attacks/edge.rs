@@ -145,6 +145,40 @@ pub(super) fn spoofed(target: &Target) -> Result<Outcome, Unable> {
     Ok(Outcome { stopped, reported: corrected, detail: format!("{status}, {seen}; {told}") })
 }
 
+/// Requests that claim another method than they have.
+pub(super) fn claimed(target: &Target) -> Result<Outcome, Unable> {
+    const CLAIMS: [&str; 4] =
+        ["_method=DELETE", "a=b&_METHOD=put", "%5Fmethod=PATCH", "X-HTTP-Method-Override=DELETE"];
+    let address = target.gateway()?;
+    let (host, path) = target.route()?;
+    let mut watch = Watch::begin(&target.events())?;
+    let (mut passed, mut untold) = (Vec::new(), Vec::new());
+    for claim in CLAIMS {
+        let request = format!(
+            "POST {path}?{claim} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        let answer = wire::exchange(address, &speak(target, &host, Alpn::Http1)?, request.as_bytes())
+            .map_err(|e| Unable::new(format!("the gateway at {address}: {e}")))?;
+        if wire::status(&answer.bytes) != Some(400) {
+            passed.push(claim);
+        }
+        let told = |e: &ringfence_event::Record| {
+            e.kind() == "call" && e.denied() && point(e) == "gateway" && rule(e) == "method.override"
+        };
+        if watch.wait(told).is_none() {
+            untold.push(claim);
+        }
+    }
+    let (stopped, reported) = (passed.is_empty(), untold.is_empty());
+    let mut detail = format!("{} of {} claims refused", CLAIMS.len() - passed.len(), CLAIMS.len());
+    for (what, names) in [("PASSED", passed), ("NOT told", untold)] {
+        if !names.is_empty() {
+            detail.push_str(&format!("; {what}: {}", names.join(", ")));
+        }
+    }
+    Ok(Outcome { stopped, reported, detail })
+}
+
 fn speak(target: &Target, host: &str, protocol: Alpn) -> Result<Speak, Unable> {
     if !target.gateway_tls() {
         return Ok(Speak::Plain);

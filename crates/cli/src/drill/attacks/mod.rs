@@ -85,6 +85,13 @@ pub(super) static ALL: [Drill; 14] = [
         run: edge::spoofed,
     },
     Drill {
+        name: "claimed-method",
+        tries: "sends the gateway requests whose query claims another method than they have",
+        stops: "the gateway: what frameworks would serve as another method than was judged is refused",
+        reports: "a denied call for each, with the rule `method.override`",
+        run: edge::claimed,
+    },
+    Drill {
         name: "forged-token",
         tries: "shows a gateway tokens that its provider did not give for it: unsigned, by another key, for somebody else, past their end",
         stops: "the gateway: signature, kind, issuer, audience and time, by the keys of the provider",

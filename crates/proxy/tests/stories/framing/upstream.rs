@@ -119,9 +119,9 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Vec<u8>>>) -> std::io::Result<()
             stream.write_all(b"switched")?;
             return stream.shutdown(Shutdown::Write);
         }
-        let body: &[u8] = if text.starts_with("HEAD ") { b"" } else { b"ok" };
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")?;
-        stream.write_all(body)?;
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
+        let body = if text.starts_with("HEAD ") { "" } else { "ok" };
+        stream.write_all(format!("{head}{body}").as_bytes())?;
     }
 }
 
