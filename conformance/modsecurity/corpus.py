@@ -237,7 +237,7 @@ class Hostile:
             for _ in range(r.randint(0, 2)):
                 payload = self.mutate(payload)
             method, uri, headers, body, shape = self.placed(payload)
-        uri = re.sub(r"[\x00-\x20\x7f]", lambda m: quote(m[0]), uri) or "/"
+        uri = re.sub(r"[\x00-\x20\x7f#]", lambda m: quote(m[0]), uri) or "/"
         headers = [(n, re.sub(r"[\x00\r\n]", "", v).strip(" \t")) for n, v in headers]
         body = body.encode("utf-8", "surrogatepass")
         headers = [(n, str(len(body)) if n.lower() == "content-length" else v) for n, v in headers]

@@ -5,8 +5,10 @@
 //! that says "refuse" where we accept can not be excused.
 
 mod cedar;
+mod crs;
 mod desync;
 mod limbo;
+mod modsecurity;
 mod seclang;
 mod wycheproof;
 
@@ -16,16 +18,30 @@ use std::process::ExitCode;
 
 use serde::Deserialize;
 
+pub(crate) use crs::Options;
 pub(crate) use desync::run as desync;
 
 /// Runs one suite on the material below `golden`.
-pub(crate) fn run(suite: &str, golden: &Path, repository: &Path) -> ExitCode {
+pub(crate) fn run(suite: &str, options: &Options, golden: &Path, repository: &Path) -> ExitCode {
+    let own = match suite {
+        "crs" => Some(crs::run(options, golden, repository)),
+        "modsecurity" => Some(modsecurity::run(options.requests, options.seed, golden)),
+        _ => None,
+    };
+    if let Some(outcome) = own {
+        return outcome.unwrap_or_else(|problem| {
+            eprintln!("{problem}");
+            ExitCode::from(3)
+        });
+    }
     let outcome = match suite {
         "cedar" => cedar::run(&golden.join("cedar"), &crate::environment::target()),
         "x509-limbo" => limbo::run(&golden.join("x509-limbo/limbo.json")),
         "seclang" => seclang::run(&golden.join("seclang")),
         "wycheproof-jose" => wycheproof::run(&golden.join("wycheproof")),
-        _ => Err(format!("there is no suite `{suite}`; there are: cedar, desync, seclang, wycheproof-jose, x509-limbo")),
+        _ => Err(format!(
+            "there is no suite `{suite}`; there are: cedar, crs, desync, modsecurity, seclang, wycheproof-jose, x509-limbo"
+        )),
     };
     let list = repository.join("conformance").join(format!("{suite}.toml"));
     match outcome.and_then(|outcomes| Ok((outcomes, deviations(&list)?))) {

@@ -42,6 +42,8 @@ enum Command {
     Conform {
         /// Which, such as `x509-limbo`
         suite: String,
+        #[command(flatten)]
+        options: conform::Options,
     },
     /// Check dependencies: bans, licences, sources, advisories
     Deny,
@@ -54,7 +56,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Soak(options) => soak::run(&options),
-        Command::Conform { suite } => run_suite(&suite),
+        Command::Conform { suite, options } => run_suite(&suite, &options),
         Command::Deny => deny::run(),
     };
     outcome.unwrap_or_else(|error| {
@@ -63,12 +65,12 @@ fn main() -> ExitCode {
     })
 }
 
-fn run_suite(suite: &str) -> Result<ExitCode, Error> {
+fn run_suite(suite: &str, options: &conform::Options) -> Result<ExitCode, Error> {
     // The one suite that makes its own material.
     if suite == "desync" {
         return conform::desync();
     }
     let golden = environment::golden()
         .ok_or_else(|| Error::new("set RINGFENCE_GOLDEN to the folder that holds the suites"))?;
-    Ok(conform::run(suite, &golden, environment::root()))
+    Ok(conform::run(suite, options, &golden, environment::root()))
 }

@@ -201,6 +201,8 @@ fn the_core_rule_set_matches_what_its_tests_expect() {
     let Some(folder) = golden() else { return };
     let rules = rules(&folder);
     let cases = ftw::load(&folder.join("tests")).unwrap();
+    let elsewhere = ftw::statuses_elsewhere(&folder).unwrap();
+    assert!(elsewhere.keys().all(|id| cases.iter().any(|case| case.id == *id)));
     let mut scratch = Scratch::default();
     let (mut passed, mut front_end, mut failed) = (0, 0, BTreeMap::new());
     for case in &cases {

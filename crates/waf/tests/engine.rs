@@ -243,3 +243,101 @@ SecRule ARGS "@rx ^." "id:3,phase:2,pass,log,capture,logdata:'%{TX.0}%{TX.1}'"
     let data: Vec<&str> = transaction.matches().iter().map(|found| found.data.as_str()).collect();
     assert_eq!(data[1..], ["1' 1", "1"]);
 }
+
+#[test]
+fn block_means_what_the_default_action_of_the_phase_says() {
+    let text = |default: &str| {
+        format!(
+            "SecDefaultAction \"phase:2,log,{default}\"\nSecRule ARGS \"@contains bad\" \"id:1,phase:2,block,t:none\"\n"
+        )
+    };
+    for (default, status) in [("deny,status:451", Some(451)), ("pass", None), ("drop", Some(403))] {
+        let rules = rules(&text(default));
+        let mut transaction = begin(&rules, "/?a=bad", &[]);
+        transaction.phase1();
+        transaction.phase2();
+        assert_eq!(transaction.interruption().map(|stop| stop.status), status, "{default}");
+        assert_eq!(transaction.matches().len(), 1);
+    }
+}
+
+#[test]
+fn actions_and_targets_of_rules_elsewhere_are_changed_before_or_after_them() {
+    let rules = rules(
+        r#"
+SecRuleUpdateActionById 1 "deny,status:410,msg:'Changed'"
+SecRule ARGS "@contains bad" "id:1,phase:2,pass,log,msg:'Was',tag:'a'"
+SecRule ARGS:x "@contains bad" "id:2,phase:2,pass,log,msg:'Two',tag:'b'"
+SecRule ARGS "@contains bad" "id:3,phase:2,pass,log,tag:'c'"
+SecRuleUpdateTargetByTag "b" "ARGS:y"
+SecRuleUpdateTargetByMsg "Two" "!ARGS:x"
+SecRuleRemoveByTag "c"
+"#,
+    );
+    let mut transaction = begin(&rules, "/?x=bad", &[]);
+    transaction.set_mode(Mode::Observe);
+    transaction.phase1();
+    transaction.phase2();
+    assert_eq!(transaction.interruption().map(|stop| stop.status), Some(410));
+    assert_eq!(transaction.matches()[0].message, "Changed");
+    assert_eq!(transaction.matches().len(), 1);
+    let mut transaction = begin(&rules, "/?y=bad", &[]);
+    transaction.set_mode(Mode::Observe);
+    transaction.phase1();
+    transaction.phase2();
+    assert_eq!(transaction.matches().iter().map(|found| found.rule.id).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn allow_ends_what_it_names_and_redirects_carry_no_line_breaks() {
+    let rules = rules(
+        r#"
+SecRule ARGS:go "@streq all" "id:1,phase:1,allow,nolog"
+SecRule ARGS:go "@streq phase" "id:2,phase:1,allow:phase,nolog"
+SecAction "id:3,phase:1,pass,log"
+SecRule ARGS:to "@rx ." "id:4,phase:2,redirect:'https://clinic.example/%{ARGS.to}'"
+"#,
+    );
+    assert_eq!(ids(&rules, "/?go=all&to=x", &[], ""), []);
+    assert_eq!(ids(&rules, "/?go=phase", &[], ""), []);
+    let mut transaction = begin(&rules, "/?to=a%0d%0aSet-Cookie:+x", &[]);
+    assert_eq!(transaction.phase1(), Verdict::Pass);
+    let Verdict::Stop(stop) = transaction.phase2() else { panic!("it passes") };
+    assert_eq!(
+        (stop.status, stop.action),
+        (302, Stop::Redirect("https://clinic.example/aSet-Cookie: x".into()))
+    );
+}
+
+#[test]
+fn files_that_rules_name_and_include_come_from_the_caller() {
+    let files = std::collections::HashMap::from([
+        (
+            "more.conf".to_owned(),
+            b"SecRule ARGS \"@pmFromFile words.data\" \"id:2,phase:2,pass,log\"\nInclude more.conf\n"
+                .to_vec(),
+        ),
+        ("words.data".to_owned(), b"# words\nwicked\n".to_vec()),
+    ]);
+    let load = |text: &str| Rules::load(&[Source::new("main.conf", text)], &files, &Options::default());
+    let errors = load("Include more.conf\n").unwrap_err();
+    assert!(errors.iter().any(|error| error.text.contains("does a file include itself")), "{errors:?}");
+    let missing = load("Include none.conf\nIncludeOptional none.conf\n").unwrap_err();
+    assert_eq!((missing.len(), missing[0].line), (1, 1));
+    let rules =
+        Arc::new(load("SecRule ARGS \"@pmFromFile words.data\" \"id:2,phase:2,pass,log\"\n").unwrap());
+    assert_eq!(ids(&rules, "/?a=so+wicked", &[], ""), [2]);
+}
+
+#[test]
+fn time_per_rule_is_counted_when_asked_for() {
+    let rules = rules("SecRule ARGS \"@rx a+b\" \"id:1,phase:2,pass,log\"\n");
+    let mut transaction = begin(&rules, "/?x=aab", &[]);
+    transaction.set_profile(true);
+    transaction.phase1();
+    transaction.phase2();
+    assert!(transaction.costs().iter().any(|cost| cost.rule == 1 && cost.evaluations == 1));
+    let mut transaction = Transaction::new(&rules, transaction.into_scratch());
+    transaction.phase1();
+    assert!(transaction.costs().is_empty());
+}

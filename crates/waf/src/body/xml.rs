@@ -21,7 +21,7 @@ pub fn parse<S: Sink + ?Sized>(body: &[u8], limits: &Limits, scratch: &mut Scrat
     let Reader { scratch, mut sink, .. } = reader;
     if !scratch.text.is_empty() {
         let given = sink.give(|sink| sink.xml_text(&scratch.text));
-        error = error.or(given.err());
+        error = error.or_else(|| given.err());
     }
     Outcome { error, ..Outcome::default() }
 }
@@ -198,7 +198,7 @@ impl<S: Sink + ?Sized> Reader<'_, S> {
         };
         self.at += 1;
         loop {
-            let run = memchr3(quote, b'&', b'<', self.rest()).unwrap_or(self.rest().len());
+            let run = memchr3(quote, b'&', b'<', self.rest()).unwrap_or_else(|| self.rest().len());
             let start = self.scratch.value.len();
             self.copy(run, false)?;
             for byte in &mut self.scratch.value[start..] {
@@ -220,7 +220,7 @@ impl<S: Sink + ?Sized> Reader<'_, S> {
 
     fn text(&mut self) -> Result<(), Error> {
         loop {
-            let run = memchr::memchr2(b'<', b'&', self.rest()).unwrap_or(self.rest().len());
+            let run = memchr::memchr2(b'<', b'&', self.rest()).unwrap_or_else(|| self.rest().len());
             if let Some(end) = memmem::find(&self.rest()[..run], b"]]>") {
                 self.at += end;
                 return Err(self.here("the end of a character section that never began"));
@@ -236,7 +236,7 @@ impl<S: Sink + ?Sized> Reader<'_, S> {
     fn cdata(&mut self) -> Result<(), Error> {
         self.expect(b"<![CDATA[")?;
         let end = memmem::find(self.rest(), b"]]>");
-        self.copy(end.unwrap_or(self.rest().len()), true)?;
+        self.copy(end.unwrap_or_else(|| self.rest().len()), true)?;
         self.expect(b"]]>")
     }
 
@@ -393,7 +393,6 @@ fn encoding_of(declaration: &[u8]) -> Option<Option<&[u8]>> {
 }
 
 /// The value of the next word of a declaration when it is `name`, and what follows it; `None` when it is malformed.
-#[expect(clippy::type_complexity, reason = "two answers of which one has two parts")]
 fn pseudo_attribute<'a>(text: &'a [u8], name: &[u8]) -> Option<Option<(&'a [u8], &'a [u8])>> {
     let spaces = text.iter().take_while(|b| is_space(**b)).count();
     let Some(rest) = text[spaces..].strip_prefix(name).filter(|_| spaces > 0) else {

@@ -4,6 +4,7 @@
 
 mod yaml;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use yaml::Value;
@@ -48,6 +49,34 @@ pub fn load(folder: &Path) -> Result<Vec<Case>, String> {
         read(&text, &mut cases).map_err(|problem| format!("{}: {problem}", file.display()))?;
     }
     Ok(cases)
+}
+
+/// What other front ends answer instead, by the `*-overrides.yaml` beside the rules: a status for a test.
+pub fn statuses_elsewhere(folder: &Path) -> Result<BTreeMap<String, u16>, String> {
+    let mut statuses = BTreeMap::new();
+    for entry in std::fs::read_dir(folder)
+        .map_err(|error| format!("cannot read {}: {error}", folder.display()))?
+        .flatten()
+    {
+        let path = entry.path();
+        if !path.file_name().is_some_and(|name| name.to_string_lossy().ends_with("-overrides.yaml")) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let document = yaml::parse(&text).map_err(|problem| format!("{}: {problem}", path.display()))?;
+        for test in document.iter().flat_map(|d| d.field("test_overrides").map_or(&[][..], Value::items)) {
+            let rule = test.field("rule_id").and_then(Value::text).unwrap_or_default();
+            let Some(status) = test.field("output").and_then(|output| output.field("status")) else {
+                continue;
+            };
+            for id in test.field("test_ids").map_or(&[][..], Value::items).iter().filter_map(Value::text) {
+                let status: u16 = number(status)?;
+                statuses.entry(format!("{rule}-{id}")).and_modify(|s| *s = status.max(*s)).or_insert(status);
+            }
+        }
+    }
+    Ok(statuses)
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {

@@ -110,11 +110,12 @@ impl<S: Sink + ?Sized> Reader<'_, S> {
         let mut at = 0;
         let mut last = loop {
             let Some(end) = self.line_end(at) else {
-                return match self.boundary.closes(&self.body[at..]) {
-                    true => Ok(()),
-                    false if self.seen == 0 && at > 0 => Err(malformed(at, "it has no boundary")),
-                    false => Err(Error::Incomplete),
-                };
+                let closed = self.boundary.closes(&self.body[at..]);
+                return Err(if closed || at > 0 {
+                    malformed(at, "it has no boundary")
+                } else {
+                    Error::Incomplete
+                });
             };
             let line = self.line(at, end)?;
             at = end;
