@@ -344,6 +344,9 @@ const CASES: &[Case] = &[
             "fine\" and \"good",
             "100%' or not we insert",
             "3 and a half",
+            "press '+' to add",
+            "5\" = 12.7 cm",
+            "2 -- ",
         ],
     ),
     (
