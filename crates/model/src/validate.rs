@@ -74,7 +74,7 @@ pub(crate) fn assemble(
         providers: merged.providers,
         policies: merged.policies,
         entities: merged.entities.map(|(entities, _)| entities),
-        waf: merged.waf,
+        waf: merged.waf.or_else(|| inspect::by_routes(&merged.services)),
         services: merged.services,
         limits: merged.limits.map_or_else(Limits::default, |(limits, _)| limits),
         consent_required: merged.consent.is_some(),

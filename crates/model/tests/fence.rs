@@ -665,6 +665,18 @@ fn attacks_are_looked_for_as_the_fence_says_and_with_the_known_defaults_otherwis
 }
 
 #[test]
+fn a_route_that_asks_for_it_alone_is_inspected_alone_with_the_defaults() {
+    let with = |mode: &str| {
+        let text = with_portal(&format!("listen: 2\nroutes: [{{ path: / }}, {{ path: /a, waf: {mode} }}]"));
+        parse(&text).unwrap().waf
+    };
+    let waf = with("enforce").unwrap();
+    assert_eq!((waf.mode, waf.paranoia, waf.crs), (Mode::Off, 1, None));
+    assert_eq!(at(&waf.position), "ringfence.yaml:8:27");
+    assert_eq!(with("off"), None);
+}
+
+#[test]
 fn an_exclusion_says_what_why_and_until_when() {
     let mut wrong = Vec::new();
     let good = "rules: [942100], target: 'ARGS:q', path: /search, reason: prose, until: 9999-12-31";

@@ -4,6 +4,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Merged;
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::fence::{Mode, Route, Service, Waf};
+
+/// What holds where only routes ask that attacks are looked for: the defaults, and nowhere else.
+pub(super) fn by_routes(services: &[Service]) -> Option<Waf> {
+    let asks = |route: &&Route| route.waf.is_some_and(|mode| !mode.is_off());
+    let route = services.iter().flat_map(|service| &service.routes).find(asks)?;
+    Some(Waf::new(Mode::Off, route.position.clone()))
+}
 
 pub(super) fn warn(merged: &Merged, out: &mut Diagnostics) {
     let routes = || merged.services.iter().flat_map(|service| &service.routes);
@@ -19,7 +27,7 @@ pub(super) fn warn(merged: &Merged, out: &mut Diagnostics) {
             let help = "take it out, or give it another day when it is still right".to_owned();
             out.push(Diagnostic::warning("expired", exclusion.position.clone(), message).help(help));
         }
-        if waf.crs.is_none() && waf.paranoia > crate::Waf::PARANOIA {
+        if waf.crs.is_none() && waf.paranoia > Waf::PARANOIA {
             let message = "the embedded rules know one paranoia level";
             let help =
                 "name a Core Rule Set: `crs: crs`, brought by `ringfence content fetch crs`".to_owned();
