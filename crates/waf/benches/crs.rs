@@ -1,6 +1,8 @@
 //! What the Core Rule Set costs per request: `cargo bench -p ringfence-waf --bench crs -- DIR [CASE] [rules] [long]`, where DIR has `rules/` and
 //! `crs-setup.conf.example`. CASE is the number of one case, from zero; with `rules`, the costliest rules of each case follow.
 
+#![expect(clippy::unwrap_used, reason = "whoever measures reads the panic")]
+
 use std::{
     collections::HashMap,
     fs,

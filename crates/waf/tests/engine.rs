@@ -5,7 +5,10 @@ use std::sync::Arc;
 use ringfence_waf::{Mode, Options, Rules, Scratch, Selection, Source, Stop, Transaction, Verdict};
 
 fn rules(text: &str) -> Arc<Rules> {
-    Arc::new(Rules::load(&[Source::new("test.conf", text)], &(), &Options::default()).unwrap())
+    Arc::new(
+        Rules::load(&[Source::new("test.conf", text)], &(), &Options::default())
+            .unwrap_or_else(|errors| panic!("{errors:#?}")),
+    )
 }
 
 fn begin(rules: &Arc<Rules>, uri: &str, headers: &[(&str, &str)]) -> Transaction {

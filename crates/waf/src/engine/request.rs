@@ -153,12 +153,6 @@ impl Transaction {
         if self.state.mode == Mode::Off {
             return Verdict::Pass;
         }
-        if self.state.scalars[Variable::UniqueId as usize] == NONE {
-            let id = super::values::hash(
-                self.state.values.get(self.state.scalars[Variable::RequestLine as usize]),
-            );
-            self.state.set(Variable::UniqueId, format!("{id:08x}").as_bytes());
-        }
         for (variable, value) in [(Variable::ReqbodyError, 0), (Variable::ReqbodyProcessorError, 0)] {
             self.state.set_number(variable, value);
         }

@@ -158,24 +158,27 @@ impl Transaction {
         for target in &rule.targets {
             subjects::collect(plan, &mut self.state, target, &mut subjects);
         }
+        let bit = plan.bits[index as usize];
+        let side = usize::from(rule.phase - 1) / 2;
         let mut any = false;
         for subject in &subjects {
+            let value = given(&mut self.state, subject.value);
+            if bit != NO_BIT && !self.plain {
+                let state = &mut *self.state;
+                if !rule.multi_match
+                    && !state.sieve.may_match(plan, side, &mut state.values, value, rule.chain, bit)
+                {
+                    continue;
+                }
+            }
             if self.is_excluded(plan, index, rule, subject) {
                 continue;
             }
-            let value = given(&mut self.state, subject.value);
             if rule.multi_match {
                 any |= self.every_stage(plan, rule, subject, value, &expanded, tell);
                 continue;
             }
             let state = &mut *self.state;
-            let bit = plan.bits[index as usize];
-            if bit != NO_BIT && !self.plain {
-                let side = usize::from(rule.phase - 1) / 2;
-                if !state.sieve.may_match(plan, side, &mut state.values, value, rule.chain, bit) {
-                    continue;
-                }
-            }
             let value = state.sieve.transform(plan, &mut state.values, value, rule.chain);
             state.evaluations += 1;
             let captures = fresh(rule, &mut state.captures);

@@ -251,6 +251,12 @@ pub(crate) fn scalar(plan: &Plan, state: &mut State, variable: Variable) -> Opti
             let full = full_name(plan, state, &matched);
             Some(state.values.add(&full))
         }
+        // Callers that have an id of their own set it.
+        V::UniqueId if state.scalars[variable as usize] == NONE => {
+            let id = super::values::random();
+            state.set(variable, format!("{id:016x}").as_bytes());
+            Some(state.scalars[variable as usize])
+        }
         V::HighestSeverity => state.highest_severity.map(|severity| state.number(i64::from(severity))),
         V::Time
         | V::TimeDay

@@ -1,5 +1,7 @@
 //! The bytes of one request: every distinct value once, by number.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 /// A value by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ValueId(pub(crate) u32);
@@ -68,7 +70,8 @@ impl Values {
         if id == PASSING {
             return &self.passing;
         }
-        let slot = self.list[id.0 as usize];
+        // What was never set is empty.
+        let Some(slot) = self.list.get(id.0 as usize) else { return b"" };
         &self.arena[slot.start as usize..(slot.start + slot.len) as usize]
     }
 
@@ -165,6 +168,13 @@ pub(crate) fn hash(bytes: &[u8]) -> u32 {
     state = fold(state, u64::from_le_bytes(tail));
     let state = fold(state, MULTIPLIER);
     (state ^ (state >> 32)) as u32
+}
+
+/// A number that no other transaction of this process gets but by chance.
+pub(crate) fn random() -> u64 {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed).to_le_bytes();
+    u64::from(hash(&count)) << 32 | u64::from(hash(&[&count[..], b"id"].concat()))
 }
 
 fn seed() -> &'static (u64, u64) {
