@@ -82,6 +82,22 @@ fn a_gateway_that_believes_any_token_fails_the_drills_of_tokens() {
 }
 
 #[test]
+fn without_limits_a_flood_comes_through() {
+    let (clinic, server) = (Clinic::start(Who::Nobody), Server::naive_gateway());
+    let output = clinic.ringfence(&["drill", "--json", "--gateway", &server.address, "rate-flood"]);
+    let one = fails(&output, "rate-flood");
+    assert_eq!(one["reported"], false, "{one}");
+    assert!(one["detail"].as_str().unwrap().starts_with("0 of 2"), "{one}");
+    let limit = "], limit: [{ by: user, rate: 5/1h }";
+    let output = clinic.ringfence(&["drill", "--json", "--without", limit, "rate-flood"]);
+    let one = fails(&output, "rate-flood");
+    assert!(
+        one["detail"].as_str().unwrap().contains("PASSED: one user with many tokens (100 of 100)"),
+        "{one}"
+    );
+}
+
+#[test]
 fn where_an_edge_does_not_demand_somebody_s_behalf_the_stolen_token_comes_through() {
     let clinic = Clinic::start(Who::Nobody);
     let output = clinic.ringfence(&["drill", "--json", "--without", ", on_behalf: required", "stolen-token"]);

@@ -5,6 +5,7 @@ mod calls;
 mod dials;
 mod edge;
 mod files;
+mod floods;
 mod mesh;
 mod processes;
 mod revoked;
@@ -13,7 +14,7 @@ mod theft;
 use super::Drill;
 
 /// All of them, in the order in which they run.
-pub(super) static ALL: [Drill; 14] = [
+pub(super) static ALL: &[Drill] = &[
     Drill {
         name: "undeclared-call",
         tries: "from inside a service: calls another one that it does not declare",
@@ -118,5 +119,12 @@ pub(super) static ALL: [Drill; 14] = [
         stops: "the gateway, within a second: what is new is refused, what is open is cut",
         reports: "a denied call for each, with the rule",
         run: revoked::revoked_session,
+    },
+    Drill {
+        name: "rate-flood",
+        tries: "asks a gateway far more than it may: as one user with many tokens, and with one wrong credential after the other",
+        stops: "the gateway: each user has their share, and an address that fails again and again is slowed down",
+        reports: "a denied call for each, with the rule",
+        run: floods::rate_flood,
     },
 ];
