@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ringfence_model::content::crs_rules;
-use ringfence_model::{Excluded, PathPattern, Waf};
+use ringfence_model::{Excluded, Mode, PathPattern, Route, Waf};
 use ringfence_snapshot::{Content, Snapshot};
 use ringfence_waf::{
     Exclusion, ExclusionError, Interruption, LoadError, Rules, Selection, Set, Source, Transaction,
@@ -44,9 +44,18 @@ impl Engine {
         before: Option<&Table>,
         files: &Files<'_>,
     ) -> Result<Option<Arc<Self>>, String> {
-        let Some(waf) = &snapshot.waf else { return Ok(None) };
-        let Some(folder) = waf.crs.as_deref() else { return Ok(None) };
-        let content = snapshot.content.iter().filter(|content| is_in(folder, &content.name));
+        let asked;
+        let waf = match (&snapshot.waf, asking(snapshot)) {
+            (Some(waf), _) => waf,
+            (None, Some(route)) => {
+                asked = Waf::new(Mode::Off, route.position.clone());
+                &asked
+            }
+            (None, None) => return Ok(None),
+        };
+        let folder = waf.crs.as_deref();
+        let is_rule = |content: &&Content| folder.is_some_and(|folder| is_in(folder, &content.name));
+        let content = snapshot.content.iter().filter(is_rule);
         let content: Vec<Content> = content.cloned().collect();
         let before =
             before.and_then(|table| table.engine.as_ref()).filter(|before| before.content == content);
@@ -109,6 +118,12 @@ impl Engine {
     }
 }
 
+/// A route on which attacks are looked for though the fence says nothing of how.
+fn asking(snapshot: &Snapshot) -> Option<&Route> {
+    let mut routes = snapshot.services.iter().flat_map(|service| &service.routes);
+    routes.find(|route| route.waf.is_some_and(|mode| mode != Mode::Off))
+}
+
 /// Whether rules compiled for one do for the other.
 fn has_same_rules(a: &Waf, b: &Waf) -> bool {
     let of =
@@ -120,14 +135,15 @@ fn is_in(folder: &str, name: &str) -> bool {
     name.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
 }
 
-fn load(waf: &Waf, folder: &str, content: &[Content], files: &Files<'_>) -> Result<Rules, String> {
+fn load(waf: &Waf, folder: Option<&str>, content: &[Content], files: &Files<'_>) -> Result<Rules, String> {
     let mut all = HashMap::with_capacity(content.len());
     for file in content {
         all.insert(file.name.as_str(), files.content(&file.name)?);
     }
     let file = |name: &str| all.get(name).map(|text| text.to_vec());
     let source = |name: &str| Source::new(name, file(name).unwrap_or_default());
-    let order = crs_rules(folder, content.iter().map(|file| file.name.as_str()));
+    let names = content.iter().map(|file| file.name.as_str());
+    let order = folder.map(|folder| crs_rules(folder, names)).unwrap_or_default();
     let mut setup: Vec<Source> = order.setup.into_iter().map(source).collect();
     if waf.responses {
         setup.push(Source::new("(responses)", "SecResponseBodyAccess On\n"));

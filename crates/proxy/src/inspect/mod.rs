@@ -47,6 +47,8 @@ struct Inspection {
     scratches: Rc<Scratches>,
     /// Matches that were noted.
     noted: usize,
+    /// The last phase has run.
+    ended: bool,
 }
 
 impl Inspect {
@@ -83,7 +85,8 @@ impl Stage for Inspect {
         let local = gateway.and_then(|gateway| gateway.listen.first()).unwrap_or(&source);
         transaction.connection((source.ip(), source.port()), (local.ip(), local.port()));
         head(&mut transaction, view);
-        let mut inspection = Inspection { stage: self, transaction: Some(transaction), scratches, noted: 0 };
+        let mut inspection =
+            Inspection { stage: self, transaction: Some(transaction), scratches, noted: 0, ended: false };
         inspection.judge(notes, Transaction::phase1)?;
         Ok(Some(Box::new(inspection)))
     }
@@ -131,6 +134,16 @@ impl Inspection {
             Verdict::Pass => Ok(()),
             Verdict::Stop(stop) => Err(self.stage.engine.deny(transaction, &stop)),
         }
+    }
+
+    /// Runs the last phase, and notes what it sums up.
+    fn end(&mut self, notes: &Notes) {
+        let Some(transaction) = &mut self.transaction else { return };
+        transaction.phase5();
+        self.ended = true;
+        let matches = &transaction.matches()[self.noted..];
+        told::note(matches, !self.stage.enforces, notes);
+        self.noted += matches.len();
     }
 
     fn limit(&self) -> usize {
@@ -188,6 +201,7 @@ impl Judging for Inspection {
             return Ok(Some(self.limit() + 1));
         }
         self.judge(notes, Transaction::phase4)?;
+        self.end(notes);
         Ok(None)
     }
 
@@ -195,14 +209,18 @@ impl Judging for Inspection {
         if let Some(transaction) = &mut self.transaction {
             transaction.response_body(body.bytes);
         }
-        self.judge(notes, Transaction::phase4)
+        self.judge(notes, Transaction::phase4)?;
+        self.end(notes);
+        Ok(())
     }
 }
 
 impl Drop for Inspection {
     fn drop(&mut self) {
         let Some(mut transaction) = self.transaction.take() else { return };
-        transaction.phase5();
+        if !self.ended {
+            transaction.phase5();
+        }
         let mut kept = self.scratches.0.borrow_mut();
         if kept.len() < KEPT {
             kept.push(transaction.into_scratch());

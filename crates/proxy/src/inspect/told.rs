@@ -9,9 +9,9 @@ use crate::note::{Note, Notes};
 /// Values of one match that are told.
 const VALUES: usize = 3;
 
-/// Notes what matched.
+/// Notes what matched and counts, and what the last phase sums up.
 pub(super) fn note(matches: &[Match], observed: bool, notes: &Notes) {
-    for found in matches.iter().filter(|found| found.score > 0 || found.disruptive) {
+    for found in matches.iter().filter(|found| found.score > 0 || found.disruptive || found.rule.phase == 5) {
         let transformations = found.rule.transformations.join(",");
         let rule = name(found.rule.id);
         let note = |value: Option<&MatchedVariable>, score| Note {
