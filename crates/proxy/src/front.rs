@@ -64,6 +64,14 @@ pub(crate) enum Front<'a> {
     H2(H2Front),
 }
 
+/// What is dropped from responses that look like this.
+fn drops(dress: Option<&Dress>) -> &DropList {
+    match dress {
+        Some(dress) => dress.drops(),
+        None => keep_all(),
+    }
+}
+
 fn append(response: &mut http::Response<()>, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().append(HeaderName::from_static(name), value);
@@ -220,11 +228,7 @@ impl<'a> Front<'a> {
                 let mut writer = ResponseWriter::new(
                     &mut wire.out,
                     view,
-                    &Reply {
-                        framing,
-                        connection,
-                        drop: front.dress.as_deref().map_or(keep_all(), Dress::drops),
-                    },
+                    &Reply { framing, connection, drop: drops(front.dress.as_deref()) },
                 );
                 if let Some(dress) = &front.dress {
                     dress.add(view, |name, value| writer.field(name, value.as_bytes()));
@@ -237,7 +241,7 @@ impl<'a> Front<'a> {
                 Ok(())
             }
             Self::H2(front) => {
-                let drop = front.dress.as_deref().map_or(keep_all(), Dress::drops);
+                let drop = drops(front.dress.as_deref());
                 let mut response = respond_to_h2(view, framing, drop).map_err(Broken::Refused)?;
                 if let Some(dress) = &front.dress {
                     dress.add(view, |name, value| append(&mut response, name, value));

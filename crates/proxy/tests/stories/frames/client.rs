@@ -127,10 +127,6 @@ impl Client {
         self.stream.write_all(bytes).is_ok()
     }
 
-    pub fn close_write(&self) {
-        let _ = self.stream.shutdown(std::net::Shutdown::Write);
-    }
-
     /// Reads until what came is enough, the server closes, or the time is over; whether it was enough.
     pub fn until(&mut self, time: Duration, enough: impl Fn(&[Frame]) -> bool) -> bool {
         let end = Instant::now() + time;

@@ -1,7 +1,7 @@
 //! What a request is (RFC 9113, section 8): fields, pseudo-header fields, bodies, trailers.
 
 use super::Expected::{Answer, Gone, Malformed, Sees};
-use super::hpack::{fields, get, indexed, literal, literal_as, post};
+use super::hpack::{fields, get, indexed, literal, literal_as, post, remembered};
 use super::*;
 
 /// GET with one more field.
@@ -411,7 +411,7 @@ pub const CASES: &[Case] = &[
     (
         "RFC 9113 §10.5.1 a block that is larger when decoded than the limit",
         || {
-            let mut block = [get(), super::hpack::remembered("x", &[b'y'; 4000])].concat();
+            let mut block = [get(), remembered("x", &[b'y'; 4000])].concat();
             (0..100).for_each(|_| block.extend(indexed(62)));
             request(1, &block)
         },

@@ -147,7 +147,7 @@ pub fn judge(before: &Before, name: &str, client: &mut Client, expected: &Expect
                 came.iter().any(|f| f.kind == GOAWAY)
                     || came.iter().any(|f| f.kind == RST_STREAM && f.stream == *stream)
             });
-            let code = client.first(RST_STREAM, *stream).and_then(Frame::code).or(client.goaway());
+            let code = client.first(RST_STREAM, *stream).and_then(Frame::code).or_else(|| client.goaway());
             assert!(code.is_some_and(|code| codes.contains(&code)), "{name}: {:?}", client.came);
             // Whether what came before it was served is another question.
             before.seen();
@@ -155,7 +155,7 @@ pub fn judge(before: &Before, name: &str, client: &mut Client, expected: &Expect
         }
         Expected::Malformed(stream) => {
             client.until(time, |came| over(came, *stream) || came.iter().any(|f| f.kind == GOAWAY));
-            let code = client.first(RST_STREAM, *stream).and_then(Frame::code).or(client.goaway());
+            let code = client.first(RST_STREAM, *stream).and_then(Frame::code).or_else(|| client.goaway());
             let status = client.status(*stream);
             assert!(
                 code == Some(PROTOCOL_ERROR) || status.is_some_and(|status| (400..=505).contains(&status)),
@@ -211,7 +211,7 @@ fn what_comes_before_the_settings_decides_what_is_spoken() {
         ),
         (
             "RFC 9113 §3.4 a request before SETTINGS",
-            [PREFACE, &request(1, &hpack::get())].concat(),
+            [PREFACE, &request(1, &get())].concat(),
             Expected::Gone(&[PROTOCOL_ERROR]),
         ),
         ("RFC 9113 §3.4 a broken preface", b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n".to_vec(), Expected::Closed),
@@ -234,7 +234,7 @@ fn what_comes_before_the_settings_decides_what_is_spoken() {
     }
     // The preface in single bytes is the same preface.
     let mut client = Client::silent(before.rig.gateway);
-    for byte in [PREFACE, &frame(SETTINGS, 0, 0, &[]), &request(1, &hpack::get())].concat() {
+    for byte in [PREFACE, &frame(SETTINGS, 0, 0, &[]), &request(1, &get())].concat() {
         client.send(&[byte]);
     }
     client.send(&ping());

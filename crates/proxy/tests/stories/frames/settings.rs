@@ -1,7 +1,7 @@
 //! SETTINGS, and the windows that they change (RFC 9113, sections 6.5 and 6.9.2).
 
 use super::Expected::{Answer, Gone, Ignored};
-use super::hpack::get;
+use super::hpack::{get, post};
 use super::*;
 
 fn settings(list: &[(u16, u32)]) -> Vec<u8> {
@@ -88,10 +88,7 @@ pub const CASES: &[Case] = &[
     ),
     (
         "RFC 9113 §6.9.2 SETTINGS that push a stream's window beyond 2^31 - 1",
-        || {
-            [head(1, &super::hpack::post()), window(1, 0x7fff_ffff - 65_535), settings(&[(4, 0x7fff_ffff)])]
-                .concat()
-        },
+        || [head(1, &post()), window(1, 0x7fff_ffff - 65_535), settings(&[(4, 0x7fff_ffff)])].concat(),
         Gone(&[FLOW_CONTROL_ERROR]),
     ),
 ];
