@@ -8,6 +8,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ringfence_keys::{Algorithm, SigningKey};
@@ -23,6 +24,27 @@ use crate::client::Client;
 /// How long a fence may take to come up, and to go.
 const UP: Duration = Duration::from_secs(40);
 const DOWN: Duration = Duration::from_secs(15);
+
+/// What a described service has.
+const DESCRIPTION: &str = r##"openapi: 3.1.0
+info: { title: Drill, version: "1" }
+paths:
+  /notes:
+    get:
+      parameters: [{ name: limit, in: query, schema: { type: integer, maximum: 100 } }]
+      responses: {}
+    post:
+      requestBody:
+        required: true
+        content:
+          application/json:
+            schema:
+              type: object
+              required: [title]
+              additionalProperties: false
+              properties: { title: { type: string, maxLength: 20 } }
+      responses: {}
+"##;
 
 /// A running fence with an issuer.
 pub(crate) struct Stage {
@@ -49,6 +71,15 @@ impl Stage {
 
     /// A fence with one route, whose provider this is said of too, to a service that answers everything, and `/stream` without end.
     pub(crate) fn raise(provider: &str, accept: &str) -> Result<Self, Unable> {
+        Self::before_service(provider, "", &format!(", accept: [{accept}]"))
+    }
+
+    /// The same with a route that is open to all, in a fence that says this besides.
+    pub(crate) fn raise_with(fence: &str) -> Result<Self, Unable> {
+        Self::before_service("", fence, "")
+    }
+
+    fn before_service(provider: &str, fence: &str, route: &str) -> Result<Self, Unable> {
         let service = listen(|_, request| {
             if request.starts_with("GET /stream ") {
                 Answer::Stream
@@ -57,12 +88,29 @@ impl Stage {
             }
         })?;
         let services = format!(
-            "external:\n  target:\n    address: {}\n    tls: off\n    routes: [{{ path: /, accept: [{accept}] }}]\n",
+            "{fence}external:\n  target:\n    address: {}\n    tls: off\n    routes: [{{ path: /{route} }}]\n",
             service.address
         );
         let mut stage = Self::with(provider, &services)?;
         stage.servers.push(service);
         Ok(stage)
+    }
+
+    /// A fence with a service that everybody may reach and this is said of too, beside its description; and how many requests it saw.
+    pub(crate) fn described(openapi: &str) -> Result<(Self, Arc<AtomicUsize>), Unable> {
+        let seen = Arc::new(AtomicUsize::new(0));
+        let counts = seen.clone();
+        let service = listen(move |_, _| {
+            counts.fetch_add(1, Ordering::SeqCst);
+            Answer::body("text/plain", "ok")
+        })?;
+        let services = format!(
+            "external:\n  target:\n    address: {}\n    tls: off\n    routes: [{{ path: / }}]\n    {openapi}\n",
+            service.address
+        );
+        let mut stage = Self::with("", &services)?;
+        stage.servers.push(service);
+        Ok((stage, seen))
     }
 
     /// A fence with these services.
@@ -78,6 +126,9 @@ impl Stage {
             "fence: drill\ntrust_domain: drill.example\ngateway: {{ listen: {}, tls: off }}\nproviders:\n  drill: {{ issuer: {}, audiences: [{AUDIENCE}], allow_private: true{provider} }}\n{services}",
             stage.gateway, stage.issuer,
         );
+        // Not beside the fence itself, where it would be taken for a part of it.
+        std::fs::DirBuilder::new().mode(0o755).create(folder.join("openapi")).map_err(io("make a folder"))?;
+        std::fs::write(folder.join("openapi/notes.yaml"), DESCRIPTION).map_err(io("write a description"))?;
         std::fs::write(folder.join("ringfence.yaml"), fence).map_err(io("write a fence"))?;
         let log = std::fs::File::create(folder.join("up.log")).map_err(io("make a log"))?;
         let binary = std::env::current_exe().map_err(io("find this binary"))?;

@@ -25,6 +25,8 @@ const NAMES: &[&str] = &[
     "smuggled-request",
     "spoofed-header",
     "claimed-method",
+    "sql-injection",
+    "malformed-body",
     "forged-token",
     "replayed-dpop",
     "stolen-token",

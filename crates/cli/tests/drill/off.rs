@@ -107,6 +107,25 @@ fn where_an_edge_does_not_demand_somebody_s_behalf_the_stolen_token_comes_throug
 }
 
 #[test]
+fn where_nobody_looks_for_attacks_sql_comes_through() {
+    let clinic = Clinic::start(Who::Nobody);
+    let output = clinic.ringfence(&["drill", "--json", "--without", "waf: { mode: enforce }", "sql-injection"]);
+    let one = fails(&output, "sql-injection");
+    assert_eq!(one["reported"], false, "{one}");
+    assert!(one["detail"].as_str().unwrap().starts_with("0 of "), "not one attack is refused: {one}");
+}
+
+#[test]
+fn where_a_service_is_held_to_no_description_anything_reaches_it() {
+    let clinic = Clinic::start(Who::Nobody);
+    let openapi = "openapi: { file: openapi/notes.yaml, responses: off }";
+    let output = clinic.ringfence(&["drill", "--json", "--without", openapi, "malformed-body"]);
+    let one = fails(&output, "malformed-body");
+    assert_eq!(one["reported"], false, "{one}");
+    assert!(one["detail"].as_str().unwrap().starts_with("0 of "), "not one request is refused: {one}");
+}
+
+#[test]
 fn behind_the_real_gateway_a_service_that_tells_all_it_sees_sees_none_of_the_spoofed_headers() {
     let fence = "
 fence: echo

@@ -6,6 +6,8 @@ mod dials;
 mod edge;
 mod files;
 mod floods;
+mod injection;
+mod malformed;
 mod mesh;
 mod processes;
 mod revoked;
@@ -91,6 +93,20 @@ pub(super) static ALL: &[Drill] = &[
         stops: "the gateway: what frameworks would serve as another method than was judged is refused",
         reports: "a denied call for each, with the rule `method.override`",
         run: edge::claimed,
+    },
+    Drill {
+        name: "sql-injection",
+        tries: "sends a gateway SQL where data belongs: query, form, JSON, XML, multipart, cookie, compressed, in small pieces",
+        stops: "the gateway: the rules of the firewall, before anything reaches the service",
+        reports: "a denied call for each, with the rule",
+        run: injection::sql,
+    },
+    Drill {
+        name: "malformed-body",
+        tries: "sends a gateway what the service's description does not have: fields, types, sizes, content types, parameters, methods, paths",
+        stops: "the gateway: only what is described reaches the service",
+        reports: "a denied call for each, with the rule",
+        run: malformed::body,
     },
     Drill {
         name: "forged-token",
