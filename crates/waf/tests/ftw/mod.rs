@@ -11,21 +11,21 @@ use yaml::Value;
 
 /// One test: `942100-7`.
 #[derive(Debug)]
-pub struct Case {
+pub(crate) struct Case {
     pub id: String,
     pub stages: Vec<Stage>,
 }
 
 /// One request of a test.
 #[derive(Debug)]
-pub struct Stage {
+pub(crate) struct Stage {
     pub request: Vec<u8>,
     pub expect: Expect,
 }
 
 /// What has to come of a request.
 #[derive(Debug, Default)]
-pub struct Expect {
+pub(crate) struct Expect {
     /// Rules that have to match.
     pub ids: Vec<u64>,
     /// Rules that must not.
@@ -38,7 +38,7 @@ pub struct Expect {
 }
 
 /// Reads every test below `folder`, in the order of their names.
-pub fn load(folder: &Path) -> Result<Vec<Case>, String> {
+pub(crate) fn load(folder: &Path) -> Result<Vec<Case>, String> {
     let mut files = Vec::new();
     collect(folder, &mut files)?;
     files.sort();
@@ -52,7 +52,7 @@ pub fn load(folder: &Path) -> Result<Vec<Case>, String> {
 }
 
 /// What other front ends answer instead, by the `*-overrides.yaml` beside the rules: a status for a test.
-pub fn statuses_elsewhere(folder: &Path) -> Result<BTreeMap<String, u16>, String> {
+pub(crate) fn statuses_elsewhere(folder: &Path) -> Result<BTreeMap<String, u16>, String> {
     let mut statuses = BTreeMap::new();
     for entry in std::fs::read_dir(folder)
         .map_err(|error| format!("cannot read {}: {error}", folder.display()))?
@@ -247,7 +247,7 @@ fn encoded_form(data: String) -> String {
     pieces.collect::<Vec<_>>().join("&")
 }
 
-pub fn base64(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn base64(text: &str) -> Option<Vec<u8>> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = Vec::new();
     let (mut bits, mut held) = (0_u32, 0_u32);
