@@ -3,7 +3,7 @@
     drive.py --binary RINGFENCE --folder SCRATCH [--examples N] [--seed N] DESCRIPTION...
 
 Each description gets a gateway of its own, whose service answers 200 to everything: whatever is refused, the gateway refused. Prints each
-failure and `schemathesis: passed/total`; ends with 1 if there is any.
+failure and `schemathesis: passed/total`; ends with 1 if there is any that is not explained here.
 """
 
 import argparse
@@ -21,6 +21,10 @@ import urllib.request
 
 CHECKS = "not_a_server_error,negative_data_rejection,positive_data_acceptance,missing_required_header,unsupported_method"
 PATIENCE = 60
+# What ends otherwise on purpose, and why.
+DIFFERENCES = {
+    "Unsupported method TRACE returned 400": "a TRACE with a body is malformed (RFC 9110, section 9.3.8): the framing guard refuses it first",
+}
 
 
 class Service(http.server.BaseHTTPRequestHandler):
@@ -87,8 +91,9 @@ def base(description):
 def run(description, options, upstream):
     name = os.path.basename(description)
     folder = os.path.join(options.folder, name.split(".")[0])
-    os.makedirs(folder)
-    shutil.copy(description, os.path.join(folder, name))
+    # Not beside the fence itself, where it would be taken for a part of it.
+    os.makedirs(os.path.join(folder, "openapi"))
+    shutil.copy(description, os.path.join(folder, "openapi", name))
     port = free_port()
     with open(os.path.join(folder, "ringfence.yaml"), "w") as fence:
         fence.write(
@@ -99,7 +104,7 @@ external:
   service:
     address: 127.0.0.1:{upstream}
     routes: [{{ path: / }}]
-    openapi: {{ file: {name}, responses: off }}
+    openapi: {{ file: openapi/{name}, responses: off }}
 """
         )
     log = os.path.join(folder, "up.log")
@@ -123,10 +128,17 @@ external:
     failures = re.findall(r"^_{4,} (.+?) _{4,}$(.*?)(?=^_{4,}|^={4,})", done.stdout, re.S | re.M)
     if not summary or int(summary[1]) == 0 or (done.returncode != 0 and not failures):
         sys.exit(f"schemathesis did not come to its end ({done.returncode}):\n{done.stdout}\n{done.stderr}")
+    unexplained = 0
     for operation, told in failures:
-        print(f"FAILED   {name} {operation}:{told.rstrip()}\n")
+        reasons = [reason for text, reason in DIFFERENCES.items() if text in told]
+        if reasons and len(re.findall(r"^- ST", told, re.M)) == 1:
+            print(f"differs  {name} {operation}: {reasons[0]}")
+        else:
+            unexplained += 1
+            print(f"FAILED   {name} {operation}:{told.rstrip()}\n")
     total = int(summary[1])
-    return total - max(len(failures), int(summary[3] or 0)), total
+    failed = max(len(failures), int(summary[3] or 0))
+    return total - failed, total, unexplained + failed - len(failures)
 
 
 def main():
@@ -139,13 +151,13 @@ def main():
     options = parser.parse_args()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    passed = total = 0
+    passed = total = failed = 0
     for description in options.descriptions:
-        good, all_of_them = run(os.path.abspath(description), options, server.server_address[1])
+        good, all_of_them, bad = run(os.path.abspath(description), options, server.server_address[1])
         print(f"{os.path.basename(description)}: {good}/{all_of_them}", flush=True)
-        passed, total = passed + good, total + all_of_them
+        passed, total, failed = passed + good, total + all_of_them, failed + bad
     print(f"schemathesis: {passed}/{total}")
-    sys.exit(0 if passed == total else 1)
+    sys.exit(1 if failed else 0)
 
 
 main()

@@ -9,6 +9,7 @@ mod crs;
 mod desync;
 mod limbo;
 mod modsecurity;
+mod schemathesis;
 mod seclang;
 mod wycheproof;
 
@@ -26,6 +27,7 @@ pub(crate) fn run(suite: &str, options: &Options, golden: &Path, repository: &Pa
     let own = match suite {
         "crs" => Some(crs::run(options, golden, repository)),
         "modsecurity" => Some(modsecurity::run(options.requests, options.seed, golden)),
+        "schemathesis" => Some(schemathesis::run(options.seed, repository)),
         _ => None,
     };
     if let Some(outcome) = own {
@@ -40,7 +42,7 @@ pub(crate) fn run(suite: &str, options: &Options, golden: &Path, repository: &Pa
         "seclang" => seclang::run(&golden.join("seclang")),
         "wycheproof-jose" => wycheproof::run(&golden.join("wycheproof")),
         _ => Err(format!(
-            "there is no suite `{suite}`; there are: cedar, crs, desync, modsecurity, seclang, wycheproof-jose, x509-limbo"
+            "there is no suite `{suite}`; there are: cedar, crs, desync, modsecurity, schemathesis, seclang, wycheproof-jose, x509-limbo"
         )),
     };
     let list = repository.join("conformance").join(format!("{suite}.toml"));

@@ -46,7 +46,7 @@ pub(super) fn learn(args: &LearnArgs, data: &Path) -> Done {
     );
     if shapes == 0 {
         eprintln!(
-            "for schemas, put this into a file beside the fence, let services.{}.openapi be \
+            "for schemas, put this into a file in a folder beside the fence, let services.{}.openapi be \
              {{ file: FILE, mode: observe, undocumented: observe }}, and learn again after a while",
             args.service
         );
