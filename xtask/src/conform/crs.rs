@@ -42,10 +42,10 @@ pub(crate) struct Options {
     binary: Option<PathBuf>,
     /// modsecurity: how many requests are compared, a quarter of them honest
     #[arg(long, default_value_t = 200_000)]
-    pub(super) requests: usize,
+    pub(crate) requests: usize,
     /// modsecurity: other numbers make other requests
     #[arg(long, default_value_t = 1)]
-    pub(super) seed: u64,
+    pub(crate) seed: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
