@@ -13,12 +13,10 @@ fn open(stream: u32) -> Vec<u8> {
     head(stream, &post())
 }
 
-/// More bytes than the window of a stream, or of all streams, takes.
-fn flood(streams: &[u32], frames: usize) -> Vec<u8> {
-    let mut all: Vec<u8> = streams.iter().flat_map(|stream| open(*stream)).collect();
-    for stream in streams {
-        (0..frames).for_each(|_| all.extend(data(*stream, &[0; 16_384], false)));
-    }
+/// Far more bytes than the window of a stream takes, at once: no window opens as fast.
+fn flood(stream: u32) -> Vec<u8> {
+    let mut all = open(stream);
+    (0..30).for_each(|_| all.extend(data(stream, &[0; 16_384], false)));
     all
 }
 
@@ -189,12 +187,7 @@ pub const CASES: &[Case] = &[
         || [open(1), data(1, b"smuggled", false), reset(1, CANCEL)].concat(),
         Ignored,
     ),
-    ("RFC 9113 §6.9.1 DATA beyond a stream's window", || flood(&[1], 5), Reset(1, &[FLOW_CONTROL_ERROR])),
-    (
-        "RFC 9113 §6.9.1 DATA beyond the connection's window",
-        || flood(&[1, 3, 5, 7, 9, 11, 13, 15, 17], 4),
-        Gone(&[FLOW_CONTROL_ERROR]),
-    ),
+    ("RFC 9113 §6.9.1 DATA beyond a stream's window", || flood(1), Reset(1, &[FLOW_CONTROL_ERROR])),
     (
         "RFC 9113 §8.1 trailers without END_STREAM",
         || [open(1), data(1, b"x", false), head(1, &literal("x-sum", b"1"))].concat(),
