@@ -25,7 +25,7 @@ pub(crate) const BODY: Spot<'static> = Spot { place: Place::Body, name: "" };
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     Json,
-    Form,
+    Fields,
     Parts,
     Text,
     /// Not read.
@@ -37,7 +37,7 @@ impl Form {
         let (kind, sub) = essence.split_once('/').unwrap_or_default();
         match (kind, sub) {
             _ if sub == "json" || sub.ends_with("+json") => Self::Json,
-            ("application", "x-www-form-urlencoded") => Self::Form,
+            ("application", "x-www-form-urlencoded") => Self::Fields,
             ("multipart", "form-data") => Self::Parts,
             // A stream of events has no end to wait for.
             ("text", sub) if sub != "xml" && sub != "event-stream" => Self::Text,
@@ -75,14 +75,14 @@ impl Media {
             Form::Json => self.longest,
             Form::Text => self.shape.most.filter(|_| self.shape.kinds == Kinds::STRING)?.checked_mul(4),
             Form::Opaque => self.shape.most,
-            Form::Form | Form::Parts => None,
+            Form::Fields | Form::Parts => None,
         }
     }
 
     /// Whether the body itself has to be seen.
     pub(crate) fn reads(&self, form: Form) -> bool {
         match form {
-            Form::Json | Form::Form | Form::Parts => true,
+            Form::Json | Form::Fields | Form::Parts => true,
             Form::Text => self.schema.is_some(),
             Form::Opaque => false,
         }
@@ -108,7 +108,7 @@ impl Media {
                 Ok(value) => value,
                 Err(error) => return report.push(self.wrong("syntax", &format!("JSON: {}", error.message))),
             },
-            Form::Form => match self.read_form(body, report) {
+            Form::Fields => match self.read_form(body, report) {
                 Some(value) => value,
                 None => return,
             },

@@ -78,7 +78,7 @@ impl Sample {
     #[must_use]
     pub fn reads(content_type: &[u8]) -> bool {
         let form = MediaType::parse(content_type).map(|media| Form::of(&media.essence));
-        matches!(form, Some(Form::Json | Form::Form | Form::Parts))
+        matches!(form, Some(Form::Json | Form::Fields | Form::Parts))
     }
 
     /// The same with a body of the request.
@@ -122,7 +122,7 @@ impl Content {
         let media = MediaType::parse(content_type?)?;
         let sketch = body.and_then(|body| match Form::of(&media.essence) {
             Form::Json => json::parse(body, JSON_DEPTH).ok().map(|value| Sketch::of(&value)),
-            Form::Form => {
+            Form::Fields => {
                 let pairs = pairs(std::str::from_utf8(body).ok()?).ok()?;
                 let fields = pairs.iter().map(|pair| {
                     let text = decode_text(pair.raw, true).unwrap_or_default();

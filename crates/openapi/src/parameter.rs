@@ -214,7 +214,8 @@ impl Parameter {
         for pair in pairs.iter_mut().filter(|pair| !pair.taken) {
             let known = self.shape.properties.contains_key(pair.name.as_ref());
             // Whatever name is left belongs to it where it says so itself.
-            if !known && !(self.shape.says_others && self.shape.others.is_some()) {
+            let others = self.shape.says_others && self.shape.others.is_some();
+            if !known && !others {
                 continue;
             }
             pair.taken = true;

@@ -228,7 +228,7 @@ fn normal(text: &str) -> String {
     if text.bytes().all(plain) {
         return text.to_owned();
     }
-    let decoded = decode_text(text, false).unwrap_or(text.into());
+    let decoded = decode_text(text, false).unwrap_or_else(|| text.into());
     let mut out = String::with_capacity(decoded.len() + 8);
     for byte in decoded.bytes() {
         if plain(byte) {
