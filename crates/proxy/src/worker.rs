@@ -32,6 +32,10 @@ use crate::shared::Shared;
 use crate::stats::Counters;
 use crate::table::{Table, TableRef};
 
+/// Numbers of errors: the process, or the system, has no descriptor left.
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
+
 /// What the control thread tells a data-plane thread.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -331,6 +335,10 @@ async fn accept(worker: Rc<Worker>, kind: ListenerKind, listener: TcpListener) {
             Err(e) => {
                 // Out of descriptors, or the client is gone already: neither is cured by asking again at once.
                 if e.kind() != std::io::ErrorKind::ConnectionAborted {
+                    if matches!(e.raw_os_error(), Some(EMFILE | ENFILE)) {
+                        let anybody = Full { address: None, shaking: false };
+                        worker.live.make_room(&door, anybody, worker.now_ms());
+                    }
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 continue;
