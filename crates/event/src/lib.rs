@@ -16,8 +16,8 @@ mod query;
 mod writer;
 
 pub use class::{
-    Call, Connection, Dial, Entity, Event, Finding, Kind, Lifecycle, LifecycleActivity, Observed, Scan, Severity,
-    Tamper, User, Verdict,
+    Call, Connection, Dial, Entity, Event, Finding, Kind, Lifecycle, LifecycleActivity, Observed, Scan,
+    Severity, Tamper, User, Verdict,
 };
 pub use id::{EventId, TraceContext, TraceId};
 pub use log::own_files;

@@ -305,7 +305,7 @@ mod tests {
             cut: false,
             observed: None,
             findings: &[],
-        shape: "",
+            shape: "",
             verdict,
         }))
     }
