@@ -226,6 +226,13 @@ impl Operation {
     /// Judges the whole body of a request whose head was judged. `fields` asks for fields that the description does not know, too.
     pub fn body(&self, content_type: Option<&[u8]>, bytes: &[u8], fields: bool, report: &mut Report) {
         let Some(body) = &self.body else { return };
+        // One that came without a length may have been none.
+        if bytes.is_empty() {
+            if body.required {
+                report.push(BODY.wrong("missing", "a body", &body.pointer));
+            }
+            return;
+        }
         let Some(media) = content_type.and_then(MediaType::parse) else { return };
         if let Some(chosen) = choose(&body.content, &media.essence) {
             chosen.judge(&media, bytes, fields, report);

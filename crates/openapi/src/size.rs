@@ -26,9 +26,7 @@ fn longest(document: &Document, at: &At<'_>, depth: usize, steps: &mut usize) ->
     let target = document.resolve(at.clone()).ok()?;
     let object = target.value.as_object()?;
     let mut bounds: Vec<u64> = Vec::new();
-    if target.pointer != at.pointer && at.value.as_object().is_some_and(|o| o.len() > 1) {
-        // Siblings of the reference can only make it smaller.
-    }
+    // Siblings of a reference can only make it smaller.
     if let Some(Value::Array(values)) = object.get("enum") {
         bounds.extend(values.iter().map(written).max());
     }

@@ -183,6 +183,13 @@ fn what_has_no_place_is_told_with_its_status() {
     let mut report = Report::default();
     post.head(None, &[][..], Length::Empty, &mut report);
     assert_eq!(report.violations[0].rule, "missing");
+    // Without a length, that there is none shows at its end.
+    let mut report = Report::default();
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let plan = post.head(None, &[form][..], Length::Unknown, &mut report);
+    assert!(report.is_empty() && matches!(plan, Plan::Hold { .. }));
+    post.operation().body(Some(form.1.as_bytes()), b"", false, &mut report);
+    assert_eq!(report.violations[0].rule, "missing");
 }
 
 #[test]

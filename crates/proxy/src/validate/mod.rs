@@ -206,7 +206,7 @@ impl Judging for Validation {
             return self.decide(self.too_long(most), false, notes);
         }
         let mut report = Report::default();
-        if let Some(operation) = self.operation().filter(|_| judged && !body.bytes.is_empty()) {
+        if let Some(operation) = self.operation().filter(|_| judged) {
             operation.body(self.content_type.as_deref(), body.bytes, true, &mut report);
         }
         self.decide(report, false, notes)

@@ -186,6 +186,7 @@ fn only_what_is_described_reaches_the_service_and_the_client_learns_which_fields
     assert_eq!(service.seen(), 5);
     let long = format!(r#"{{"title":"{}"}}"#, "secret".repeat(9));
     let chunked_bad = parts(r#"{"title":17}"#);
+    let chunked_none = format!("{chunked}0\r\n\r\n");
     for (answer, wanted, told) in [
         (post(&rig, &long), 400, "body /title maxLength"),
         (
@@ -196,6 +197,7 @@ fn only_what_is_described_reaches_the_service_and_the_client_learns_which_fields
         (post(&rig, r#"{"title":"a","title":"b"}"#), 400, "body syntax"),
         (post(&rig, ""), 400, "body missing"),
         (raw(dial(&rig), chunked_bad.as_bytes()), 400, "body /title type"),
+        (raw(dial(&rig), chunked_none.as_bytes()), 400, "body missing"),
         (ask(&rig, "GET", "/v1/notes?limit=999", "", ""), 400, "query limit maximum"),
         (ask(&rig, "GET", "/v1/notes?limit=9&limit=8", "", ""), 400, "query limit repeated"),
         (ask(&rig, "GET", "/v1/notes?debug=1", "", ""), 400, "query debug unknown"),
