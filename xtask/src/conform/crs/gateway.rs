@@ -206,7 +206,7 @@ impl Told {
         if event["action_id"] == 2 || event["status_id"] == 2 {
             let rule = event["firewall_rule"]["uid"].as_str().unwrap_or_default();
             // What comes behind a request on its connection is told after it.
-            self.refused.get_or_insert((rule.to_owned(), text(event, "status_detail")));
+            self.refused.get_or_insert_with(|| (rule.to_owned(), text(event, "status_detail")));
         }
     }
 }

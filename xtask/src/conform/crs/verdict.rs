@@ -99,3 +99,48 @@ fn enforced(expect: &Expect, status: u16, told: &Told) -> Result<(), String> {
         (false, _) => matched(expect, told),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guarded(expect: &Expect, elsewhere: Option<u16>) -> bool {
+        let told = Told {
+            refused: Some(("framing".into(), "the path has a control character".into())),
+            ..Told::default()
+        };
+        judge(Mode::Observe, expect, elsewhere, &Answer::Status(400), Some(&told)).is_ok()
+    }
+
+    #[test]
+    fn a_request_that_the_guard_refuses_passes_only_where_the_test_says_so() {
+        let none = Expect::default();
+        assert!(!guarded(&none, None) && !guarded(&none, Some(200)) && guarded(&none, Some(400)));
+        assert!(guarded(&Expect { status: Some(400), ..Expect::default() }, None));
+        assert!(guarded(&Expect { error: true, ..Expect::default() }, None));
+        assert!(guarded(&Expect { ids: vec![921_190], ..Expect::default() }, None));
+        assert!(!guarded(&Expect { ids: vec![942_100], ..Expect::default() }, None));
+        assert!(!guarded(&Expect { no_ids: vec![921_190], ..Expect::default() }, None));
+    }
+
+    #[test]
+    fn what_is_told_decides_where_rules_were_asked() {
+        let told = Told { ids: vec![942_100], ..Told::default() };
+        let ask = |mode, ids: &[u64], no_ids: &[u64], status, told: &Told| {
+            let expect = Expect { ids: ids.to_vec(), no_ids: no_ids.to_vec(), ..Expect::default() };
+            judge(mode, &expect, None, &Answer::Status(status), Some(told)).is_ok()
+        };
+        assert!(ask(Mode::Observe, &[942_100], &[], 200, &told));
+        assert!(!ask(Mode::Observe, &[942_101], &[], 200, &told));
+        assert!(!ask(Mode::Observe, &[], &[942_100], 200, &told));
+        assert!(!ask(Mode::Enforce, &[942_100], &[], 200, &told));
+        let refused = Told {
+            refused: Some(("waf.942100".into(), String::new())),
+            ids: vec![942_100],
+            ..Told::default()
+        };
+        assert!(ask(Mode::Enforce, &[942_100], &[], 403, &refused));
+        assert!(!ask(Mode::Enforce, &[], &[942_100], 403, &refused));
+        assert!(ask(Mode::Enforce, &[], &[941_100], 403, &refused));
+    }
+}
