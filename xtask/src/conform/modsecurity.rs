@@ -49,6 +49,18 @@ const CLASSES: &[Class] = &[
         holds: |d| d.ours.contains(&UNREADABLE) && d.is("multipart/form-data"),
     },
     Class {
+        name: "text after JSON",
+        right: "ours",
+        why: "libmodsecurity takes a document for whole when what follows it is an unfinished string",
+        holds: |d| d.ours.contains(&UNREADABLE) && d.is("application/json"),
+    },
+    Class {
+        name: "names of headers of parts",
+        right: "both",
+        why: "bytes that such a name may not have are an error there, and MULTIPART_INVALID_PART here",
+        holds: |d| d.theirs.contains(&UNREADABLE) && d.is("multipart/form-data"),
+    },
+    Class {
         name: "line breaks of fields",
         right: "ours",
         why: "libmodsecurity drops the line breaks of multi-line fields of multipart bodies, no back end does",

@@ -252,7 +252,7 @@ impl<S: Sink + ?Sized> Reader<'_, S> {
         if self.body[target].eq_ignore_ascii_case(b"xml") {
             return Err(self.here("a declaration that is not at the beginning"));
         }
-        if !matches!(self.rest(), [] | [b'?', ..]) && self.space() == 0 {
+        if !matches!(self.rest(), [] | [b'?'] | [b'?', b'>', ..]) && self.space() == 0 {
             return Err(self.here("an instruction without a space"));
         }
         self.at = self.find(b"?>")? + 2;
@@ -446,7 +446,8 @@ mod tests {
 
     #[test]
     fn what_another_parser_might_read_otherwise_is_refused() {
-        let cases: [&[u8]; 35] = [
+        let cases: [&[u8]; 36] = [
+            b"<?xm?xml version='1.0'?><a/>",
             b"<?xml?><a/>",
             b"<?xml versioN='1.0'?><a/>",
             b"<?xml version='1.0' encoding=utf-8?><a/>",
