@@ -6,7 +6,7 @@
 //! elements and attributes decide.
 //!
 //! The decisions are those of libinjection 4, which rule sets are tuned for. The tables of words and fingerprints are
-//! its tables; reading beyond a value's end and ending at byte 0xff are not taken over.
+//! its tables (see NOTICE); reading beyond a value's end and ending at byte 0xff are not taken over.
 
 mod fold;
 mod html;
