@@ -24,17 +24,26 @@ pub(crate) struct Contents {
 struct Wanted {
     files: Vec<Content>,
     described: Vec<String>,
-    rules: Option<(Option<String>, u8, [u64; 3], Vec<(Excluded, Option<String>)>)>,
+    rules: Option<WantedRules>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct WantedRules {
+    crs: Option<String>,
+    paranoia: u8,
+    /// Both scores, and bytes of a body.
+    numbers: [u64; 3],
+    excluded: Vec<(Excluded, Option<String>)>,
 }
 
 impl Wanted {
     fn of(fence: &Fence, files: &[Content]) -> Self {
         let described = fence.services.iter().filter_map(|service| service.openapi.as_ref());
-        let rules = |waf: &Waf| {
-            let numbers = [waf.inbound.into(), waf.outbound.into(), waf.inspect];
-            let excluded =
-                waf.exclude.iter().map(|exclusion| (exclusion.of.clone(), exclusion.target.clone()));
-            (waf.crs.clone(), waf.paranoia, numbers, excluded.collect())
+        let rules = |waf: &Waf| WantedRules {
+            crs: waf.crs.clone(),
+            paranoia: waf.paranoia,
+            numbers: [waf.inbound.into(), waf.outbound.into(), waf.inspect],
+            excluded: waf.exclude.iter().map(|e| (e.of.clone(), e.target.clone())).collect(),
         };
         Self {
             files: files.to_vec(),
