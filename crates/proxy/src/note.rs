@@ -134,7 +134,7 @@ fn is_secret(target: &str) -> bool {
 }
 
 /// Takes out what stands behind a name of a secret: `token=…`, `"password": "…"`.
-fn mask(value: &mut Vec<u8>) {
+fn mask(value: &mut [u8]) {
     let lower = value.to_ascii_lowercase();
     let is_name =
         |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b']' | b'"' | b'\'' | b' ');

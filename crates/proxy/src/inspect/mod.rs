@@ -59,7 +59,7 @@ impl Inspect {
         route: &Route,
     ) -> Option<Arc<dyn Stage>> {
         let engine = engine?;
-        let mode = route.waf.unwrap_or(engine.waf().mode);
+        let mode = route.waf.unwrap_or_else(|| engine.waf().mode);
         (mode != Mode::Off).then(|| -> Arc<dyn Stage> {
             let enforces = mode == Mode::Enforce;
             Arc::new(Self { engine: engine.clone(), enforces, streams: protocol == Protocol::Grpc })

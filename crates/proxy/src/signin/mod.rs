@@ -261,10 +261,10 @@ async fn answer(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'_>) -> Res
         let deny = Deny::new(405, "signin", "signin.method", format!("{ROOT}/{path} takes {methods}"));
         return Ok((id, Reply::problem(deny, id).field("allow", methods)));
     }
-    if matches!(place, "login" | "callback" | "backchannel") {
-        if let Err(deny) = limits::sign_in(ctx, &at.table.limit, place == "backchannel") {
-            return Ok((id, Reply::problem(deny, id)));
-        }
+    if matches!(place, "login" | "callback" | "backchannel")
+        && let Err(deny) = limits::sign_in(ctx, &at.table.limit, place == "backchannel")
+    {
+        return Ok((id, Reply::problem(deny, id)));
     }
     if place == "backchannel" {
         return Ok((id, logout::backchannel(&at, front, provider.unwrap_or_default()).await?));

@@ -23,6 +23,10 @@ use crate::shims::Shims;
 use crate::validate::{Apis, Validate};
 
 impl Table {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a table is made of: each part is built by its own room, in one place"
+    )]
     pub(crate) fn compile(
         snapshot: VerifiedSnapshot,
         policy: Option<Arc<Policy>>,

@@ -1,7 +1,5 @@
 //! What differs from a description, as events and refusals say it.
 
-use std::borrow::Cow;
-
 use ringfence_model::Mode;
 use ringfence_openapi::{Place, Report, Violation};
 
@@ -99,7 +97,7 @@ fn is_refusable(violation: &Violation) -> bool {
 }
 
 fn note(violation: &Violation, rule: &str, observed: bool) -> Note {
-    let mut message = Cow::from(violation.rule.clone()).into_owned();
+    let mut message = violation.rule.clone().into_owned();
     if !violation.expected.is_empty() {
         message = format!("{message}, expected {}", violation.expected);
     }
