@@ -25,6 +25,7 @@ pub(crate) const TEST: &[Tool] = &[
     ("lighttpd", "lighttpd"),
     ("slowhttptest", "slowhttptest"),
     ("nmap", "nmap"),
+    ("sqlmap", "sqlmap"),
     ("nsenter", "util-linux"),
     ("node", "nodejs"),
     ("npm", "npm"),

@@ -17,7 +17,7 @@ fn clinic(who: Who) -> Clinic {
     let fence = std::fs::read_to_string(example.join("ringfence.yaml")).unwrap();
     Clinic::start_fence(who, &fence, Vec::new(), |folder| {
         services(folder);
-        for name in ["policies", "services/id"] {
+        for name in ["policies", "openapi", "services/id"] {
             let done = Command::new("cp").arg("-r").arg(example.join(name)).arg(folder.join(name)).status();
             assert!(done.unwrap().success());
         }
@@ -180,17 +180,40 @@ fn laboratory(clinic: &Clinic, nora: &Browser<'_>) {
             serde_json::from_slice(&made.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&made.stderr)));
         made["key"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned()
     };
-    let report = |key: &str| {
-        let field = format!("authorization: ApiKey {key}");
-        let body = r#"{"patient":"p-1001","test":"HbA1c","value":"5.4 %"}"#;
-        let said = clinic.curl(&["-H", &field, "-d", body, "-w", "\n%{http_code}", "/lab/results"]);
-        text(&said.stdout).rsplit_once('\n').unwrap().1.to_owned()
+    let send = |key: &str, kind: &str, body: &str| {
+        let (field, kind) = (format!("authorization: ApiKey {key}"), format!("content-type: {kind}"));
+        let said =
+            clinic.curl(&["-H", &field, "-H", &kind, "-d", body, "-w", "\n%{http_code}", "/lab/results"]);
+        let said = text(&said.stdout);
+        let (body, code) = said.rsplit_once('\n').unwrap();
+        (code.to_owned(), body.to_owned())
     };
+    let json = "application/json";
+    let report = |key: &str| send(key, json, r#"{"patient":"p-1001","test":"HbA1c","value":"5.4 %"}"#).0;
     assert_eq!(report("none"), "401");
     let (lab, reader) = (key("lab", "results"), key("reader", "read"));
     assert_eq!(report(&reader), "403");
     assert_eq!(report(&lab), "201");
     assert!(nora.get("/patients/p-1001").1.contains("HbA1c 5.4 %"));
+
+    // What is not as described, and what is an attack, reaches no service.
+    let (code, problem) = send(&lab, json, r#"{"patient":"p-1001","test":"HbA1c","value":5.4}"#);
+    assert!(code == "400" && problem.contains("/value"), "{code} {problem}");
+    assert_eq!(send(&lab, "text/csv", "p-1001;HbA1c").0, "415");
+    let (code, problem) =
+        send(&lab, json, r#"{"patient":"p-1001","test":"x' union select name from patients--","value":"1"}"#);
+    assert!(code == "403" && !problem.contains("waf"), "{code} {problem}");
+    let blocked = clinic.event(SOON, |e| {
+        let rule = e["firewall_rule"]["uid"].as_str().unwrap_or_default();
+        rule.starts_with("waf.") && e["http_request"]["url"]["path"] == "/lab/results"
+    });
+    let blocked = blocked.expect("an event");
+    let id = blocked["metadata"]["uid"].as_str().unwrap_or_else(|| panic!("{blocked}"));
+    let told = text(&clinic.ringfence(&["waf", "explain", id]).stdout);
+    assert!(told.contains("ringfence.yaml:") && told.contains("ARGS:json.test"), "{told}");
+    // Ten at once are let pass, and no more than one in a second from then on.
+    let codes: Vec<String> = (0..20).map(|_| report(&lab)).collect();
+    assert!(codes.iter().any(|code| code == "429"), "{codes:?}");
 }
 
 fn nightly(clinic: &Clinic) {
