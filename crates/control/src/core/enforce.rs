@@ -55,8 +55,10 @@ impl Core {
         let policies = judged(&fence, policies)?;
         let beside = understood(&fence, beside)?;
         let content = self.contents.judged(&fence, content)?;
-        let before =
-            (std::mem::replace(&mut self.authorities, beside.authorities), self.contents.put_in_force(content));
+        let before = (
+            std::mem::replace(&mut self.authorities, beside.authorities),
+            self.contents.put_in_force(content),
+        );
         let applied = match self.put_in_force(&fence, policies.as_ref()).await {
             Ok(applied) => applied,
             Err(e) => {
