@@ -109,7 +109,7 @@ external:
         )
     log = os.path.join(folder, "up.log")
     with open(log, "w") as out:
-        up = subprocess.Popen([options.binary, "up", "."], cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        up = subprocess.Popen([os.path.abspath(options.binary), "up", "."], cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
     try:
         ready(port, up, log)
         command = [os.path.join(os.path.dirname(sys.executable), "schemathesis"), "run", description]
