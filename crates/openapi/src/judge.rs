@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::schemas::Schema;
 use crate::source::join;
-use crate::violation::{MAX_VIOLATIONS, Place, Report, Violation};
+use crate::violation::{MAX_POINTER, MAX_VIOLATIONS, Place, Report, Violation};
 
 /// A value of more parts than this is told the first thing that is wrong with it, so that a large wrong value costs little.
 const MANY: usize = 2_000;
@@ -47,6 +47,11 @@ impl Schema {
             return;
         }
         let before = report.violations.len();
+        if self.recursive {
+            // To say what is wrong, each branch of each choice is tried at each level: more than a small body may cost.
+            report.push(spot.wrong("schema", "", &self.pointer));
+            return;
+        }
         if more_parts_than(value, &mut { MANY }) {
             if let Err(error) = self.validator.validate(value) {
                 self.tell(&error, spot, report, 0);
@@ -64,6 +69,8 @@ impl Schema {
 
     fn tell(&self, error: &ValidationError<'_>, spot: Spot<'_>, report: &mut Report, depth: usize) {
         let at = error.instance_path().as_str();
+        // Pointers are cut where they are told; one that a client made long is not copied for each name.
+        let near = at.char_indices().nth(MAX_POINTER).map_or(at, |(end, _)| &at[..end]);
         let mut push = |pointer: String, rule: &str, expected: String| {
             report.push(Violation {
                 place: spot.place,
@@ -80,14 +87,12 @@ impl Schema {
                 push(join(at, property.as_str().unwrap_or_default()), "required", String::new());
             }
             Kind::AdditionalProperties { unexpected } => {
-                unexpected
-                    .iter()
-                    .for_each(|name| push(join(at, name), "additionalProperties", String::new()));
+                let some = unexpected.iter().take(MAX_VIOLATIONS + 1);
+                some.for_each(|name| push(join(near, name), "additionalProperties", String::new()));
             }
             Kind::UnevaluatedProperties { unexpected } => {
-                unexpected
-                    .iter()
-                    .for_each(|name| push(join(at, name), "unevaluatedProperties", String::new()));
+                let some = unexpected.iter().take(MAX_VIOLATIONS + 1);
+                some.for_each(|name| push(join(near, name), "unevaluatedProperties", String::new()));
             }
             Kind::FalseSchema => push(at.to_owned(), "forbidden", "nothing here".to_owned()),
             Kind::AnyOf { context } | Kind::OneOfNotValid { context } => match meant(at, context) {

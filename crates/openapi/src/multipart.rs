@@ -37,6 +37,11 @@ pub(crate) fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<Part<'a>>>
         rest = rest.get(from..)?;
         let end = find(rest, &delimiter)?;
         part.body = rest.get(..end)?;
+        // Some readers end a part at a boundary after any kind of line end, or none.
+        let other_end = |at: usize| at == 0 || matches!(part.body[at - 1], b'\n' | b'\r');
+        if memchr::memmem::find_iter(part.body, dash.as_slice()).any(other_end) {
+            return None;
+        }
         out.push(part);
         rest = rest.get(end + delimiter.len()..)?;
     }
@@ -137,6 +142,10 @@ mod tests {
             ("\r\n\r\n1", "\r\nContent-Transfer-Encoding: base64\r\n\r\n1"),
             ("\r\n\r\n1", "\n\n1"),
             ("\r\n1", "1"),
+            // Lenient readers end the part there, and read another field.
+            ("\r\n1", "\r\n1\n--b\nContent-Disposition: form-data; name=\"role\"\n\nadmin"),
+            ("\r\n1", "\r\n1\r--b\r"),
+            ("\r\n1", "\r\n--b\r"),
         ] {
             let bad = good.replacen(from, to, 1);
             assert_ne!(bad, good);

@@ -21,6 +21,8 @@ pub(crate) struct Schema {
     pub(crate) validator: Arc<Validator>,
     /// Where it stands in the description.
     pub(crate) pointer: Arc<str>,
+    /// Whether it leads to itself, or to a schema that does.
+    pub(crate) recursive: bool,
 }
 
 /// A bundle under construction.
@@ -93,6 +95,7 @@ impl<'d> Bundle<'d> {
         let dialect = dialect
             .filter(|uri| uri.contains("json-schema.org"))
             .unwrap_or("https://json-schema.org/draft/2020-12/schema");
+        let recursive = recursive(&self.defs);
         let bundle = json!({ "$schema": dialect, "$id": BASE, "$defs": self.defs });
         let failed = |e: &dyn std::fmt::Display| vec![document.problem("", format!("its schemas: {e}"))];
         let registry = Registry::new().add(BASE, bundle).map_err(|e| failed(&e))?;
@@ -102,7 +105,11 @@ impl<'d> Bundle<'d> {
         for (index, pointer) in self.pointers.iter().enumerate() {
             match build(&compiled.registry, index) {
                 Ok(validator) => {
-                    let schema = Schema { validator: Arc::new(validator), pointer: pointer.as_str().into() };
+                    let schema = Schema {
+                        validator: Arc::new(validator),
+                        pointer: pointer.as_str().into(),
+                        recursive: recursive.get(index).copied().unwrap_or(true),
+                    };
                     compiled.built.insert(index, schema);
                 }
                 Err((message, within)) => {
@@ -131,6 +138,77 @@ fn key(keys: &mut HashMap<String, usize>, pointers: &mut Vec<String>, pointer: &
     keys.insert(pointer.to_owned(), key);
     pointers.push(pointer.to_owned());
     key
+}
+
+/// Of each schema of a bundle, whether it leads to itself, or to one that does.
+fn recursive(defs: &Map<String, Value>) -> Vec<bool> {
+    let mut leads: Vec<Vec<usize>> = vec![Vec::new(); defs.len()];
+    for (key, schema) in defs {
+        if let Some(to) = key.parse::<usize>().ok().and_then(|at| leads.get_mut(at)) {
+            references(schema, to);
+        }
+    }
+    // Those that lead only to such as lead nowhere are taken away until there are no more.
+    let mut leading = vec![Vec::new(); leads.len()];
+    let mut open: Vec<usize> = leads.iter().map(Vec::len).collect();
+    for (from, all) in leads.iter().enumerate() {
+        for to in all {
+            match leading.get_mut(*to) {
+                Some(callers) => callers.push(from),
+                // It leads out of the bundle, whose end is not known.
+                None => return vec![true; leads.len()],
+            }
+        }
+    }
+    let mut ended: Vec<usize> = (0..open.len()).filter(|at| open[*at] == 0).collect();
+    while let Some(at) = ended.pop() {
+        for from in std::mem::take(&mut leading[at]) {
+            open[from] -= 1;
+            if open[from] == 0 {
+                ended.push(from);
+            }
+        }
+    }
+    let recursive: Vec<bool> = open.into_iter().map(|left| left > 0).collect();
+    // Where nothing asks of one value twice, what a value costs grows with it and no faster.
+    let is_recursive = |key: &str| key.parse().ok().and_then(|at: usize| recursive.get(at)) == Some(&true);
+    let branches = defs.iter().any(|(key, schema)| is_recursive(key) && branches(schema));
+    if branches { recursive } else { vec![false; recursive.len()] }
+}
+
+/// Whether a schema may ask several schemas about the same value.
+fn branches(schema: &Value) -> bool {
+    const WORDS: [&str; 9] =
+        ["anyOf", "oneOf", "allOf", "not", "if", "then", "else", "dependentSchemas", "$dynamicRef"];
+    match schema {
+        Value::Array(items) => items.iter().any(branches),
+        // A reference beside other keywords is one more.
+        Value::Object(entries) => {
+            let beside = entries.contains_key("$ref") && entries.len() > 1;
+            beside || entries.iter().any(|(key, value)| WORDS.contains(&key.as_str()) || branches(value))
+        }
+        _ => false,
+    }
+}
+
+/// Adds which schemas of its bundle a schema refers to. Any other reference counts as one that leads nowhere good.
+fn references(schema: &Value, to: &mut Vec<usize>) {
+    match schema {
+        Value::Array(items) => items.iter().for_each(|item| references(item, to)),
+        Value::Object(entries) => {
+            for (key, value) in entries {
+                match value.as_str().filter(|_| matches!(key.as_str(), "$ref" | "$dynamicRef")) {
+                    Some(target) => {
+                        let index = target.strip_prefix(&format!("{BASE}#/$defs/"));
+                        let index = index.and_then(|index| index.parse().ok());
+                        to.push(index.unwrap_or(usize::MAX));
+                    }
+                    None => references(value, to),
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 /// A schema that is nothing but a reference is the one that it names: they share what is compiled.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 /// How many are told of one message.
 pub const MAX_VIOLATIONS: usize = 32;
 /// The most characters of a pointer.
-const MAX_POINTER: usize = 256;
+pub(crate) const MAX_POINTER: usize = 256;
 
 /// The part of a message that is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -72,7 +72,9 @@ impl Report {
     }
 
     pub(crate) fn push(&mut self, mut violation: Violation) {
-        if self.violations.len() >= MAX_VIOLATIONS {
+        // What is only unknown may be let pass, and must not push out what may not; nor the other way round.
+        let alike = self.violations.iter().filter(|there| there.unknown == violation.unknown).count();
+        if alike >= MAX_VIOLATIONS {
             self.more = true;
             return;
         }

@@ -228,6 +228,23 @@ fn a_reference_that_leads_in_a_circle_is_followed_as_deep_as_the_value_goes() {
 }
 
 #[test]
+fn a_choice_that_leads_in_a_circle_costs_what_the_value_does() {
+    let call = |name: &str| {
+        json!({ "type": "object", "properties": {
+        "op": { "const": name }, "args": { "type": "array", "items": { "$ref": "#/components/schemas/E" } } } })
+    };
+    let choice = json!({ "E": { "anyOf": [call("and"), call("or"), { "type": "string" }] } });
+    let api = api("3.1.0", &json!({ "$ref": "#/components/schemas/E" }), &choice);
+    let deep = |innermost: &str| {
+        (0..30).fold(innermost.to_owned(), |inner, _| format!("{{\"op\":\"and\",\"args\":[{inner}]}}"))
+    };
+    assert!(report(&api, &deep("\"x\"")).is_empty());
+    // Told branch by branch, this is a thousand million errors.
+    let report = report(&api, &deep("5"));
+    assert_eq!((report.violations.len(), report.violations[0].rule.as_ref()), (1, "schema"));
+}
+
+#[test]
 fn formats_are_judged() {
     for (format, good, bad) in [
         ("date", "2024-02-29", "2023-02-29"),

@@ -14,8 +14,11 @@ const LONGEST: usize = 3 * 22;
 /// Refuses a request whose query claims another method than it has.
 pub(crate) fn check(request: HeadView<'_>) -> Result<(), Deny> {
     let Some(query) = request.query() else { return Ok(()) };
-    // All names have this in them, as it is or encoded.
-    if memchr::memchr3(b'_', b'%', b'-', query.as_bytes()).is_none() {
+    // All names have this in them, as it is or encoded: `thod`, or a percent sign.
+    let bytes = query.as_bytes();
+    let may = memchr::memchr(b'%', bytes).is_some()
+        || bytes.windows(4).any(|four| four.eq_ignore_ascii_case(b"thod"));
+    if !may {
         return Ok(());
     }
     match claimed(query, request.method()) {
@@ -34,14 +37,19 @@ pub(crate) fn check(request: HeadView<'_>) -> Result<(), Deny> {
 fn claimed(query: &str, method: &str) -> Option<&'static str> {
     query.split(['&', ';']).find_map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if name.len() > LONGEST {
-            return None;
-        }
-        let name = decoded(name);
+        let name = name.trim_start_matches('+');
+        let name = as_frameworks_read(&decoded(name.get(..LONGEST).unwrap_or(name)));
         let known = NAMES.iter().find(|known| name.eq_ignore_ascii_case(known))?;
         let same = value.len() <= 3 * method.len() && decoded(value).eq_ignore_ascii_case(method.as_bytes());
         (!same).then(|| std::str::from_utf8(known).unwrap_or_default())
     })
+}
+
+/// A name as the least strict reader has it: PHP forgets spaces before it, ends it at NUL and `[`, and takes dots and spaces for `_`.
+fn as_frameworks_read(name: &[u8]) -> Vec<u8> {
+    let name = name.trim_ascii_start();
+    let end = name.iter().position(|byte| matches!(byte, 0 | b'[')).unwrap_or(name.len());
+    name[..end].iter().map(|byte| if matches!(byte, b'.' | b' ' | b'+') { b'_' } else { *byte }).collect()
 }
 
 fn decoded(text: &str) -> Vec<u8> {
@@ -81,6 +89,12 @@ mod tests {
             "_method=",
             "X-HTTP-Method-Override=DELETE",
             "x-method-override=PATCH",
+            ".method=DELETE",
+            "+_method=DELETE",
+            "%20_method=DELETE",
+            "_method%00z=DELETE",
+            "_method[]=DELETE",
+            "+++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++_method=DELETE",
         ] {
             assert!(claimed(query, "POST").is_some(), "{query}");
         }

@@ -344,3 +344,27 @@ fn time_per_rule_is_counted_when_asked_for() {
     transaction.phase1();
     assert!(transaction.costs().is_empty());
 }
+
+#[test]
+fn what_there_is_no_room_to_look_at_does_not_pass_as_if_it_were() {
+    let text = r#"SecRule ARGS|REQUEST_COOKIES "@contains union" "id:1,phase:2,deny""#;
+    let sources = [Source::base(), Source::new("test.conf", text)];
+    let rules = Arc::new(Rules::load(&sources, &(), &Options::default()).unwrap());
+    let stopped = |uri: &str, headers: &[(&str, &str)], body: &str| {
+        let mut transaction = begin(&rules, uri, headers);
+        let head = transaction.phase1();
+        transaction.request_body(body.as_bytes());
+        let body = transaction.phase2();
+        [head, body].iter().any(|verdict| matches!(verdict, Verdict::Stop(_)))
+    };
+    assert!(!stopped("/?a=1&b=2", &[("Cookie", "c=3; d=4")], ""));
+    assert!(stopped(&format!("/?{}id=union", "&".repeat(5000)), &[], ""));
+    assert!(stopped("/", &[("Cookie", &format!("{}x=union", "a;".repeat(5000)))], ""));
+    // A few bytes of JSON may name each of many values by its whole way.
+    let wide = format!("{{\"{}\":[{}0]}}", "k".repeat(4000), "0,".repeat(3000));
+    assert!(stopped("/", &[("Content-Type", "application/json")], &wide));
+    assert!(!stopped("/", &[("Content-Type", "application/json")], "{\"k\":[0,1]}"));
+    for kind in ["text/json", "application/a_b+json; charset=utf-8"] {
+        assert!(stopped("/", &[("Content-Type", kind)], "{\"k\":\"union\"}"), "{kind}");
+    }
+}

@@ -1,6 +1,5 @@
 //! Services that are held to descriptions of their API, end to end: a tool that searches for what a gateway lets through, and a description
 //! drafted from what it saw.
-#![expect(clippy::unwrap_used, reason = "test")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

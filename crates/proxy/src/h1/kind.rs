@@ -159,7 +159,7 @@ pub(crate) const NOT_IN_TRAILERS: u64 = HOP
     | Kind::Date.bit();
 
 /// Kinds whose other spelling is an [`Kind::Alias`].
-const ALIASED: u64 = HOP | SPOOFABLE | SINGLE | Kind::Cookie.bit();
+const ALIASED: u64 = HOP | SPOOFABLE | SINGLE | Kind::Cookie.bit() | Kind::ContentEncoding.bit();
 
 /// How a name compares with a literal.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -62,6 +62,8 @@ fn is(coding: &[u8], names: &[&[u8]]) -> bool {
 pub(super) fn decode(coding: Coding, bytes: &[u8], ended: bool, most: usize) -> Result<Decoded, Unreadable> {
     match coding {
         Coding::Identity | Coding::Unknown => Err(Unreadable::Malformed),
+        // Names, comments and extra fields are text that is not packed: whoever reads the body as it came sees what is in them.
+        Coding::Gzip if bytes.get(3).is_some_and(|flags| flags & 0x1c != 0) => Err(Unreadable::Malformed),
         Coding::Gzip => unpack(GzDecoder::new(bytes), GzDecoder::into_inner, bytes.len(), ended, most),
         Coding::Deflate => unpack(ZlibDecoder::new(bytes), ZlibDecoder::into_inner, bytes.len(), ended, most),
     }
@@ -130,6 +132,16 @@ mod tests {
 
     fn coding(values: &[&str]) -> Coding {
         Coding::of(values.iter().map(|value| (&b"Content-Encoding"[..], value.as_bytes())))
+    }
+
+    #[test]
+    fn text_that_is_not_packed_is_not_carried_past_the_judge() {
+        let named = flate2::GzBuilder::new().comment("&id=1' union select 1--&");
+        let mut encoder = named.write(Vec::new(), Compression::fast());
+        encoder.write_all(b"a=1").unwrap();
+        let bytes = encoder.finish().unwrap();
+        assert!(matches!(decode(Coding::Gzip, &bytes, true, 100), Err(Unreadable::Malformed)));
+        assert!(decode(Coding::Gzip, &gzip(b"a=1"), true, 100).is_ok());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::deny::{Deny, PROBLEM_TYPE, problem};
 use crate::front::Front;
 use crate::handle::{Ctx, Next, finish};
 use crate::headers::trace_of;
+use crate::limits::{self, Limited};
 use crate::note::{Note, Notes};
 use crate::upload::{self, Gone};
 use crate::view::HeadView;
@@ -51,11 +52,12 @@ pub(crate) async fn serve(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'
     let (started, id) = (ctx.worker.touch(), EventId::new());
     ctx.live.set_busy(true);
     let refuse = |status, reason: String| Deny::new(status, "respond", "csp.malformed", reason);
-    let read = match view.method() {
-        "POST" => upload::read(ctx, view, front, MAX_BODY, refuse).await,
+    let (mut limited, notes) = (Limited::default(), Notes::default());
+    let read = match (limits::gateway(ctx, &mut limited, &notes), view.method()) {
+        (Err(deny), _) => Ok(Err(deny)),
+        (Ok(()), "POST") => upload::read(ctx, view, front, MAX_BODY, refuse).await,
         _ => Ok(Err(refuse(405, "reports are posted".to_owned()))),
     };
-    let notes = Notes::default();
     let outcome = match read {
         Err(Gone) => {
             ctx.live.set_busy(false);
@@ -65,7 +67,8 @@ pub(crate) async fn serve(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'
         Ok(Err(deny)) => Err(deny),
     };
     let status = outcome.as_ref().map_or_else(|deny| deny.status, |()| 204);
-    if ctx.worker.reports.take(ctx.worker.now_ms()) {
+    // What is refused must not leave real reports untold.
+    if outcome.is_ok() && ctx.worker.reports.take(ctx.worker.now_ms()) {
         notes.with(|findings| {
             let call = Call {
                 caller: &ctx.peer.caller,

@@ -73,8 +73,8 @@ impl Validate {
 
 /// Whether a request is no exchange that a description could have.
 fn is_beyond(view: HeadView<'_>) -> bool {
-    let grpc = || view.known(Kind::ContentType).is_some_and(|value| value.starts_with(b"application/grpc"));
-    view.websocket_upgrade() || view.method() == "CONNECT" || view.path() == "*" || grpc()
+    // Not what only the client claims, such as a content type or a wish for another protocol.
+    view.method() == "CONNECT" || view.path() == "*"
 }
 
 impl Stage for Validate {

@@ -4,7 +4,7 @@
 //! another; a newer value takes the place of an older one. What a rule may match is never in it.
 
 /// Entries.
-const ENTRIES: usize = 4096;
+const ENTRIES: usize = 512;
 /// The longest value that is remembered.
 const LONGEST: usize = 56;
 

@@ -22,16 +22,25 @@ struct Filler<'a> {
     bag: Bag,
     second: bool,
     room: usize,
+    /// Bytes of names.
+    names: usize,
 }
 
-impl Filler<'_> {
-    fn count(&mut self) -> ControlFlow<()> {
-        match self.room.checked_sub(1) {
-            Some(left) => {
-                self.room = left;
+/// Bytes of names that a source may have beyond its own: of nested values each has its whole way, so that a few bytes may say much.
+const NAMES: usize = 256 << 10;
+
+impl<'a> Filler<'a> {
+    fn new(state: &'a mut State, bag: Bag, second: bool, room: usize, text: &[u8]) -> Self {
+        Self { state, bag, second, room, names: NAMES + text.len() }
+    }
+
+    fn count(&mut self, name: &[u8]) -> ControlFlow<()> {
+        match (self.room.checked_sub(1), self.names.checked_sub(name.len())) {
+            (Some(room), Some(names)) => {
+                (self.room, self.names) = (room, names);
                 ControlFlow::Continue(())
             }
-            None => {
+            _ => {
                 self.state.arguments_full = true;
                 ControlFlow::Break(())
             }
@@ -41,26 +50,26 @@ impl Filler<'_> {
 
 impl body::Sink for Filler<'_> {
     fn pair(&mut self, name: &[u8], value: &[u8]) -> ControlFlow<()> {
-        self.count()?;
+        self.count(name)?;
         self.state.push(self.bag, name, value, self.second);
         ControlFlow::Continue(())
     }
 
     fn part_header(&mut self, name: &[u8], line: &[u8]) -> ControlFlow<()> {
-        self.count()?;
+        self.count(name)?;
         self.state.push(Bag::PartHeaders, name, line, false);
         ControlFlow::Continue(())
     }
 
     fn file(&mut self, name: &[u8], filename: &[u8], size: usize) -> ControlFlow<()> {
-        self.count()?;
+        self.count(name)?;
         self.state.push(Bag::Files, name, filename, false);
         self.state.push(Bag::FileSizes, name, size.to_string().as_bytes(), false);
         ControlFlow::Continue(())
     }
 
     fn xml_attribute(&mut self, value: &[u8]) -> ControlFlow<()> {
-        self.count()?;
+        self.count(b"")?;
         self.state.push(Bag::Xml, b"//@*", value, true);
         ControlFlow::Continue(())
     }
@@ -117,7 +126,8 @@ impl Transaction {
         let query = mark.map_or(&b""[..], |at| &uri[at + 1..]);
         state.set(Variable::QueryString, query);
         if !query.is_empty() {
-            self.form(query, false);
+            let outcome = self.form(query, false);
+            self.state.arguments_full |= is_short(&outcome);
         }
     }
 
@@ -130,13 +140,12 @@ impl Transaction {
         if name.eq_ignore_ascii_case(b"cookie") {
             let room = self.room();
             let limits = body::Limits { items: room, ..body::Limits::default() };
-            let mut filler = Filler { state: &mut self.state, bag: Bag::Cookies, second: false, room };
-            body::cookie::parse(value, body::cookie::Format::Netscape, &limits, &mut filler);
+            let mut filler = Filler::new(&mut self.state, Bag::Cookies, false, room, value);
+            let outcome = body::cookie::parse(value, body::cookie::Format::Netscape, &limits, &mut filler);
+            self.state.arguments_full |= is_short(&outcome);
         } else if name.eq_ignore_ascii_case(b"content-type") {
-            // JSON and XML are for the rules to ask for.
-            if let Some(kind @ (Kind::Form | Kind::Multipart)) =
-                Kind::of_content_type(value.trim_ascii_start())
-            {
+            // Rules may ask for another reader.
+            if let Some(kind) = Kind::of_content_type(value.trim_ascii_start()) {
                 set_processor(&mut self.state, kind);
             }
         } else if name.eq_ignore_ascii_case(b"host") {
@@ -156,6 +165,7 @@ impl Transaction {
         for (variable, value) in [(Variable::ReqbodyError, 0), (Variable::ReqbodyProcessorError, 0)] {
             self.state.set_number(variable, value);
         }
+        self.tell_full();
         if self.state.scalars[Variable::ReqbodyProcessor as usize] == NONE {
             self.state.set(Variable::ReqbodyProcessor, b"");
         }
@@ -183,6 +193,14 @@ impl Transaction {
         self.phase(2)
     }
 
+    /// What is not looked at must not pass as if it were: there were more arguments than are.
+    fn tell_full(&mut self) {
+        if self.state.arguments_full {
+            self.state.set_number(Variable::ReqbodyError, 1);
+            self.state.set(Variable::ReqbodyErrorMsg, b"there are more arguments than are looked at");
+        }
+    }
+
     fn room(&self) -> usize {
         let used: usize = [Bag::Args, Bag::Cookies, Bag::PartHeaders, Bag::Files, Bag::Xml]
             .into_iter()
@@ -196,7 +214,7 @@ impl Transaction {
         let room = self.room();
         let limits = body::Limits { items: room, ..body::Limits::default() };
         let mut scratch = std::mem::take(&mut self.state.body_scratch);
-        let mut filler = Filler { state: &mut self.state, bag: Bag::Args, second, room };
+        let mut filler = Filler::new(&mut self.state, Bag::Args, second, room, text);
         let outcome = body::form::parse(text, settings.separator, &limits, &mut scratch, &mut filler);
         self.state.body_scratch = scratch;
         if outcome.encoding_error {
@@ -230,7 +248,7 @@ impl Transaction {
                     is_it.then(|| self.state.values.get(entry.value).to_vec())
                 });
                 let mut scratch = std::mem::take(&mut self.state.body_scratch);
-                let mut filler = Filler { state: &mut self.state, bag: Bag::Args, second: true, room };
+                let mut filler = Filler::new(&mut self.state, Bag::Args, true, room, &text);
                 let content_type = content_type.unwrap_or_default();
                 let outcome = body::parse(kind, &content_type, &text, &limits, &mut scratch, &mut filler);
                 self.state.body_scratch = scratch;
@@ -253,6 +271,7 @@ impl Transaction {
                 self.state.set(variable, told.as_bytes());
             }
         }
+        self.tell_full();
     }
 
     fn multipart_flags(&mut self, flags: &Flags) {
@@ -291,6 +310,12 @@ impl Transaction {
         state.set_number(Variable::ArgsCombinedSize, arguments);
         state.set_number(Variable::FilesCombinedSize, files);
     }
+}
+
+/// Whether a parser ended before its text did, because there is no room for more.
+fn is_short(outcome: &body::Outcome) -> bool {
+    use body::Error::{TooDeep, TooLong, TooMany};
+    matches!(outcome.error, Some(TooMany | TooLong | TooDeep))
 }
 
 /// Decodes `%XX`; what is none stays.
