@@ -814,7 +814,7 @@ fn a_limit_that_nobody_could_keep_or_that_never_counts_is_refused() {
     ] {
         assert!(route(limit).contains(&code), "{limit}: {:?}", route(limit));
     }
-    let many = vec!["{ by: address, rate: 1/1s }"; 7].join(", ");
+    let many = ["{ by: address, rate: 1/1s }"; 7].join(", ");
     assert_eq!(route(&format!("limit: [{many}]")), ["too-many"]);
     let call = "listen: 2\nroutes: [{ path: / }]\ncalls: [{ service: patients, limit: [{ by: address, rate: 1/1s }] }]";
     assert_eq!(codes(&with_portal(call)), ["never"]);

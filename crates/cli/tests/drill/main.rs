@@ -93,7 +93,7 @@ fn drills_are_listed_chosen_by_name_and_refused_where_nothing_runs() {
     };
     let list = ringfence(&["drill", "--list"]);
     assert_eq!(list.status.code(), Some(0));
-    for name in NAMES.iter().copied() {
+    for name in NAMES {
         assert!(text(&list.stdout).contains(&format!("{name}\n  tries ")), "{name}");
     }
     let wrong = ringfence(&["drill", "sabotage"]);

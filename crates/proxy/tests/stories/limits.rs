@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use ringfence_event::Record;
@@ -264,16 +264,16 @@ fn what_one_limit_refuses_no_other_counts() {
 /// A service whose answers wait until they are released.
 struct Slow {
     arrived: Receiver<()>,
-    release: Arc<Mutex<Vec<Sender<()>>>>,
+    release: Arc<Mutex<Vec<SyncSender<()>>>>,
 }
 
 fn slow(listener: TcpListener) -> Slow {
-    let (arriving, arrived) = channel();
+    let (arriving, arrived) = sync_channel(64);
     let slow = Slow { arrived, release: Arc::default() };
     let shared = slow.release.clone();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            let (release, released) = channel();
+            let (release, released) = sync_channel(64);
             shared.lock().unwrap().push(release);
             let arriving = arriving.clone();
             std::thread::spawn(move || {
