@@ -100,7 +100,7 @@ impl Drop for Held {
     }
 }
 
-/// A table in this process, of a size that never changes.
+/// A table in this process, of a size that it never passes.
 ///
 /// It is cut into shards, each behind a lock that is held for one or two cache lines. Where limits are asked together, the locks
 /// are taken in the order of shards, so two threads never wait for each other in a circle.
@@ -113,7 +113,7 @@ pub struct Local {
 struct Aligned(Mutex<Shard>);
 
 impl Local {
-    /// A table of at most so many bytes, but no less than [`MIN_BYTES`]. The system gives the memory when it is first used.
+    /// A table of at most so many bytes, but no less than [`MIN_BYTES`]. It begins with next to none of them, and takes more as keys come.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         let cells = bytes.max(MIN_BYTES) / CELL_BYTES;
@@ -121,6 +121,12 @@ impl Local {
         // The largest power of two that is not more.
         let shards = 1 << shards.ilog2();
         Self { shards: (0..shards).map(|_| Aligned(Mutex::new(Shard::new(cells / shards)))).collect() }
+    }
+
+    /// Bytes that it takes now.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        (0..self.shards.len()).map(|number| self.shard(number).bytes()).sum()
     }
 
     fn number(&self, key: Key) -> usize {

@@ -1,4 +1,7 @@
-//! One shard of the table: open addressing in a fixed slice, and what gives way when it is full.
+//! One shard of the table: open addressing in a slice that doubles up to its bound, and what gives way when that is full.
+//!
+//! A shard of its full size from the start was rejected: keys fall anywhere in it, so a few thousand of them make all of its pages
+//! resident. What doubles takes memory as keys come, moves each key once or twice in all, and never holds more than half as much again.
 //!
 //! A cell is two words. The first is the hash of the key, its last nine bits replaced by what the cell says of itself: whether its
 //! key was asked for again, its kind, and the size of its limit as a power of two. They choose the shard, so nothing of the hash is
@@ -17,8 +20,9 @@ const SCALE_SHIFT: u32 = 3;
 
 /// Cells that are looked at for one that gives way.
 const LOOKED_AT: usize = 16;
-/// Fewest cells of a shard.
+/// Fewest cells that a shard may have, and with how many it begins.
 pub(crate) const MIN_CELLS: usize = 64;
+const FIRST_CELLS: usize = 16;
 
 type Cell = [u64; 2];
 const EMPTY: Cell = [0, 0];
@@ -30,6 +34,8 @@ pub(crate) struct Shard {
     /// Never empty, and never without an empty cell.
     cells: Box<[Cell]>,
     used: usize,
+    /// How many cells there may be.
+    bound: usize,
 }
 
 /// Where a key is.
@@ -41,14 +47,28 @@ enum Place {
 }
 
 impl Shard {
+    /// One that grows up to so many cells.
     pub(crate) fn new(cells: usize) -> Self {
-        // Zeroed by the system: what was never used costs no memory.
-        Self { cells: vec![EMPTY; cells.max(MIN_CELLS)].into(), used: 0 }
+        Self { cells: vec![EMPTY; FIRST_CELLS].into(), used: 0, bound: cells.max(MIN_CELLS) }
     }
 
-    /// Cells in use at most: the rest keeps searches short, and takes what one batch may add.
-    fn most(&self) -> usize {
-        self.cells.len() / 16 * 13
+    /// Of so many cells these are in use at most: the rest keeps searches short, and takes what one batch may add.
+    const fn most(cells: usize) -> usize {
+        cells / 16 * 13
+    }
+
+    /// Takes more memory, if it may.
+    fn grow(&mut self) {
+        let cells = (self.cells.len() * 2).min(self.bound);
+        if cells == self.cells.len() {
+            return;
+        }
+        let before = std::mem::replace(&mut self.cells, vec![EMPTY; cells].into());
+        for cell in before.iter().filter(|cell| cell[0] != 0) {
+            if let Place::Free(at) = self.place(cell[0] & !OWN) {
+                self.cells[at] = *cell;
+            }
+        }
     }
 
     /// What is remembered of a key.
@@ -62,7 +82,12 @@ impl Shard {
     /// Remembers a word of a key, for which there is room.
     pub(crate) fn put(&mut self, key: Key, limit: &Limit, word: u64) {
         let tag = tag(key);
-        match self.place(tag) {
+        let mut place = self.place(tag);
+        if matches!(place, Place::Free(_)) && self.used >= Self::most(self.cells.len()) {
+            self.grow();
+            place = self.place(tag);
+        }
+        match place {
             Place::At(at) => self.cells[at] = [self.cells[at][0] | AGAIN, word],
             Place::Free(at) => {
                 let (kind, scale) = limit.kind();
@@ -92,7 +117,7 @@ impl Shard {
 
     /// Makes room for a key that is not there; whether there is.
     pub(crate) fn make_room(&mut self, key: Key, now: u64) -> bool {
-        while self.used >= self.most() {
+        while self.used >= Self::most(self.bound) {
             let Some(at) = self.victim(self.home(tag(key)), now) else { return false };
             self.remove(at);
         }
@@ -167,6 +192,11 @@ impl Shard {
         }
         self.cells[hole] = EMPTY;
         self.used -= 1;
+    }
+
+    /// Bytes that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.cells.len() * CELL_BYTES
     }
 
     #[cfg(test)]
@@ -245,7 +275,7 @@ mod tests {
     fn what_has_nothing_to_say_gives_way_first() {
         let mut shard = Shard::new(MIN_CELLS);
         let key = |n: u64| Key(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let full = shard.most() as u64;
+        let full = Shard::most(MIN_CELLS) as u64;
         for n in 0..full {
             // Every third has its time behind it at 500; the others have used more than half.
             shard.put(key(n), &rate(), if n % 3 == 0 { 400 } else { 40_000_000_000 });

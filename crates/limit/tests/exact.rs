@@ -131,6 +131,31 @@ fn what_runs_at_once_is_counted_until_it_ends() {
 }
 
 #[test]
+fn a_table_takes_memory_as_keys_come_and_never_more_than_it_may() {
+    let (rules, bytes) = (Rules::new(), 4 << 20);
+    let store = Local::new(bytes);
+    let limit = rate(100, MINUTE, 20);
+    assert!(store.bytes() <= bytes / 32, "{} bytes of an empty table", store.bytes());
+    let mut before = 0;
+    for (keys, most) in [(1_000, bytes / 32), (10_000, bytes / 8), (100_000, bytes), (2_000_000, bytes)] {
+        for n in before..keys {
+            assert!(take(&store, ask(limit, rules.key(n)), Time::default()).0);
+        }
+        assert!(store.bytes() <= most, "{} bytes for {keys} keys", store.bytes());
+        before = keys;
+    }
+    // Whoever came before a table grew is known after it.
+    let store = Local::new(bytes);
+    for round in 1..=20 {
+        for n in 0..20_000 {
+            let (_, standing) = take(&store, ask(limit, rules.key(n)), Time::default());
+            assert_eq!(standing.remaining, 20 - round, "key {n}");
+        }
+    }
+    assert!(!take(&store, ask(limit, rules.key(7)), Time::default()).0);
+}
+
+#[test]
 fn of_several_limits_all_count_or_none() {
     let (rules, store) = (Rules::new(), Local::new(1 << 20));
     let (fast, slow) = (rate(10, SECOND, 10), rate(5, MINUTE, 5));
