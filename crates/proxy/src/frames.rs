@@ -46,7 +46,8 @@ pub(crate) enum Fault {
 /// Where the reading of a connection is, and what is left to its client.
 #[derive(Debug)]
 pub(crate) struct Follow {
-    head: [u8; HEAD],
+    /// A frame's head, and of a padded body the byte behind it, which says how much of it is padding.
+    head: [u8; HEAD + 1],
     have: usize,
     /// Bytes of the preface, or of the frame's payload, that are still to come.
     left: usize,
@@ -62,7 +63,7 @@ pub(crate) struct Follow {
 impl Default for Follow {
     fn default() -> Self {
         Self {
-            head: [0; HEAD],
+            head: [0; HEAD + 1],
             have: 0,
             left: PREFACE,
             in_block: false,
@@ -84,22 +85,29 @@ impl Follow {
                 bytes = &bytes[n..];
                 continue;
             }
-            let n = (HEAD - self.have).min(bytes.len());
+            let n = (self.wanted() - self.have).min(bytes.len());
             self.head[self.have..self.have + n].copy_from_slice(&bytes[..n]);
             self.have += n;
             bytes = &bytes[n..];
-            if self.have == HEAD {
+            if self.have == self.wanted() {
+                self.frame();
                 self.have = 0;
-                self.frame(bytes.first().copied());
             }
         }
     }
 
-    /// A frame begins; `next` is the first byte of its payload, where that is known already.
-    fn frame(&mut self, next: Option<u8>) {
+    /// How many bytes tell what a frame is. How they were cut into reads changes nothing.
+    fn wanted(&self) -> usize {
         let [a, b, c, kind, flags, ..] = self.head;
+        let padded = self.have >= HEAD && kind == DATA && flags & PADDED != 0 && [a, b, c] != [0; 3];
+        HEAD + usize::from(padded)
+    }
+
+    /// A frame begins.
+    fn frame(&mut self) {
+        let [a, b, c, kind, flags, .., pad] = self.head;
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-        self.left = length;
+        self.left = length - (self.have - HEAD);
         let wrong = match kind {
             PRIORITY => length != 5,
             RST_STREAM | WINDOW_UPDATE => length != 4,
@@ -116,7 +124,7 @@ impl Follow {
         self.settled = true;
         match kind {
             DATA => {
-                let padding = if flags & PADDED == 0 { 0 } else { 1 + usize::from(next.unwrap_or(0)) };
+                let padding = if flags & PADDED == 0 { 0 } else { 1 + usize::from(pad) };
                 let body = length.saturating_sub(padding);
                 if body > 0 {
                     self.moved(body);
@@ -250,6 +258,17 @@ mod tests {
     }
 
     #[test]
+    fn padding_earns_nothing_however_it_is_cut() {
+        let bytes = frame(DATA, PADDED, &[&[255], &[0; 255][..]].concat());
+        for cut in 1..=bytes.len() {
+            let mut follow = begun();
+            let mut send = || bytes.chunks(cut).for_each(|piece| follow.read(piece));
+            (0..MOST).for_each(|_| send());
+            assert_eq!(follow.fault(), Some(Fault::Worn), "in pieces of {cut}");
+        }
+    }
+
+    #[test]
     fn what_has_begun_is_known_until_it_ends() {
         let mut follow = Follow::default();
         assert!(follow.is_within(), "the preface");
@@ -272,7 +291,7 @@ mod tests {
             frames in prop::collection::vec((0_u8..11, any::<u8>(), prop::collection::vec(any::<u8>(), 0..40)), 0..40),
             cuts in prop::collection::vec(1_usize..50, 1..40),
         ) {
-            let bytes: Vec<u8> = frames.iter().flat_map(|(kind, flags, payload)| frame(*kind, *flags & !PADDED, payload)).collect();
+            let bytes: Vec<u8> = frames.iter().flat_map(|(kind, flags, payload)| frame(*kind, *flags, payload)).collect();
             let (mut whole, mut pieces) = (begun(), begun());
             whole.read(&bytes);
             let (mut rest, mut cuts) = (&bytes[..], cuts.iter().cycle());
