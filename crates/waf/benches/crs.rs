@@ -1,5 +1,6 @@
-//! What the Core Rule Set costs per request: `cargo bench -p ringfence-waf --bench crs -- DIR [CASE] [rules] [long]`, where DIR has `rules/` and
-//! `crs-setup.conf.example`. CASE is the number of one case, from zero; with `rules`, the costliest rules of each case follow.
+//! What the Core Rule Set costs per request: `cargo bench -p ringfence-waf --bench crs -- DIR [CASE] [rules] [long] [count=N]`, where DIR has `rules/`
+//! and `crs-setup.conf.example`. CASE is the number of one case, from zero; with `rules`, the costliest rules of each case follow; with
+//! `count`, paranoia level 1 is asked so often and nothing is timed, for those who count instructions.
 
 #![expect(clippy::unwrap_used, reason = "whoever measures reads the panic")]
 
@@ -136,14 +137,16 @@ fn resident() -> u64 {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let Some(folder) = arguments.first() else {
-        println!("usage: cargo bench -p ringfence-waf --bench crs -- DIR [CASE] [rules] [long]");
+        println!("usage: cargo bench -p ringfence-waf --bench crs -- DIR [CASE] [rules] [long] [count=N]");
         return;
     };
     let only: Option<usize> = arguments.get(1).and_then(|argument| argument.parse().ok());
     let time =
         Duration::from_millis(if arguments.iter().any(|argument| argument == "long") { 10_000 } else { 700 });
     let by_rule = arguments.iter().any(|argument| argument == "rules");
-    for paranoia in [1, 2] {
+    let count = arguments.iter().find_map(|argument| argument.strip_prefix("count=")?.parse::<usize>().ok());
+    let levels: &[u8] = if count.is_some() { &[1] } else { &[1, 2] };
+    for &paranoia in levels {
         let before = resident();
         let start = Instant::now();
         let (sources, files) = sources(Path::new(folder), paranoia);
@@ -164,6 +167,12 @@ fn main() {
         let mut scratch = Scratch::default();
         for (_, case) in cases().into_iter().enumerate().filter(|(at, _)| only.is_none_or(|only| only == *at))
         {
+            if let Some(count) = count {
+                for _ in 0..count {
+                    scratch = run(&rules, &case, scratch, false).into_scratch();
+                }
+                continue;
+            }
             let mut best = Duration::MAX;
             let mut sum = Duration::ZERO;
             let mut rounds = 0;

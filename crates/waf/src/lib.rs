@@ -32,7 +32,7 @@ mod rules;
 mod set;
 
 pub use engine::{
-    Cost, Interruption, Match, MatchedVariable, Mode, Scores, Scratch, Stop, Transaction, Verdict,
+    Cost, Interest, Interruption, Match, MatchedVariable, Mode, Scores, Scratch, Stop, Transaction, Verdict,
 };
 pub use exclusion::{Exclusion, ExclusionError, Selection};
 #[doc(hidden)]

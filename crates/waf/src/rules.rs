@@ -80,11 +80,13 @@ pub struct Options {
     pub response_body_limit: usize,
     /// The most arguments.
     pub arguments: usize,
+    /// Whether bodies are looked at whose type does not say how, or lies. The rules of ModSecurity expect that they are not.
+    pub sniff: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { request_body_limit: 128 * 1024, response_body_limit: 128 * 1024, arguments: 4096 }
+        Self { request_body_limit: 128 * 1024, response_body_limit: 128 * 1024, arguments: 4096, sniff: false }
     }
 }
 
@@ -133,6 +135,9 @@ impl RuleInfo {
     }
 }
 
+/// Ids of what comes with every set.
+const OURS: std::ops::Range<u64> = 4_600_000..4_610_000;
+
 /// A compiled rule set, shared by all requests.
 #[derive(Debug)]
 pub struct Rules {
@@ -163,6 +168,19 @@ impl Rules {
     /// Every rule once, chains by their first link, in the order of the files.
     pub fn rules(&self) -> impl Iterator<Item = &RuleInfo> {
         self.plan.starters().map(|rule| &rule.info)
+    }
+
+    /// What they are, for people: the name and version that a rule set gives itself, and how many rules it has.
+    #[must_use]
+    pub fn title(&self) -> String {
+        // Those that every set is given are none of its own.
+        let count = self.rules().filter(|rule| !OURS.contains(&rule.id) && !rule.operator.is_empty()).count();
+        let mut components = self.plan.settings.components.iter();
+        match components.find(|component| component.starts_with("OWASP_CRS/")) {
+            Some(component) => format!("{}, {count} rules", component.replace('/', " ")),
+            None if self.plan.settings.sniff => format!("the embedded baseline, {count} rules"),
+            None => format!("{count} rules"),
+        }
     }
 
     /// A rule by its id.

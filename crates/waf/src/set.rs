@@ -29,6 +29,7 @@ impl Set<'_> {
         let options = Options {
             request_body_limit: self.inspect,
             response_body_limit: self.inspect,
+            sniff: self.rules.is_empty(),
             ..Options::default()
         };
         let rules = if self.rules.is_empty() { vec![Source::baseline()] } else { self.rules };

@@ -115,7 +115,7 @@ fn ask(rules: &Arc<Rules>, scratch: Scratch, request: &[u8]) -> (Told, Scratch) 
     let body = request.get(end + 2..).unwrap_or_default();
     let body = if chunked { dechunked(body) } else { body[..body.len().min(length)].to_vec() };
     let _ = transaction.phase1();
-    if transaction.wants_request_body() {
+    if transaction.interest() == ringfence_waf::Interest::All {
         transaction.request_body(&body);
     }
     let _ = transaction.phase2();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use ringfence_control::inspect::{Files, rules};
 use ringfence_model::{Fence, Mode, Position, Waf, content};
-use ringfence_waf::{Rules, Scratch, Transaction};
+use ringfence_waf::{Interest, Rules, Scratch, Transaction};
 use serde_json::{Value, json};
 
 use super::mix::{self, Sample};
@@ -111,7 +111,7 @@ fn judge(
         transaction.request_header(name.as_bytes(), value.as_bytes());
     }
     transaction.phase1();
-    if transaction.wants_request_body() {
+    if transaction.interest() == Interest::All {
         transaction.request_body(sample.body.as_bytes());
     }
     transaction.phase2();

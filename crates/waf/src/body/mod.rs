@@ -12,6 +12,7 @@ mod decode;
 pub mod form;
 pub mod json;
 pub mod multipart;
+pub mod sniff;
 pub mod xml;
 
 use std::ops::{ControlFlow, Range};

@@ -3,6 +3,7 @@
 mod act;
 mod clean;
 mod clock;
+mod guess;
 mod kept;
 mod report;
 mod request;
@@ -15,6 +16,7 @@ mod values;
 
 use std::sync::Arc;
 
+pub use guess::Interest;
 pub(crate) use kept::Kept;
 pub use report::{Cost, Interruption, Match, MatchedVariable, Mode, Scores, Stop, Verdict};
 pub(crate) use state::leading_number;
@@ -134,15 +136,6 @@ impl Transaction {
             Tx::Int(number) => Some(number),
             Tx::Value(value) => Some(leading_number(self.state.values.get(value))),
         }
-    }
-
-    /// Whether the rules want the request's body; known after [`Self::phase1`]. One that nothing takes apart and no rule asks for as
-    /// it is they would not look at.
-    #[must_use]
-    pub fn wants_request_body(&self) -> bool {
-        let state = &self.state;
-        let read = state.processor.is_some() || state.force_request_body;
-        state.mode != Mode::Off && state.request_body_access && read
     }
 
     /// Whether the rules want the response's body; known after [`Self::phase3`].

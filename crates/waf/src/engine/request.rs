@@ -17,7 +17,7 @@ use crate::{
 const HEADERS: usize = 512;
 
 /// Puts what a parser finds into bags.
-struct Filler<'a> {
+pub(super) struct Filler<'a> {
     state: &'a mut State,
     bag: Bag,
     second: bool,
@@ -30,7 +30,7 @@ struct Filler<'a> {
 const NAMES: usize = 256 << 10;
 
 impl<'a> Filler<'a> {
-    fn new(state: &'a mut State, bag: Bag, second: bool, room: usize, text: &[u8]) -> Self {
+    pub(super) fn new(state: &'a mut State, bag: Bag, second: bool, room: usize, text: &[u8]) -> Self {
         Self { state, bag, second, room, names: NAMES + text.len() }
     }
 
@@ -201,7 +201,7 @@ impl Transaction {
         }
     }
 
-    fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         let used: usize = [Bag::Args, Bag::Cookies, Bag::PartHeaders, Bag::Files, Bag::Xml]
             .into_iter()
             .map(|bag| self.state.bag(bag).len())
@@ -209,7 +209,7 @@ impl Transaction {
         self.rules.plan.settings.arguments.saturating_sub(used)
     }
 
-    fn form(&mut self, text: &[u8], second: bool) -> body::Outcome {
+    pub(super) fn form(&mut self, text: &[u8], second: bool) -> body::Outcome {
         let settings = &self.rules.plan.settings;
         let room = self.room();
         let limits = body::Limits { items: room, ..body::Limits::default() };
@@ -230,9 +230,6 @@ impl Transaction {
         if cut {
             self.state.set_number(Variable::InboundDataError, 1);
         }
-        let room = self.room();
-        let depth = self.rules.plan.settings.json_depth;
-        let limits = body::Limits { items: room, depth, ..body::Limits::default() };
         let processor = self.state.processor;
         // As ModSecurity 2 has it: the raw text of a body that a parser understands is not looked at as well.
         if !text.is_empty()
@@ -247,18 +244,20 @@ impl Transaction {
                     let is_it = self.state.values.get(entry.name).eq_ignore_ascii_case(b"content-type");
                     is_it.then(|| self.state.values.get(entry.value).to_vec())
                 });
-                let mut scratch = std::mem::take(&mut self.state.body_scratch);
-                let mut filler = Filler::new(&mut self.state, Bag::Args, true, room, &text);
-                let content_type = content_type.unwrap_or_default();
-                let outcome = body::parse(kind, &content_type, &text, &limits, &mut scratch, &mut filler);
-                self.state.body_scratch = scratch;
+                let outcome = self.parse(kind, &content_type.unwrap_or_default(), &text);
                 if kind == Kind::Multipart {
                     self.multipart_flags(&outcome.multipart);
                 }
                 outcome
             }
+            None if self.sniffs() && !text.is_empty() => self.guess(&text, self.is_opaque(), cut),
             _ => body::Outcome::default(),
         };
+        // What is said to be a form may be JSON to a service that does not ask for the type.
+        if self.sniffs() && matches!(processor, Some(Kind::Form | Kind::Multipart)) {
+            let guessed = self.guess(&text, true, cut);
+            self.state.arguments_full |= is_short(&guessed);
+        }
         self.state.body = text;
         // A body that was cut ends early by our doing.
         let error = outcome.error.filter(|error| !(cut && *error == body::Error::Incomplete));
@@ -272,6 +271,18 @@ impl Transaction {
             }
         }
         self.tell_full();
+    }
+
+    /// Takes a body apart as what it is said to be.
+    pub(super) fn parse(&mut self, kind: Kind, content_type: &[u8], text: &[u8]) -> body::Outcome {
+        let room = self.room();
+        let depth = self.rules.plan.settings.json_depth;
+        let limits = body::Limits { items: room, depth, ..body::Limits::default() };
+        let mut scratch = std::mem::take(&mut self.state.body_scratch);
+        let mut filler = Filler::new(&mut self.state, Bag::Args, true, room, text);
+        let outcome = body::parse(kind, content_type, text, &limits, &mut scratch, &mut filler);
+        self.state.body_scratch = scratch;
+        outcome
     }
 
     fn multipart_flags(&mut self, flags: &Flags) {
@@ -313,7 +324,7 @@ impl Transaction {
 }
 
 /// Whether a parser ended before its text did, because there is no room for more.
-fn is_short(outcome: &body::Outcome) -> bool {
+pub(super) fn is_short(outcome: &body::Outcome) -> bool {
     use body::Error::{TooDeep, TooLong, TooMany};
     matches!(outcome.error, Some(TooMany | TooLong | TooDeep))
 }

@@ -98,6 +98,7 @@ impl<'a> Loader<'a> {
             response_body_limit: self.options.response_body_limit,
             response_types: Vec::new(),
             arguments: self.options.arguments,
+            sniff: self.options.sniff,
             separator: b'&',
             web_app: String::new(),
             components: Vec::new(),

@@ -46,6 +46,7 @@ pub(crate) struct Settings {
     pub(crate) response_body_limit: usize,
     pub(crate) response_types: Vec<String>,
     pub(crate) arguments: usize,
+    pub(crate) sniff: bool,
     pub(crate) separator: u8,
     pub(crate) web_app: String,
     pub(crate) components: Vec<String>,
