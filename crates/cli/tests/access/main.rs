@@ -20,13 +20,13 @@ mod tour;
 mod trouble;
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use provider::Provider;
 use running::{Clinic, Who, eventually, text};
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// Answers with the fields that it was sent.
 const ECHO: &str = "
@@ -71,6 +71,22 @@ services:
         std::fs::write(folder.join("app/echo.py"), ECHO).unwrap();
         std::fs::copy(&provider.ca, folder.join("id/ca.pem")).unwrap();
     })
+}
+
+/// Within this, whatever is revoked counts.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// No request that begins a second after `since`, or later, is answered otherwise than so. How long a busy machine takes for the
+/// request itself does not matter.
+fn at_once(since: Instant, wanted: u16, ask: impl Fn() -> u16) {
+    loop {
+        let begun = since.elapsed();
+        let status = ask();
+        if status == wanted {
+            return;
+        }
+        assert!(begun < AT_ONCE, "a request that began {begun:?} later is answered with {status}");
+    }
 }
 
 fn ask(clinic: &Clinic, path: &str, token: &str) -> (u16, String) {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::running::eventually;
 
 /// How long it may take to end once nobody talks to it any more.
-const END: Duration = Duration::from_secs(10);
+const END: Duration = Duration::from_secs(30);
 
 pub(crate) struct Talk {
     child: Child,

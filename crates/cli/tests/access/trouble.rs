@@ -9,7 +9,7 @@ use crate::running::{Clinic, Who, eventually};
 use crate::{ECHO, SOON, ask};
 
 /// A provider that was never reached is asked again at growing distances of at most a minute.
-const RECOVERED: Duration = Duration::from_secs(75);
+const RECOVERED: Duration = Duration::from_secs(90);
 /// The shortest time between two questions for keys, and a little more.
 const AGAIN: Duration = Duration::from_secs(32);
 
@@ -49,7 +49,7 @@ fn start(providers: &[(&str, &Provider)]) -> Clinic {
 
 /// What the operator was last told of a provider.
 fn told(clinic: &Clinic, provider: &str, words: &str) -> Option<Value> {
-    clinic.event(Duration::from_secs(20), |event| {
+    clinic.event(Duration::from_secs(30), |event| {
         event["entity"]["name"] == provider && event.to_string().contains(words)
     })
 }

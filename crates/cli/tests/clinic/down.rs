@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::running::{Clinic, Who, eventually, text};
 
-/// A service that takes 4 s to end.
+/// A service that takes 5 s to end.
 const SLOW: &str = "
 fence: slow
 trust_domain: slow.example
@@ -17,7 +17,7 @@ services:
 const SLUGGISH: &str = "
 import signal, socket, sys, time
 def end(*_):
-    time.sleep(4)
+    time.sleep(5)
     sys.exit()
 signal.signal(signal.SIGTERM, end)
 listener = socket.create_server(('127.0.0.1', 9000))
@@ -58,9 +58,11 @@ fn down_waits_for_a_service_that_takes_its_time_and_names_it() {
         let (code, _, said) = ended(&clinic.ringfence(&["down"]));
         assert_eq!(clinic.leftovers(), [""; 0], "{who:?}: {said}");
         assert_eq!(code, Some(0), "{who:?}: {said}");
-        assert!(start.elapsed() >= Duration::from_secs(4), "{who:?}: {:?}", start.elapsed());
+        assert!(start.elapsed() >= Duration::from_secs(5), "{who:?}: {:?}", start.elapsed());
         assert!(said.contains("still stopping: sluggish (its shim) (pid "), "{who:?}: {said}");
-        assert!(!said.contains("quick"), "{who:?}: what is gone is not waited for: {said}");
+        // Said every two seconds; the others may take one of them on a busy machine.
+        let last = said.lines().rfind(|line| line.contains("still stopping: ")).unwrap();
+        assert!(!last.contains("quick"), "{who:?}: what is gone is not waited for: {said}");
     }
 }
 
@@ -71,6 +73,6 @@ fn down_that_lost_patience_says_what_is_still_there() {
     assert_eq!((code, &*said), (Some(3), ""), "{why}");
     assert!(why.contains("not gone after 1s: ") && why.contains("sluggish"), "{why}");
     assert!(!clinic.leftovers().is_empty());
-    let gone = eventually(Duration::from_secs(20), || clinic.leftovers().is_empty().then_some(()));
+    let gone = eventually(Duration::from_secs(60), || clinic.leftovers().is_empty().then_some(()));
     assert!(gone.is_some(), "{:?}", clinic.leftovers());
 }

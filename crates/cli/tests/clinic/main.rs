@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use running::{Clinic, Who, children, eventually, text};
 
-const SECOND: Duration = Duration::from_secs(1);
-/// A second for the event, and some for a busy machine to start the command that reads it.
-const SOON: Duration = Duration::from_secs(3);
+/// However busy the machine is.
+const SOON: Duration = Duration::from_secs(30);
 
 #[test]
 fn every_declared_call_works_as_root() {
@@ -136,7 +135,7 @@ fn no_service_reads_the_environment_of_another_from_the_fence() {
         std::fs::write(&new, text.replace("calls: [patients]", "calls: []")).unwrap();
         std::fs::rename(&new, &path).unwrap();
         let applied =
-            eventually(5 * SECOND, || (clinic.get("/api/invoices?patient=p-1003").0 != 200).then_some(()));
+            eventually(SOON, || (clinic.get("/api/invoices?patient=p-1003").0 != 200).then_some(()));
         assert!(applied.is_some(), "{who:?}: the new fence is in force");
         assert_eq!(seen(), ["False False", "none 2", "True False"], "{who:?}: the fence was replaced");
     }
@@ -150,7 +149,7 @@ fn whichever_process_is_killed_the_fence_holds_and_heals() {
         for role in ["node", "control", "keeper"] {
             let pid = clinic.process(role);
             assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
-            let healed = eventually(Duration::from_secs(20), || (clinic.get("/").0 == 200).then_some(()));
+            let healed = eventually(SOON, || (clinic.get("/").0 == 200).then_some(()));
             assert!(healed.is_some(), "{who:?}: after the {role} was killed\n{}", clinic.said());
             clinic.wait_ready();
             // The report of what runs follows within a tick of the supervisor.
@@ -182,16 +181,15 @@ fn a_changed_fence_is_applied_live_and_a_wrong_one_is_refused() {
         before.replace("[appointments, patients, billing]", "[appointments, patients, biling]"),
     )
     .unwrap();
-    let told = eventually(5 * SECOND, || clinic.said().contains("did you mean `billing`").then_some(()));
+    let told = eventually(SOON, || clinic.said().contains("did you mean `billing`").then_some(()));
     assert!(told.is_some(), "{}", clinic.said());
     assert_eq!(clinic.get("/api/invoices?patient=p-1003").0, 200, "the fence before stays in force");
     std::fs::write(&path, before.replace("[appointments, patients, billing]", "[appointments, patients]"))
         .unwrap();
-    let refused =
-        eventually(5 * SECOND, || (clinic.get("/api/invoices?patient=p-1003").0 != 200).then_some(()));
+    let refused = eventually(SOON, || (clinic.get("/api/invoices?patient=p-1003").0 != 200).then_some(()));
     assert!(refused.is_some(), "the edge is gone");
     std::fs::write(&path, before).unwrap();
-    let back = eventually(5 * SECOND, || (clinic.get("/api/invoices?patient=p-1003").0 == 200).then_some(()));
+    let back = eventually(SOON, || (clinic.get("/api/invoices?patient=p-1003").0 == 200).then_some(()));
     assert!(back.is_some(), "the edge is back");
 }
 

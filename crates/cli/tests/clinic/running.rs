@@ -57,7 +57,7 @@ impl Clinic {
 
     /// Waits until every service is ready; panics with what `up` said otherwise.
     pub(crate) fn wait_ready(&mut self) {
-        let ready = eventually(Duration::from_secs(60), || {
+        let ready = eventually(Duration::from_secs(120), || {
             assert!(self.up.try_wait().unwrap().is_none(), "up ended:\n{}", self.said());
             let status = self.try_json(&["status", "--json"])?;
             let services = status["report"]["services"].as_array()?;
@@ -103,7 +103,7 @@ impl Clinic {
     pub(crate) fn curl(&self, args: &[&str]) -> Output {
         let (path, options) = args.split_last().unwrap();
         Command::new("curl")
-            .args(["--silent", "--show-error", "--max-time", "10", "--cacert"])
+            .args(["--silent", "--show-error", "--max-time", "30", "--cacert"])
             .arg(self.folder.join(".ringfence/ca.pem"))
             .args(options)
             .arg(format!("https://127.0.0.1:{}{path}", self.port))
@@ -121,7 +121,7 @@ impl Clinic {
     /// Runs Python inside a service's namespaces, as an attacker who has taken the service over would.
     pub(crate) fn inside(&self, service: &str, python: &str) -> String {
         // The namespaces of the service itself, whose parent is its init. A report may be a moment behind.
-        let pid = eventually(Duration::from_secs(10), || {
+        let pid = eventually(Duration::from_secs(30), || {
             let status = self.try_json(&["status", "--json"])?;
             let services = status["report"]["services"].as_array()?;
             let init =
@@ -185,7 +185,7 @@ impl Clinic {
         if self.up.try_wait().unwrap().is_none() {
             Command::new("kill").args(["-INT", &pid]).status().unwrap();
         }
-        let ended = eventually(Duration::from_secs(20), || self.up.try_wait().unwrap());
+        let ended = eventually(Duration::from_secs(60), || self.up.try_wait().unwrap());
         if ended.is_none() {
             self.up.kill().unwrap();
             self.up.wait().unwrap();
@@ -360,8 +360,20 @@ pub(crate) fn eventually<T>(within: Duration, mut attempt: impl FnMut() -> Optio
     }
 }
 
+/// A port that nobody listens at, below those that the kernel gives to connections: one of them cannot take it meanwhile.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    use std::sync::atomic::{AtomicU32, Ordering};
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Programs that run at the same time begin far from each other.
+        let n = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = (FIRST + n % COUNT) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 pub(crate) fn workspace() -> PathBuf {

@@ -129,7 +129,7 @@ fn nothing_of_an_attack_arrives_however_it_is_cut() {
     let rig = start(port, "");
     let attack = b"a=1&q=1+union+select+1";
     assert_eq!(status(&send(&rig, "", attack)), 403);
-    let more = format!("{FORM}Transfer-Encoding: chunked\r\n");
+    let more = format!("{FORM}Connection: close\r\nTransfer-Encoding: chunked\r\n");
     let chunks: Vec<u8> = attack.iter().flat_map(|byte| [b"1\r\n", &[*byte][..], b"\r\n"].concat()).collect();
     let answer = raw(dial(&rig), &[&head("/", &more)[..], &chunks, b"0\r\n\r\n"].concat());
     assert_eq!(status(&answer), 403, "{answer}");

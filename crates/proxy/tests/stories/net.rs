@@ -137,10 +137,17 @@ fn echo_connection(stream: TcpStream) -> std::io::Result<()> {
             let mut line = String::new();
             lines.read_line(&mut line)?;
             let size = usize::from_str_radix(line.trim(), 16).unwrap();
+            if size == 0 {
+                // Trailers are a part of this request; left unread they would begin the next one.
+                while line.trim() != "" {
+                    line.clear();
+                    lines.read_line(&mut line)?;
+                }
+                break;
+            }
             let mut chunk = vec![0; size + 2];
             std::io::Read::read_exact(&mut lines, &mut chunk)?;
             body.extend(&chunk[..size]);
-            chunked = size > 0;
         }
         let text = [head.as_bytes(), b"\r\n", &body].concat();
         if head.starts_with("GET /slow") {

@@ -8,7 +8,7 @@ use ringfence_snapshot::{Policies, Text};
 use serde_json::json;
 
 use crate::net::echo;
-use crate::rig::{Rig, eventually, field, get, local, raw, unix};
+use crate::rig::{Rig, eventually, field, get, half, local, raw, unix};
 use crate::tokens::{ISSUER, Provider, bearer, tell};
 
 fn fence() -> String {
@@ -176,7 +176,7 @@ fn services_are_judged_at_the_callee_s_side() {
     );
     *rig.control.policies.lock().unwrap() = Some(policies(&more, None));
     rig.apply(&fence());
-    let answer = raw(call("vault", 9004), b"GET / HTTP/1.1\r\nHost: v\r\nConnection: close\r\n\r\n");
+    let answer = half(call("vault", 9004), b"GET / HTTP/1.1\r\nHost: v\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer} {:?}", rig.troubles());
 }
 

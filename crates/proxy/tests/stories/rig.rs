@@ -318,10 +318,16 @@ impl Rig {
         self.to_proxy.lock().unwrap().send(&ToProxy::CookieKeys(keys), &[]).unwrap();
     }
 
-    /// Tells the node API keys, as control does.
+    /// Tells the node API keys, as control does, and waits until a whole set counts.
     pub fn tell_keys(&self, keys: ApiKeys) {
+        let known =
+            || self.events().iter().filter(|r| field(r, "/message").contains("API keys are known")).count();
+        let (before, whole) = (known(), matches!(keys, ApiKeys::Part { last: true, .. }));
         self.control.keeper.know(&keys);
         self.to_proxy.lock().unwrap().send(&ToProxy::ApiKeys(keys), &[]).unwrap();
+        if whole {
+            eventually("the API keys to be known", || (known() > before).then_some(()));
+        }
     }
 
     pub fn send(&self, snapshot: &SignedSnapshot) {
@@ -387,7 +393,8 @@ impl Rig {
             }
         });
         self.tell(&ToNode::ShimReady { service: service.into() });
-        for port in outbound {
+        // What the node says of a listener tells, too, that it has followed all that it was told before.
+        for port in if outbound.is_empty() { &[9] } else { outbound } {
             let fds = net.listen(*port, threads());
             self.listen(ListenerKind::Outbound { service: service.into(), port: *port }, &fds);
         }
@@ -519,9 +526,9 @@ impl Control {
     }
 }
 
-/// Asks until there is an answer, ten seconds at most.
+/// Asks until there is an answer, half a minute at most: longer than a busy machine takes for anything here.
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(found) = ask() {
             return found;
@@ -538,6 +545,13 @@ pub fn raw(mut stream: TcpStream, bytes: &[u8]) -> String {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The same, with a client's half that ends behind them: for what closes no connection of itself.
+pub fn half(mut stream: TcpStream, bytes: &[u8]) -> String {
+    stream.write_all(bytes).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    raw(stream, b"")
 }
 
 /// A GET that closes the connection after it.

@@ -16,7 +16,7 @@ use ringfence_tls::{
 use crate::gateway::fence;
 use crate::mesh::clinic;
 use crate::net::echo;
-use crate::rig::{Authority, Rig, TRUST_DOMAIN, eventually, field, get, local, raw};
+use crate::rig::{Authority, Rig, TRUST_DOMAIN, eventually, field, get, half, local, raw};
 
 /// The mesh side of somebody who holds these certificates.
 pub fn mesh_of(authority: &Authority, trusted: &Authority, id: &str) -> Mesh {
@@ -265,7 +265,8 @@ fn egress_reaches_what_is_declared_and_never_what_a_name_was_bent_to() {
     echo(listener);
     let mut rig = Rig::start(&egress_fence(port));
     let mailer = rig.shim("mailer", &[80, port]);
-    let answer = get(mailer.connect(&rig.egress("loopback.test"), port), "localhost", "/mail");
+    let ask = b"GET /mail HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let answer = half(mailer.connect(&rig.egress("loopback.test"), port), ask);
     assert!(answer.contains("GET /mail"), "{answer}");
     // A name that resolves to loopback, and is not declared as private.
     assert_eq!(get(mailer.connect(&rig.egress("rebound.test"), port), "rebound.test", "/"), "");
