@@ -44,7 +44,7 @@ pub struct Fence {
     pub policies: Option<Policies>,
     /// `entities:`, where data about users, groups and things is.
     pub entities: Option<Entities>,
-    /// `waf:`, how attacks are looked for at the gateway; where a route does not ask for it, nobody looks without.
+    /// `waf:`, how attacks are looked for at the gateway; by the embedded rules where nobody says. None where nothing could be looked into.
     pub waf: Option<Waf>,
     /// All services, those of `services:` and `external:`, in order of declaration.
     pub services: Vec<Service>,

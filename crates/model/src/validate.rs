@@ -58,6 +58,7 @@ pub(crate) fn assemble(
         return Err(out);
     }
     let claims = limit::claims(&merged);
+    let waf = merged.waf.take().or_else(|| inspect::unless_said(&merged));
     let (name, position) = merged.name.unwrap_or((String::new(), start));
     let trust_domain = merged.trust_domain.map(|(domain, _)| domain).unwrap_or_default();
     for provider in merged.providers.iter_mut().filter(|provider| provider.audiences.is_empty()) {
@@ -74,7 +75,7 @@ pub(crate) fn assemble(
         providers: merged.providers,
         policies: merged.policies,
         entities: merged.entities.map(|(entities, _)| entities),
-        waf: merged.waf.or_else(|| inspect::by_routes(&merged.services)),
+        waf,
         services: merged.services,
         limits: merged.limits.map_or_else(Limits::default, |(limits, _)| limits),
         consent_required: merged.consent.is_some(),

@@ -634,7 +634,7 @@ fn attacks_are_looked_for_as_the_fence_says_and_with_the_known_defaults_otherwis
     let short = with_waf("").replace("waf:", "waf: observe");
     assert_eq!(parse(&short).unwrap().waf.unwrap().mode, Mode::Observe);
     assert_eq!(parse(&with_waf("")).unwrap().waf.unwrap().mode, Mode::Enforce, "`waf:` alone");
-    assert_eq!(parse(CLINIC).unwrap().waf, None);
+    assert_eq!(parse(CLINIC).unwrap().waf.unwrap().beyond, Beyond::Head, "nobody says anything");
 
     let fence = parse(include_str!("data/everything.yaml")).unwrap();
     let waf = fence.waf.unwrap();
@@ -665,15 +665,16 @@ fn attacks_are_looked_for_as_the_fence_says_and_with_the_known_defaults_otherwis
 }
 
 #[test]
-fn a_route_that_asks_for_it_alone_is_inspected_alone_with_the_defaults() {
-    let with = |mode: &str| {
-        let text = with_portal(&format!("listen: 2\nroutes: [{{ path: / }}, {{ path: /a, waf: {mode} }}]"));
-        parse(&text).unwrap().waf
-    };
-    let waf = with("enforce").unwrap();
-    assert_eq!((waf.mode, waf.paranoia, waf.crs), (Mode::Off, 1, None));
-    assert_eq!(at(&waf.position), "ringfence.yaml:8:27");
-    assert_eq!(with("off"), None);
+fn unless_somebody_says_otherwise_attacks_are_refused_and_long_bodies_pass() {
+    let with = |routes: &str| parse(&with_portal(&format!("listen: 2\nroutes: [{routes}]"))).unwrap().waf;
+    let waf = with("{ path: / }").unwrap();
+    assert_eq!((waf.mode, waf.paranoia, waf.crs, waf.beyond), (Mode::Enforce, 1, None, Beyond::Head));
+    assert_eq!(at(&waf.position), "ringfence.yaml:3:1", "who opens the door is who is inspected");
+    assert_eq!(with("{ path: /, waf: off }, { path: /a, waf: observe }"), Some(waf));
+    assert_eq!(with("{ path: /, waf: off }"), None, "nothing is looked into");
+    assert_eq!(with(""), None, "nothing is reachable");
+    let said = parse(&format!("{CLINIC}waf: {{ mode: off }}\n")).unwrap().waf.unwrap();
+    assert_eq!(said.mode, Mode::Off);
 }
 
 #[test]

@@ -235,7 +235,7 @@ impl Drop for Run {
 }
 
 /// Whose an address is: who has one of IPv6 has a /64.
-fn whose(address: IpAddr) -> IpAddr {
+pub(crate) fn whose(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();

@@ -15,6 +15,7 @@ mod coding;
 
 use bytes::{Bytes, BytesMut};
 use ringfence_model::Limits;
+use ringfence_waf::body::sniff::{self, Look};
 
 pub(crate) use self::budget::{Budget, Share};
 pub(crate) use self::coding::Coding;
@@ -30,6 +31,12 @@ use crate::view::HeadView;
 const GRACE_MS: u64 = 30_000;
 /// Bytes per millisecond.
 const RATE: u64 = 16;
+/// What a request that waits to be judged takes besides its body: its transaction.
+const WAITING: usize = 32 << 10;
+/// How much is made room for at least, so that it need not be made for each that comes.
+const ROOM: usize = 4 << 20;
+/// So far it is looked for how a body begins.
+const SNIFFED: usize = 1 << 10;
 
 /// How much of a body is to be held.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +47,8 @@ pub(crate) struct Hold<'a> {
     pub(crate) reject: Option<Reject<'a>>,
     /// Who refuses what is compressed in a way that is not known here; otherwise it is judged as it came.
     pub(crate) coded: Option<Reject<'a>>,
+    /// Only if it begins like text: its type says that it is none. Others stream.
+    pub(crate) only_text: bool,
 }
 
 /// A stage that refuses bodies which it cannot judge.
@@ -60,17 +69,25 @@ pub(crate) struct Body<'a> {
     pub(crate) bytes: &'a [u8],
     /// Whether this is all of it.
     pub(crate) whole: bool,
+    /// As it came, where it was decompressed.
+    pub(crate) packed: Option<&'a [u8]>,
 }
 
 /// What was read of a body.
 #[derive(Debug)]
 pub(crate) struct Held {
-    bytes: Bytes,
+    content: Content,
     trailers: Option<Trailers>,
+    share: Share,
+}
+
+/// The same for those who judge it, on whatever thread: a copy of it is another look at the same bytes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Content {
+    bytes: Bytes,
     ended: bool,
     /// What is judged in place of `bytes`, where they are compressed.
     plain: Option<Decoded>,
-    share: Share,
 }
 
 impl<'a> Hold<'a> {
@@ -80,7 +97,12 @@ impl<'a> Hold<'a> {
             (Some(a), Some(b)) => Some(if a.beyond <= b.beyond { a } else { b }),
             (one, other) => one.or(other),
         };
-        Self { most: self.most.max(other.most), reject, coded: self.coded.or(other.coded) }
+        let most = self.most.max(other.most);
+        match (self.only_text, other.only_text) {
+            (true, false) => Self { most, ..other },
+            (false, true) => Self { most, ..self },
+            (only_text, _) => Self { most, reject, coded: self.coded.or(other.coded), only_text },
+        }
     }
 }
 
@@ -94,48 +116,69 @@ impl Reject<'_> {
     }
 }
 
+impl Content {
+    /// As much of it as a stage wants to see.
+    pub(crate) fn body(&self, most: usize) -> Body<'_> {
+        let (bytes, whole) = self.all();
+        let packed = self.plain.is_some().then_some(&*self.bytes);
+        Body { bytes: bytes.get(..most).unwrap_or(bytes), whole: whole && bytes.len() <= most, packed }
+    }
+
+    /// Bytes that there are to judge.
+    pub(crate) fn len(&self) -> usize {
+        self.all().0.len()
+    }
+
+    fn all(&self) -> (&[u8], bool) {
+        match &self.plain {
+            Some(plain) => (&plain.bytes, plain.whole),
+            None => (&self.bytes, self.ended),
+        }
+    }
+}
+
 impl Held {
     pub(crate) fn new(share: Share) -> Self {
-        Self { bytes: Bytes::new(), trailers: None, ended: false, plain: None, share }
+        Self { content: Content::default(), trailers: None, share }
     }
 
     /// Bytes that were read.
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
+        self.content.bytes.len()
     }
 
     /// Whether it came to its end.
     pub(crate) fn ended(&self) -> bool {
-        self.ended
+        self.content.ended
     }
 
     /// Whether there is nothing to be sent on but the end.
     pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && self.trailers.is_none()
+        self.content.bytes.is_empty() && self.trailers.is_none()
     }
 
     /// As much of it as a stage wants to see.
     pub(crate) fn body(&self, most: usize) -> Body<'_> {
-        let (bytes, whole) = match &self.plain {
-            Some(plain) => (&*plain.bytes, plain.whole),
-            None => (&*self.bytes, self.ended),
-        };
-        Body { bytes: bytes.get(..most).unwrap_or(bytes), whole: whole && bytes.len() <= most }
+        self.content.body(most)
+    }
+
+    /// For those who judge it elsewhere.
+    pub(crate) fn content(&self) -> Content {
+        self.content.clone()
     }
 
     /// Adds a piece; refused when the thread holds as much as it may.
     pub(crate) fn add(&mut self, piece: Bytes, last: bool) -> Result<(), Deny> {
         if !self.share.grow(piece.len()) {
-            let reason = "bodies that wait to be judged take all the memory that they may";
-            return Err(Deny::new(503, "limit", "limit.held", reason));
+            return Err(no_memory());
         }
-        self.ended = last;
-        if self.bytes.is_empty() {
+        self.content.ended = last;
+        if self.content.bytes.is_empty() {
             // Most are one piece, which need not be copied.
-            self.bytes = piece;
+            self.content.bytes = piece;
             return Ok(());
         }
-        let mut all = match std::mem::take(&mut self.bytes).try_into_mut() {
+        let mut all = match std::mem::take(&mut self.content.bytes).try_into_mut() {
             Ok(all) => all,
             Err(shared) => {
                 let mut all = BytesMut::with_capacity(2 * (shared.len() + piece.len()));
@@ -144,13 +187,13 @@ impl Held {
             }
         };
         all.extend_from_slice(&piece);
-        self.bytes = all.freeze();
+        self.content.bytes = all.freeze();
         Ok(())
     }
 
     /// Ends it.
     pub(crate) fn end(&mut self) {
-        self.ended = true;
+        self.content.ended = true;
     }
 
     /// Keeps what follows the body.
@@ -158,23 +201,41 @@ impl Held {
         self.trailers = Some(trailers);
     }
 
+    /// Whether it begins like text, when that can be told. What cannot be unpacked is for whoever judges it.
+    fn is_text(&self, coding: Coding) -> Option<bool> {
+        let is_text = |bytes: &[u8]| match sniff::begins(bytes) {
+            Some(look) => Some(look != Look::Other),
+            None => (self.content.ended || self.content.bytes.len() > SNIFFED).then_some(true),
+        };
+        match coding {
+            Coding::Identity | Coding::Unknown => is_text(&self.content.bytes),
+            Coding::Gzip | Coding::Deflate if self.content.bytes.is_empty() => None,
+            Coding::Gzip | Coding::Deflate => {
+                match coding::decode(coding, &self.content.bytes, self.content.ended, SNIFFED) {
+                    Ok(decoded) => is_text(&decoded.bytes),
+                    Err(_) => Some(true),
+                }
+            }
+        }
+    }
+
     /// Decompresses what was read, as far as `most` bytes.
     pub(crate) fn decode(&mut self, coding: Coding, most: usize) -> Result<(), Unreadable> {
-        self.plain = None;
-        if coding == Coding::Identity || self.bytes.is_empty() {
+        self.content.plain = None;
+        if coding == Coding::Identity || self.content.bytes.is_empty() {
             return Ok(());
         }
-        let plain = coding::decode(coding, &self.bytes, self.ended, most)?;
+        let plain = coding::decode(coding, &self.content.bytes, self.content.ended, most)?;
         if !self.share.grow(plain.bytes.len()) {
             return Err(Unreadable::NoMemory);
         }
-        self.plain = Some(plain);
+        self.content.plain = Some(plain);
         Ok(())
     }
 
     /// What is to be sent on, and what counts it until it has left.
     pub(crate) fn into_parts(self) -> (Bytes, Option<Trailers>, bool, Share) {
-        (self.bytes, self.trailers, self.ended, self.share)
+        (self.content.bytes, self.trailers, self.content.ended, self.share)
     }
 }
 
@@ -187,7 +248,25 @@ pub(crate) async fn read(
     hold: Hold<'_>,
     held: &mut Option<Held>,
 ) -> Result<(), Deny> {
-    let coding = match (Coding::of(view.fields()), hold.coded) {
+    // What it is judged with waits as well.
+    let mut waiting = ctx.worker.budget.share();
+    let excess = ctx.worker.budget.excess();
+    if excess > 0 {
+        ctx.worker.live.give_way(excess.max(ROOM));
+    }
+    if !waiting.grow(WAITING) {
+        return Err(no_memory());
+    }
+    let coding = Coding::of(view.fields());
+    if hold.only_text {
+        proceed(ctx, view, front, limits, held).await?;
+        let held = held.get_or_insert_with(|| Held::new(ctx.worker.budget.share()));
+        fill(ctx, front, limits, held, |held| held.is_text(coding).is_some()).await?;
+        if !held.is_text(coding).unwrap_or(true) {
+            return Ok(());
+        }
+    }
+    let coding = match (coding, hold.coded) {
         (Coding::Unknown, Some(coded)) => {
             let reason = "the body is compressed in a way that cannot be judged: only gzip or deflate can, and one of them";
             return Err(coded.deny(415, reason.into()));
@@ -203,19 +282,11 @@ pub(crate) async fn read(
             return Err(reject.too_long());
         }
     }
-    let first = held.is_none();
+    proceed(ctx, view, front, limits, held).await?;
     let held = held.get_or_insert_with(|| Held::new(ctx.worker.budget.share()));
-    if first && view.expects_continue() && !front.request_is_end() {
-        front.put_continue();
-        ctx.live.arm(ctx.worker.now_ms() + limits.idle.as_millis() as u64);
-        let flushed = ctx.live.within(std::future::poll_fn(|cx| front.poll_flush(cx))).await;
-        if !matches!(flushed, Ok(Ok(()))) {
-            return Err(gone());
-        }
-    }
-    let filled = fill(ctx, front, limits, hold, held).await;
-    ctx.live.set_held(0, 0);
-    filled?;
+    let most = hold.reject.map_or(hold.most, |reject| reject.beyond.min(hold.most));
+    // One byte more, if there is one, tells that the body is longer.
+    fill(ctx, front, limits, held, |held| held.len() > most).await?;
     let refused = |status, reason: &str| {
         let (stage, rule) = hold.coded.map_or(("parse", "body.coding"), |coded| (coded.stage, coded.rule));
         let position = hold.coded.and_then(|coded| coded.position).map(str::to_owned);
@@ -223,10 +294,7 @@ pub(crate) async fn read(
     };
     match held.decode(coding, hold.most) {
         Ok(()) => {}
-        Err(Unreadable::NoMemory) => {
-            let reason = "bodies that wait to be judged take all the memory that they may";
-            return Err(Deny::new(503, "limit", "limit.held", reason));
-        }
+        Err(Unreadable::NoMemory) => return Err(no_memory()),
         Err(Unreadable::Malformed) if hold.coded.is_some() => {
             return Err(refused(400, "the body is not what its Content-Encoding says, or more than that"));
         }
@@ -242,24 +310,52 @@ pub(crate) async fn read(
     }
 }
 
+/// Tells a client that waits for it to send its body, once.
+async fn proceed(
+    ctx: &Ctx<'_>,
+    view: HeadView<'_>,
+    front: &mut Front<'_>,
+    limits: &Limits,
+    held: &Option<Held>,
+) -> Result<(), Deny> {
+    if held.is_some() || !view.expects_continue() || front.request_is_end() {
+        return Ok(());
+    }
+    front.put_continue();
+    ctx.live.arm(ctx.worker.now_ms() + limits.idle.as_millis() as u64);
+    let flushed = ctx.live.within(std::future::poll_fn(|cx| front.poll_flush(cx))).await;
+    if matches!(flushed, Ok(Ok(()))) { Ok(()) } else { Err(gone()) }
+}
+
+/// Reads until it ends, or is enough.
 async fn fill(
     ctx: &Ctx<'_>,
     front: &mut Front<'_>,
     limits: &Limits,
-    hold: Hold<'_>,
     held: &mut Held,
+    is_enough: impl Fn(&Held) -> bool,
+) -> Result<(), Deny> {
+    let filled = pieces(ctx, front, limits, held, is_enough).await;
+    ctx.live.set_held(0, 0);
+    filled
+}
+
+async fn pieces(
+    ctx: &Ctx<'_>,
+    front: &mut Front<'_>,
+    limits: &Limits,
+    held: &mut Held,
+    is_enough: impl Fn(&Held) -> bool,
 ) -> Result<(), Deny> {
     let begun = ctx.worker.now_ms();
-    let most = hold.reject.map_or(hold.most, |reject| reject.beyond.min(hold.most));
-    // One byte more, if there is one, tells that the body is longer.
-    while !held.ended() && held.len() <= most {
+    while !held.ended() && !is_enough(held) {
         if front.request_is_end() {
             held.end();
             break;
         }
         let whole = begun + GRACE_MS + held.len() as u64 / RATE;
         ctx.live.arm(whole.min(ctx.worker.now_ms() + limits.idle.as_millis() as u64));
-        ctx.live.set_held(held.len(), begun);
+        ctx.live.set_held(WAITING + held.len(), begun);
         match ctx.live.within(std::future::poll_fn(|cx| front.poll_piece(cx))).await {
             Ok(Ok(Piece::Data(data))) => held.add(data, front.request_is_end())?,
             Ok(Ok(Piece::Trailers(trailers))) => held.add_trailers(trailers),
@@ -289,6 +385,11 @@ async fn fill(
 fn over(limits: &Limits) -> Deny {
     let most = limits.body.unwrap_or_default();
     Deny::new(413, "limit", "limit.body", format!("the body is larger than the limit of {most} bytes"))
+}
+
+fn no_memory() -> Deny {
+    let reason = "bodies that wait to be judged take all the memory that they may";
+    Deny::new(503, "limit", "limit.held", reason)
 }
 
 fn gone() -> Deny {

@@ -22,6 +22,7 @@ use crate::shared::Shared;
 
 mod access;
 mod actors;
+mod apart;
 mod again;
 mod asks;
 mod back;

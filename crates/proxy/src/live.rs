@@ -192,8 +192,10 @@ impl Registry {
         let mut waiting: Vec<&Live> =
             entries.iter().map(|(_, live)| &**live).filter(|live| live.held.get() > 0).collect();
         waiting.sort_by_key(|live| live.held_since.get());
-        let mut freed = 0;
-        for live in waiting {
+        // Some may be about to.
+        let mut freed: usize =
+            waiting.iter().filter(|live| live.gave_way.get()).map(|live| live.held.get()).sum();
+        for live in waiting.into_iter().filter(|live| !live.gave_way.get()) {
             if freed >= bytes {
                 return;
             }

@@ -89,6 +89,16 @@ impl Notes {
         Ref::map(self.shape.borrow(), String::as_str)
     }
 
+    /// Takes what was found elsewhere.
+    pub(crate) fn merge(&self, others: Self) {
+        others.found.into_inner().into_iter().for_each(|note| self.add(note));
+        others.would_deny.into_inner().into_iter().for_each(|rule| self.would_deny(rule));
+        let shape = others.shape.into_inner();
+        if !shape.is_empty() {
+            self.set_shape(shape);
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         // Whoever is counted is so once.
         self.found.get_mut().retain(|note| note.stage == "limit");

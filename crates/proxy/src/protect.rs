@@ -12,11 +12,14 @@ use crate::deny::Deny;
 use crate::front::Front;
 use crate::h1::Framing;
 use crate::handle::{Ctx, Report};
-use crate::held::{self, Body, Coding, Held, Hold};
+use crate::held::{self, Body, Coding, Content, Held, Hold};
 use crate::note::Notes;
 use crate::peer::Authorized;
 use crate::responses::Hygiene;
 use crate::view::{HeadView, ResponseView};
+
+/// Bodies of more bytes are judged beside the thread of their connection, which serves its others meanwhile.
+const LONG: usize = 16 << 10;
 
 /// The stages of a route that read more than heads, in their order; at least one.
 pub(crate) type Protection = [Arc<dyn Stage>];
@@ -28,8 +31,8 @@ pub(crate) trait Stage: Debug + Send + Sync {
     -> Result<Option<Box<dyn Judging>>, Deny>;
 }
 
-/// A stage at work on one request.
-pub(crate) trait Judging {
+/// A stage at work on one request. Where the body is long that is on another thread.
+pub(crate) trait Judging: Send {
     /// How much of the body it wants to see. The same at each call.
     fn wants(&self) -> Option<Hold<'_>>;
 
@@ -104,20 +107,47 @@ pub(crate) async fn request(
         let limits = &authorized.edge.table().limits;
         held::read(ctx, view, front, limits, hold, &mut report.held).await?;
     }
-    for judging in &mut judges {
-        let most = judging.wants().map(|hold| hold.most);
-        let body = match (&report.held, most) {
-            (Some(held), Some(most)) => held.body(most),
-            (None, _) => {
-                Body { bytes: &[], whole: matches!(view.framing(), Framing::None | Framing::Length(0)) }
-            }
-            (Some(_), None) => Body::default(),
+    let content = report.held.as_ref().map(Held::content);
+    let empty = matches!(view.framing(), Framing::None | Framing::Length(0));
+    let outcome = if content.as_ref().is_some_and(|content| content.len() > LONG) {
+        // It is ours to be quick now: no deadline of the client's runs on.
+        ctx.live.disarm();
+        let work = move || {
+            let notes = Notes::default();
+            let outcome = judge(&mut judges, content.as_ref(), empty, &notes);
+            (judges, notes, outcome)
         };
-        judging.request(body, &report.notes)?;
-    }
+        let Some((back, notes, outcome)) = ctx.worker.apart.run(work).await else {
+            return Err(Deny::failure(500, "internal", "the judgement of the body broke off"));
+        };
+        judges = back;
+        report.notes.merge(notes);
+        outcome
+    } else {
+        judge(&mut judges, content.as_ref(), empty, &report.notes)
+    };
+    outcome?;
     judges.retain(|judging| judging.watches());
     report.judges = Judges(RefCell::new(judges));
     Ok(())
+}
+
+/// Has all stages judge a request. `empty`: it has no body.
+fn judge(
+    judges: &mut [Box<dyn Judging>],
+    content: Option<&Content>,
+    empty: bool,
+    notes: &Notes,
+) -> Result<(), Deny> {
+    judges.iter_mut().try_for_each(|judging| {
+        let most = judging.wants().map(|hold| hold.most);
+        let body = match (content, most) {
+            (Some(content), Some(most)) => content.body(most),
+            (None, _) => Body { whole: empty, ..Body::default() },
+            (Some(_), None) => Body::default(),
+        };
+        judging.request(body, notes)
+    })
 }
 
 impl Judges {

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::access::{Opaques, ProviderKeys, Sessions, Tokens};
 use crate::actors::Actors;
+use crate::apart::Apart;
 use crate::delegate::{Behalves, Exchange};
 use crate::door::{Bounds, Door, Full};
 use crate::held::Budget;
@@ -77,7 +78,9 @@ pub(crate) struct Worker {
     /// What bodies that wait to be judged may take.
     pub(crate) budget: Budget,
     /// Buffers of the firewall.
-    pub(crate) scratches: Rc<Scratches>,
+    pub(crate) scratches: Arc<Scratches>,
+    /// Where long bodies are judged.
+    pub(crate) apart: Apart,
     /// What gives way when this thread has too much to do.
     pub(crate) shed: Shed,
     table: RefCell<Option<TableRef>>,
@@ -112,7 +115,8 @@ impl Worker {
             actors: Actors::default(),
             reports: Reports::default(),
             budget: Budget::default(),
-            scratches: Rc::default(),
+            scratches: Arc::default(),
+            apart: Apart::default(),
             shed: Shed::default(),
             table: RefCell::new(None),
             stale: Cell::new(true),

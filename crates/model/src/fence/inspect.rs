@@ -111,6 +111,12 @@ impl Waf {
         }
     }
 
+    /// What holds where a fence does not say anything: the embedded rules, and long bodies pass when nothing is wrong with their head.
+    #[must_use]
+    pub fn unless_said(position: Position) -> Self {
+        Self { beyond: Beyond::Head, ..Self::new(Mode::Enforce, position) }
+    }
+
     /// The exclusions that still count at this Unix time in seconds.
     pub fn exclusions(&self, now: u64) -> impl Iterator<Item = &Exclusion> {
         self.exclude.iter().filter(move |exclusion| !exclusion.until.is_over(now))

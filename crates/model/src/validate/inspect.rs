@@ -4,13 +4,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Merged;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::fence::{Mode, Route, Service, Waf};
+use crate::fence::{Protocol, Waf};
 
-/// What holds where only routes ask that attacks are looked for: the defaults, and nowhere else.
-pub(super) fn by_routes(services: &[Service]) -> Option<Waf> {
-    let asks = |route: &&Route| route.waf.is_some_and(|mode| !mode.is_off());
-    let route = services.iter().flat_map(|service| &service.routes).find(asks)?;
-    Some(Waf::new(Mode::Off, route.position.clone()))
+/// What holds where the fence does not say how attacks are looked for, and something that can be looked into is reachable from outside.
+pub(super) fn unless_said(merged: &Merged) -> Option<Waf> {
+    let services = merged.services.iter().filter(|service| service.protocol != Protocol::Tcp);
+    let mut routes = services.flat_map(|service| &service.routes);
+    let looked_at = routes.find(|route| !route.waf.is_some_and(|mode| mode.is_off()))?;
+    let gateway = merged.gateway.as_ref().map_or(&looked_at.position, |gateway| &gateway.position);
+    Some(Waf::unless_said(gateway.clone()))
 }
 
 pub(super) fn warn(merged: &Merged, out: &mut Diagnostics) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ringfence_model::content::crs_rules;
-use ringfence_model::{Excluded, Mode, PathPattern, Route, Waf};
+use ringfence_model::{Excluded, Mode, PathPattern, Protocol, Route, Waf};
 use ringfence_snapshot::{Content, Snapshot};
 use ringfence_waf::{
     Exclusion, ExclusionError, Interruption, LoadError, Rules, Selection, Set, Source, Transaction,
@@ -38,20 +38,21 @@ struct Excluding {
 }
 
 impl Engine {
-    /// The rules of a snapshot, if it has any; those of the table before are used again as far as nothing in them changed.
+    /// The rules by which a snapshot's routes are inspected, if any are: those that it names, the embedded ones where it says nothing.
+    /// Those of the table before are used again as far as nothing in them changed.
     pub(crate) fn of(
         snapshot: &Snapshot,
         before: Option<&Table>,
         files: &Files<'_>,
     ) -> Result<Option<Arc<Self>>, String> {
-        let asked;
-        let waf = match (&snapshot.waf, asking(snapshot)) {
-            (Some(waf), _) => waf,
-            (None, Some(route)) => {
-                asked = Waf::new(Mode::Off, route.position.clone());
-                &asked
+        let Some(route) = inspected(snapshot) else { return Ok(None) };
+        let unless_said;
+        let waf = match &snapshot.waf {
+            Some(waf) => waf,
+            None => {
+                unless_said = Waf::unless_said(route.position.clone());
+                &unless_said
             }
-            (None, None) => return Ok(None),
         };
         let folder = waf.crs.as_deref();
         let is_rule = |content: &&Content| folder.is_some_and(|folder| is_in(folder, &content.name));
@@ -118,10 +119,11 @@ impl Engine {
     }
 }
 
-/// A route on which attacks are looked for though the fence says nothing of how.
-fn asking(snapshot: &Snapshot) -> Option<&Route> {
-    let mut routes = snapshot.services.iter().flat_map(|service| &service.routes);
-    routes.find(|route| route.waf.is_some_and(|mode| mode != Mode::Off))
+/// A route on which attacks are looked for.
+fn inspected(snapshot: &Snapshot) -> Option<&Route> {
+    let services = snapshot.services.iter().filter(|service| service.protocol != Protocol::Tcp);
+    let mode = snapshot.waf.as_ref().map_or(Mode::Enforce, |waf| waf.mode);
+    services.flat_map(|service| &service.routes).find(|route| !route.waf.unwrap_or(mode).is_off())
 }
 
 /// Whether rules compiled for one do for the other.

@@ -7,12 +7,10 @@
 mod engine;
 mod told;
 
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ringfence_model::{Beyond, Mode, Protocol, Route};
-use ringfence_waf::{Scratch, Transaction, Verdict};
+use ringfence_waf::{Interest, Scratch, Transaction, Verdict};
 
 pub(crate) use self::engine::Engine;
 use crate::deny::Deny;
@@ -35,16 +33,22 @@ pub(crate) struct Inspect {
     streams: bool,
 }
 
-/// Buffers of a thread that are used again.
+/// Buffers of a thread that are used again. Long bodies are judged beside it, hence the lock; nobody else waits for it.
 #[derive(Debug, Default)]
-pub(crate) struct Scratches(RefCell<Vec<Scratch>>);
+pub(crate) struct Scratches(Mutex<Vec<Scratch>>);
+
+impl Scratches {
+    fn all(&self) -> MutexGuard<'_, Vec<Scratch>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// One request and its response under the rules.
 struct Inspection {
     stage: Arc<Inspect>,
     /// There until the end.
     transaction: Option<Transaction>,
-    scratches: Rc<Scratches>,
+    scratches: Arc<Scratches>,
     /// Matches that were noted.
     noted: usize,
     /// The last phase has run.
@@ -75,7 +79,7 @@ impl Stage for Inspect {
     ) -> Result<Option<Box<dyn Judging>>, Deny> {
         let (worker, view) = (request.ctx.worker, request.view);
         let scratches = worker.scratches.clone();
-        let scratch = scratches.0.borrow_mut().pop().unwrap_or_default();
+        let scratch = scratches.all().pop().unwrap_or_default();
         let mut transaction = Transaction::new(self.engine.rules(), scratch);
         let mode = if self.enforces { ringfence_waf::Mode::Enforce } else { ringfence_waf::Mode::Observe };
         transaction.set_mode(mode);
@@ -154,9 +158,12 @@ impl Inspection {
 impl Judging for Inspection {
     fn wants(&self) -> Option<Hold<'_>> {
         let transaction = self.transaction.as_ref()?;
-        if self.stage.streams || !transaction.wants_request_body() {
-            return None;
-        }
+        let only_text = match transaction.interest() {
+            _ if self.stage.streams => return None,
+            Interest::None => return None,
+            Interest::IfText => true,
+            Interest::All => false,
+        };
         let (waf, limit) = (self.stage.engine.waf(), self.limit());
         let position = Some(self.stage.engine.position());
         let refuse = |rule| Reject { beyond: limit, stage: "inspect", rule, position };
@@ -166,12 +173,16 @@ impl Judging for Inspection {
             most: limit + 1,
             reject: (enforces && waf.beyond == Beyond::Reject).then(|| refuse("waf.body")),
             coded: enforces.then(|| refuse("waf.coding")),
+            only_text,
         })
     }
 
     fn request(&mut self, body: Body<'_>, notes: &Notes) -> Result<(), Deny> {
         if let Some(transaction) = &mut self.transaction {
             transaction.request_body(body.bytes);
+            if let Some(packed) = body.packed {
+                transaction.request_body_packed(packed);
+            }
         }
         self.judge(notes, Transaction::phase2)?;
         if let (false, Some(transaction)) = (self.stage.enforces, &self.transaction) {
@@ -221,9 +232,10 @@ impl Drop for Inspection {
         if !self.ended {
             transaction.phase5();
         }
-        let mut kept = self.scratches.0.borrow_mut();
+        let scratch = transaction.into_scratch();
+        let mut kept = self.scratches.all();
         if kept.len() < KEPT {
-            kept.push(transaction.into_scratch());
+            kept.push(scratch);
         }
     }
 }

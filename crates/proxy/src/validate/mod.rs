@@ -4,10 +4,12 @@
 //! What is no HTTP exchange of its own (gRPC, WebSockets, tunnels) is not described, and passes.
 
 mod apis;
+mod crowd;
 mod drift;
 mod sampler;
 mod told;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ringfence_model::{Mode, Protocol};
@@ -15,6 +17,7 @@ use ringfence_openapi::learn::Sample;
 use ringfence_openapi::{Fields, Found, Length, Operation, Plan, Report, shape_of_path};
 
 pub(crate) use self::apis::{Apis, Described};
+use self::drift::Whence;
 use self::told::About;
 use crate::deny::Deny;
 use crate::h1::{Framing, Kind};
@@ -43,8 +46,11 @@ struct Validation {
     /// Whether the body comes without its length.
     open: bool,
     sample: Option<Box<Sample>>,
+    /// What a sample would be, if the rest has something new.
+    spare: Option<Box<Sample>>,
     /// The answer, if its body is to be judged: status and content type.
     answer: Option<(u16, Option<Vec<u8>>)>,
+    client: IpAddr,
     now_ms: u64,
 }
 
@@ -87,8 +93,7 @@ impl Stage for Validate {
         if is_beyond(view) {
             return Ok(None);
         }
-        let now_ms = request.ctx.worker.now_ms();
-        let about = |operation| About { described: &self.described, operation, response: false, now_ms };
+        let (now_ms, client) = (request.ctx.worker.now_ms(), request.ctx.peer.source.ip());
         let length = match view.framing() {
             Framing::None => Length::Empty,
             Framing::Length(length) => Length::Known(length),
@@ -96,27 +101,27 @@ impl Stage for Validate {
         };
         let found = self.described.api.find(view.method(), view.path());
         let mut report = Report::default();
-        let (number, path, plan) = match &found {
+        let (number, template, plan) = match &found {
             Found::Operation(found) => {
                 let plan = found.head(view.query(), &Head(view), length, &mut report);
-                (Some(found.number()), found.operation().path().to_owned(), plan)
+                (Some(found.number()), Some(found.operation().path()), plan)
             }
             nothing => {
                 report.violations.extend(nothing.violation());
-                (None, shape_of_path(view.path()), Plan::Pass { most: None })
+                (None, None, Plan::Pass { most: None })
             }
         };
+        let path = template.map_or_else(|| shape_of_path(view.path()), str::to_owned);
         let operation = format!("{} {path}", view.method());
-        about(&operation).decide(report, notes)?;
-        let watches =
-            self.described.declared.mode == Mode::Observe && self.described.sampler.wants(&operation);
-        let sample = watches.then(|| {
-            let mut sample = Sample::new(view.method(), view.path(), view.query());
-            if number.is_some() {
-                sample.path = path;
-            }
-            Box::new(sample)
-        });
+        let whence = Whence { operation: &operation, described: number.is_some(), client };
+        let news =
+            About { described: &self.described, whence, response: false, now_ms }.decide(report, notes)?;
+        let (mut sample, mut spare) = (None, None);
+        if self.described.declared.mode == Mode::Observe {
+            let wanted = self.described.sampler.wants(number, &operation, client, now_ms);
+            let of = Box::new(Sample::new(view.method(), view.path(), template, view.query()));
+            *(if news || wanted { &mut sample } else { &mut spare }) = Some(of);
+        }
         if number.is_none() && sample.is_none() {
             return Ok(None);
         }
@@ -128,7 +133,9 @@ impl Stage for Validate {
             plan,
             open: length == Length::Unknown,
             sample,
+            spare,
             answer: None,
+            client,
             now_ms,
         })))
     }
@@ -148,12 +155,25 @@ impl Validation {
         self.stage.described.api.operations().get(self.number?)
     }
 
-    fn decide(&self, report: Report, response: bool, notes: &Notes) -> Result<(), Deny> {
+    /// Whether there was something that is only observed, and news.
+    fn decide(&self, report: Report, response: bool, notes: &Notes) -> Result<bool, Deny> {
         if report.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
-        let (described, operation) = (&*self.stage.described, self.operation.as_str());
-        About { described, operation, response, now_ms: self.now_ms }.decide(report, notes)
+        let whence =
+            Whence { operation: &self.operation, described: self.number.is_some(), client: self.client };
+        About { described: &self.stage.described, whence, response, now_ms: self.now_ms }
+            .decide(report, notes)
+    }
+
+    /// The answer has something new: its shape is to be known, although nobody looked at the request.
+    fn follow_news(&mut self, news: bool) {
+        if news && self.sample.is_none() {
+            self.sample = self.spare.take().map(|mut spare| {
+                spare.response_only = true;
+                spare
+            });
+        }
     }
 
     fn bound(&self) -> Bound {
@@ -193,23 +213,31 @@ impl Judging for Validation {
             most,
             reject: bound.most.filter(|_| enforces).map(|most| refuse(most, "openapi.size")),
             coded: (enforces && bound.judged).then(|| refuse(most, "openapi.coding")),
+            only_text: false,
         })
     }
 
     fn request(&mut self, body: Body<'_>, notes: &Notes) -> Result<(), Deny> {
+        let Bound { most, judged } = self.bound();
+        if let Some(most) = most {
+            let whole = body.whole && body.bytes.len() <= most;
+            let mut report = Report::default();
+            match self.operation() {
+                _ if !whole => report = self.too_long(most),
+                Some(operation) if judged => {
+                    operation.body(self.content_type.as_deref(), body.bytes, true, &mut report);
+                }
+                _ => {}
+            }
+            if self.decide(report, false, notes)? && self.sample.is_none() {
+                self.sample = self.spare.take();
+            }
+        }
         if let Some(sample) = &mut self.sample {
-            let seen = (body.whole && !body.bytes.is_empty()).then_some(body.bytes);
-            sample.set_request(self.content_type.as_deref(), seen);
+            let seen = body.whole && (1..=sampler::BODY).contains(&body.bytes.len());
+            sample.set_request(self.content_type.as_deref(), seen.then_some(body.bytes));
         }
-        let Bound { most: Some(most), judged } = self.bound() else { return Ok(()) };
-        if !body.whole || body.bytes.len() > most {
-            return self.decide(self.too_long(most), false, notes);
-        }
-        let mut report = Report::default();
-        if let Some(operation) = self.operation().filter(|_| judged) {
-            operation.body(self.content_type.as_deref(), body.bytes, true, &mut report);
-        }
-        self.decide(report, false, notes)
+        Ok(())
     }
 
     fn watches(&self) -> bool {
@@ -224,10 +252,6 @@ impl Judging for Validation {
         notes: &Notes,
     ) -> Result<Option<usize>, Deny> {
         let content_type = response.field("content-type");
-        if let Some(sample) = &mut self.sample {
-            sample.set_response(response.status(), content_type.filter(|_| !last), None);
-            notes.set_shape(sample.to_json());
-        }
         let length = if last { Length::Empty } else { Length::Unknown };
         let mut plan = Plan::Pass { most: None };
         let judges = !self.stage.described.declared.responses.is_off();
@@ -236,7 +260,12 @@ impl Judging for Validation {
         {
             let mut report = Report::default();
             plan = operation.response_head(response.status(), &Head(response), length, &mut report);
-            self.decide(report, true, notes)?;
+            let news = self.decide(report, true, notes)?;
+            self.follow_news(news);
+        }
+        if let Some(sample) = &mut self.sample {
+            sample.set_response(response.status(), content_type.filter(|_| !last), None);
+            notes.set_shape(sample.to_json());
         }
         // What is compressed in another way cannot be read here, and a stream of events has no end to wait for.
         if last || Coding::of(response.fields()) == Coding::Unknown {
@@ -257,19 +286,23 @@ impl Judging for Validation {
         body: Body<'_>,
         notes: &Notes,
     ) -> Result<(), Deny> {
+        if let Some((status, content_type)) = self.answer.take() {
+            let mut report = Report::default();
+            match self.operation() {
+                _ if !body.whole => report = self.too_long(MOST),
+                Some(operation) => {
+                    operation.response_body(status, content_type.as_deref(), body.bytes, true, &mut report)
+                }
+                None => {}
+            }
+            let news = self.decide(report, true, notes)?;
+            self.follow_news(news);
+        }
         if let Some(mut sample) = self.sample.take() {
             let seen = (body.whole && body.bytes.len() <= sampler::BODY).then_some(body.bytes);
             sample.set_response(response.status(), response.field("content-type"), seen);
             notes.set_shape(sample.to_json());
         }
-        let Some((status, content_type)) = self.answer.take() else { return Ok(()) };
-        if !body.whole {
-            return self.decide(self.too_long(MOST), true, notes);
-        }
-        let mut report = Report::default();
-        if let Some(operation) = self.operation() {
-            operation.response_body(status, content_type.as_deref(), body.bytes, true, &mut report);
-        }
-        self.decide(report, true, notes)
+        Ok(())
     }
 }

@@ -4,6 +4,7 @@ use ringfence_model::Mode;
 use ringfence_openapi::{Place, Report, Violation};
 
 use super::Described;
+use super::drift::Whence;
 use crate::deny::{Deny, Told};
 use crate::note::{Note, Notes};
 
@@ -14,15 +15,15 @@ const NAMED: usize = 5;
 #[derive(Clone, Copy)]
 pub(super) struct About<'a> {
     pub(super) described: &'a Described,
-    /// `GET /a/{b}`.
-    pub(super) operation: &'a str,
+    pub(super) whence: Whence<'a>,
     pub(super) response: bool,
     pub(super) now_ms: u64,
 }
 
 impl About<'_> {
-    /// Notes what was found; refuses what is to be refused.
-    pub(super) fn decide(&self, report: Report, notes: &Notes) -> Result<(), Deny> {
+    /// Notes what was found; refuses what is to be refused. Whether there was something that is only observed, and news.
+    pub(super) fn decide(&self, report: Report, notes: &Notes) -> Result<bool, Deny> {
+        let mut news = false;
         let mut refused = Report { violations: Vec::new(), more: report.more };
         for violation in report.violations {
             let mode = self.mode(&violation);
@@ -32,15 +33,21 @@ impl About<'_> {
                 Mode::Observe if is_refusable(&violation) => notes.would_deny(rule.to_owned()),
                 Mode::Observe | Mode::Enforce => {}
             }
-            let observed = mode == Mode::Observe;
-            if !observed || self.described.drift.is_news(self.operation, &violation, self.now_ms) {
-                notes.add(note(&violation, rule, observed));
-            }
-            if !observed {
+            if mode == Mode::Enforce {
+                notes.add(note(&violation, rule, false));
                 refused.violations.push(violation);
+                continue;
+            }
+            if let Some(untold) = self.described.drift.news(self.whence, &violation, self.now_ms) {
+                let mut note = note(&violation, rule, true);
+                if untold > 0 {
+                    note.message.push_str(&format!("; {untold} more of this kind were not told"));
+                }
+                notes.add(note);
+                news = true;
             }
         }
-        let Some(first) = refused.violations.first() else { return Ok(()) };
+        let Some(first) = refused.violations.first() else { return Ok(news) };
         Err(self.deny(self.rule(first), &refused))
     }
 
@@ -72,9 +79,9 @@ impl About<'_> {
 
     fn deny(&self, rule: &'static str, refused: &Report) -> Deny {
         let reason = if self.response {
-            format!("the answer of {} is not as described: {}", self.operation, refused.summary(NAMED))
+            format!("the answer of {} is not as described: {}", self.whence.operation, refused.summary(NAMED))
         } else {
-            format!("{}: {}", self.operation, refused.summary(NAMED))
+            format!("{}: {}", self.whence.operation, refused.summary(NAMED))
         };
         let position = Some(self.described.position.clone());
         if self.response {

@@ -8,6 +8,7 @@
 )]
 
 mod alike;
+mod baseline;
 mod bound;
 mod carried;
 mod crowds;

@@ -127,25 +127,6 @@ fn what_is_only_watched_passes_and_is_told_and_what_is_off_is_not_even_told() {
 }
 
 #[test]
-fn without_a_rule_set_the_embedded_rules_hold_where_they_are_asked_for() {
-    let (listener, port) = local();
-    echo(listener);
-    let fence = fence(port, "").replace("waf: { crs: crs }\n", "").replace("waf: observe", "waf: enforce");
-    let rig = Rig::start(&fence);
-    let attack = "q=1%27%20UNION%20SELECT%20name,%20password%20FROM%20users%20--%20";
-    let ask = |path: &str| status(&get(dial(&rig), "a", path));
-    assert_eq!((ask("/watched?q=O%27Brien"), ask(&format!("/watched?{attack}"))), (200, 403));
-    assert_eq!(ask(&format!("/?{attack}")), 200, "nobody asked for it");
-    rig.apply(&(fence + "waf: enforce\n"));
-    assert_eq!((ask("/?q=O%27Brien"), ask(&format!("/?{attack}"))), (200, 403));
-    assert_eq!(status(&post(&rig, "/", "application/x-www-form-urlencoded", attack)), 403);
-    assert_eq!(status(&post(&rig, "/", "application/json", r#"{"q":"1' or '1'='1"}"#)), 403);
-    assert_eq!(ask(&format!("/open?{attack}")), 200);
-    let event = rig.event("a refusal", |r| field(r, "/unmapped/stage") == "inspect");
-    assert!(field(&event, "/firewall_rule/uid").starts_with("waf.4610"), "{}", event.json);
-}
-
-#[test]
 fn secrets_are_not_told_and_low_scores_pass() {
     let (listener, port) = local();
     echo(listener);

@@ -1,0 +1,74 @@
+//! Work that takes so long that a thread's other connections would wait for it, done on a thread beside it.
+//!
+//! What is short is done at once: it costs less than to hand it over. One thing at a time is done beside each thread, in the order in
+//! which they came, so that what takes long waits for what takes long and for nothing else, and the I/O threads keep their share of
+//! the processors. A pool of its own was rejected: the runtime has one, which starts a thread when there is work and ends it later.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+/// Beside one thread.
+#[derive(Debug)]
+pub(crate) struct Apart(Arc<Semaphore>);
+
+impl Default for Apart {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+}
+
+impl Apart {
+    /// Has `work` done beside this thread; none if it panicked. Whoever stops waiting takes no other's turn: what has begun is done to its end.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let turn = self.0.clone().acquire_owned().await.ok()?;
+        let done = spawn_blocking(move || {
+            let _turn = turn;
+            work()
+        });
+        done.await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_thing_at_a_time_and_the_thread_goes_on_meanwhile() {
+        let apart = Rc::new(Apart::default());
+        let (go, wait) = mpsc::channel::<()>();
+        let (told, hears) = tokio::sync::oneshot::channel();
+        let local = tokio::task::LocalSet::new();
+        local
+            .run_until(async {
+                let first = {
+                    let apart = apart.clone();
+                    tokio::task::spawn_local(async move {
+                        let work = move || {
+                            told.send(()).unwrap();
+                            wait.recv().unwrap();
+                        };
+                        apart.run(work).await
+                    })
+                };
+                hears.await.unwrap();
+                // Whoever waits for it is gone; it is done to its end all the same, and nothing else before.
+                first.abort();
+                assert!(first.await.unwrap_err().is_cancelled());
+                assert_eq!(apart.0.available_permits(), 0);
+                go.send(()).unwrap();
+                assert_eq!(apart.run(|| 7).await, Some(7));
+                assert_eq!(apart.run(|| panic!("in vain")).await, None::<()>);
+                assert_eq!(apart.run(|| 8).await, Some(8));
+            })
+            .await;
+    }
+}
