@@ -92,10 +92,11 @@ MARKDOWN = [
     "1. Open the *settings*\n2. Choose `Save as...`\n3. Done :-)\n",
     "```rust\nlet x = 5;\n```\n\n---\n\n~~old~~ new",
     "![logo](/static/logo.png \"Our logo\")\n\nTerms & conditions apply.",
+    "![plan](../images/plan.png)",
 ]
 VALUES = [
     "2026-03-05", "14:30", "+49 (0)30 123456-7", "jane.doe+test@example.org", "https://www.example.org/a/b?c=d&e=f", "12.50 €", "$19.99",
-    "50%", "A4/B5", "C:\\Users\\Jane\\notes.txt", "/home/jane/notes.txt", "../images", "10.0.0.5", "2001:db8::1", "true", "null", "-1", "1e9",
+    "50%", "A4/B5", "C:\\Users\\Jane\\notes.txt", "/home/jane/notes.txt", "10.0.0.5", "2001:db8::1", "true", "null", "-1", "1e9",
     "550e8400-e29b-41d4-a716-446655440000", "eyJhbGciOiJFUzI1NiJ9", "a,b;c", "x=y", "#1", "@home", "r&d", "(none)", "*", "?", "N/A", "--", "1/2",
     "#ff8800", "v1.2.3-rc.1+build5", "en-GB,en;q=0.9", "Mon, 02 Mar 2026 10:00:00 GMT", "😀 👍", "½ cup", "“smart quotes”", "C++", "AC/DC",
 ]
@@ -115,28 +116,56 @@ AGENTS = [
 
 
 def escaped_path(path):
-    return quote(path, safe="/%;@:+")
+    return quote(path, safe="/%;@:+=")
+
+
+# What a request is about, and how often. The rates at which engines refuse are told for each: a rule set that refuses SQL refuses a
+# question about SQL too, and how many of those there are is our choice.
+TOPICS = {"prose": 35, "names": 20, "api": 20, "values": 10, "markdown": 8, "code": 7}
 
 
 class Benign:
+    """Requests as browsers and clients of APIs send them: text stands where people type it, cookies and paths are what programs make."""
+
     def __init__(self, seed):
         self.r = random.Random(seed)
+        self.topic = "prose"
 
-    def text(self):
+    def text(self, topic=None):
         r = self.r
-        kind = r.random()
-        if kind < 0.45:
-            sentences = PROSE[r.choice(list(PROSE))]
-            return " ".join(r.choice(sentences) for _ in range(r.randint(1, 4)))
-        if kind < 0.6:
-            return r.choice(NAMES)
-        if kind < 0.7:
+        topic = topic or self.topic
+        if topic == "api":
+            topic = r.choice(["prose", "names", "values", "values"])
+        if topic == "code" and r.random() < 0.6:
             return r.choice(CODE)
-        if kind < 0.78:
-            return r.choice(MARKDOWN)
-        if kind < 0.82:
-            return str(r.randint(0, 10 ** r.randint(1, 12)))
-        return r.choice(VALUES)
+        if topic == "markdown" and r.random() < 0.6:
+            return "\n\n".join(r.choice(MARKDOWN) for _ in range(r.randint(1, 3)))
+        if topic == "names" and r.random() < 0.7:
+            return r.choice(NAMES)
+        if topic == "values" and r.random() < 0.9:
+            return r.choice(VALUES) if r.random() < 0.7 else str(r.randint(0, 10 ** r.randint(1, 12)))
+        return self.prose()
+
+    def prose(self):
+        """Sentences of one language, or clauses of several of its sentences put together."""
+        r = self.r
+        sentences = PROSE[r.choice(list(PROSE))]
+        if r.random() < 0.6:
+            return " ".join(r.choice(sentences) for _ in range(r.randint(1, 4)))
+        clauses = [clause for sentence in sentences for clause in re.split(r"(?<=[,;:.?!。，；])\s*", sentence) if clause]
+        text = " ".join(r.choice(clauses) for _ in range(r.randint(1, 5)))
+        return text if r.random() < 0.7 else f"{r.choice(NAMES)}: {text}"
+
+    def words(self):
+        """What is typed into a search field."""
+        r = self.r
+        if self.topic in ("names", "values") or r.random() < 0.3:
+            return self.text("names" if r.random() < 0.6 else "values")
+        if self.topic == "code":
+            return r.choice(CODE).split("\n")[0]
+        words = self.prose().split()
+        at = r.randrange(len(words))
+        return " ".join(words[at : at + r.randint(1, 5)])
 
     def document(self, depth=0):
         r = self.r
@@ -150,13 +179,40 @@ class Benign:
         return self.text()
 
     def pairs(self, most):
-        return [(self.r.choice(KEYS), self.text()) for _ in range(self.r.randint(1, most))]
+        """Fields of a form: one or two of them long, the rest what is asked beside them."""
+        r = self.r
+        count = r.randint(1, most)
+        long = r.randint(1, 2)
+        return [(r.choice(KEYS), self.text() if at < long else self.text(r.choice(["names", "values", "values"]))) for at in range(count)]
 
     def query(self):
-        return "&".join(f"{quote_plus(k)}={quote_plus(v[:300])}" for k, v in self.pairs(4))
+        r = self.r
+        pairs = [("q", self.words())] if r.random() < 0.6 else []
+        pairs += [(r.choice(KEYS), self.text("values")) for _ in range(r.randint(0 if pairs else 1, 3))]
+        return "&".join(f"{quote_plus(k)}={quote_plus(v)}" for k, v in pairs)
+
+    def cookie(self):
+        r = self.r
+        jar = {
+            "session": base64.urlsafe_b64encode(r.randbytes(24)).decode().rstrip("="),
+            "sid": "s%3A" + r.randbytes(16).hex() + "." + quote(base64.b64encode(r.randbytes(20)).decode(), safe=""),
+            "theme": r.choice(["dark", "light", "auto"]),
+            "lang": r.choice(["en-GB", "de", "fr-CA"]),
+            "consent": f"v2.necessary.{r.choice(['all', 'none'])}",
+            "_ga": f"GA1.2.{r.randint(10**8, 10**10)}.{r.randint(10**9, 2 * 10**9)}",
+            "user": quote(r.choice(NAMES), safe=""),
+            "seen": quote("2026-03-05T14:30:00+01:00", safe=""),
+            "_jwt": ".".join(base64.urlsafe_b64encode(r.randbytes(n)).decode().rstrip("=") for n in (27, 60, 64)),
+        }
+        names = r.sample(list(jar), r.randint(1, 4))
+        if r.random() < 0.05:
+            jar["settings"] = quote(json.dumps({"v": 2, "sound": True, "columns": ["name", "date"]}), safe="")
+            names.append("settings")
+        return "; ".join(f"{k}={jar[k]}" for k in names)
 
     def request(self):
         r = self.r
+        self.topic = r.choices(list(TOPICS), TOPICS.values())[0]
         headers = [
             ("Host", "clinic.example"),
             ("User-Agent", r.choice(AGENTS)),
@@ -164,18 +220,18 @@ class Benign:
             ("Accept-Language", r.choice(["en-GB,en;q=0.5", "de-DE,de;q=0.8,en;q=0.3", "fr"])),
             ("Accept-Encoding", "gzip, deflate, br"),
         ]
+        if r.random() < 0.5:
+            headers.append(("Cookie", self.cookie()))
         if r.random() < 0.4:
-            cookie = "; ".join(f"{k}={quote(self.text()[:40])}" for k in r.sample(["session", "theme", "lang", "consent", "seen"], 2))
-            headers.append(("Cookie", cookie))
-        if r.random() < 0.3:
-            headers.append(("Referer", "https://clinic.example" + escaped_path(r.choice(PATHS)) + "?" + self.query()))
+            referer = "https://clinic.example" + escaped_path(r.choice(PATHS))
+            headers.append(("Referer", referer + ("?" + self.query() if r.random() < 0.5 else "")))
         uri = escaped_path(r.choice(PATHS))
-        shape = r.choice(["get", "get", "form", "json", "json", "multipart", "xml"])
+        shape = "json" if self.topic == "api" and r.random() < 0.7 else r.choice(["get", "get", "form", "json", "multipart", "xml"])
         if shape == "get":
             if r.random() < 0.85:
                 uri += "?" + self.query()
-            return out("benign", shape, "GET", uri, headers, b"")
-        return out("benign", shape, r.choice(["POST", "POST", "PUT"]), uri, *self.body(shape, headers))
+            return out(self.topic, shape, "GET", uri, headers, b"")
+        return out(self.topic, shape, r.choice(["POST", "POST", "PUT"]), uri, *self.body(shape, headers))
 
     def body(self, shape, headers):
         r = self.r

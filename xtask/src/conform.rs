@@ -26,7 +26,7 @@ pub(crate) use desync::run as desync;
 pub(crate) fn run(suite: &str, options: &Options, golden: &Path, repository: &Path) -> ExitCode {
     let own = match suite {
         "crs" => Some(crs::run(options, golden, repository)),
-        "modsecurity" => Some(modsecurity::run(options.requests, options.seed, golden)),
+        "modsecurity" => Some(modsecurity::run(options.requests, options.seed, options.at_once, golden)),
         "schemathesis" => Some(schemathesis::run(options.seed, repository)),
         _ => None,
     };

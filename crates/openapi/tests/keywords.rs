@@ -103,6 +103,9 @@ fn lists() {
         &[json!([1, 0, 1])],
         &[json!([1]), json!([1, 1, 1, 1])],
     );
+    new(&json!({ "contains": { "const": 1 } }), &[json!([0, 1]), json!("x")], &[json!([]), json!([0])]);
+    new(&json!({ "contains": { "const": 1 }, "minContains": 0 }), &[json!([]), json!([0])], &[]);
+    new(&json!({ "minContains": 2, "maxContains": 2 }), &[json!([]), json!([1, 2, 3])], &[]);
     new(&json!({ "maxItems": 1 }), &[json!([1])], &[json!([1, 2])]);
     new(&json!({ "minItems": 1 }), &[json!([1])], &[json!([])]);
     new(
@@ -114,6 +117,12 @@ fn lists() {
         &json!({ "allOf": [{ "prefixItems": [true] }], "unevaluatedItems": false }),
         &[json!([1])],
         &[json!([1, 2])],
+    );
+    // What `contains` looked at counts as looked at.
+    new(
+        &json!({ "contains": { "type": "string" }, "unevaluatedItems": { "type": "integer" } }),
+        &[json!(["a", 1])],
+        &[json!(["a", true])],
     );
 }
 
@@ -158,6 +167,30 @@ fn objects() {
         &[json!({ "a": 1, "b": 1 })],
         &[json!({ "a": 1, "c": 1 })],
     );
+    new(
+        &json!({
+            "patternProperties": { "^x-": true }, "dependentSchemas": { "k": { "properties": { "l": true, "k": true } } },
+            "if": { "required": ["m"] }, "then": { "properties": { "m": true } }, "unevaluatedProperties": { "type": "integer" },
+        }),
+        &[json!({ "x-a": "" }), json!({ "k": "", "l": "" }), json!({ "m": "" }), json!({ "other": 1 })],
+        &[json!({ "l": "" }), json!({ "other": "" })],
+    );
+    // A schema inside does not see what its neighbours looked at.
+    new(
+        &json!({ "properties": { "a": true }, "allOf": [{ "unevaluatedProperties": false }] }),
+        &[json!({})],
+        &[json!({ "a": 1 })],
+    );
+}
+
+#[test]
+fn what_only_describes_refuses_nothing() {
+    let words = json!({
+        "title": "t", "description": "d", "$comment": "c", "default": 1, "examples": [1], "example": 1, "deprecated": true,
+        "contentEncoding": "base64", "contentMediaType": "application/json", "contentSchema": { "type": "integer" },
+        "externalDocs": { "url": "https://example.com" }, "xml": { "name": "x" }, "x-own": { "type": "null" }, "unknown": false,
+    });
+    new(&words, &[json!("no base64"), json!({ "a": 1 }), json!(null), json!([1])], &[]);
 }
 
 #[test]
@@ -260,12 +293,19 @@ fn formats_are_judged() {
         ("uuid", "123e4567-e89b-12d3-a456-426614174000", "123e4567"),
         ("json-pointer", "/a~1b", "a"),
         ("regex", "^a", "("),
+        ("iri", "https://example.com/ä", "/ä"),
+        ("iri-reference", "/ä", "\\ä"),
+        ("uri-template", "/a/{b}", "/a/{b"),
+        ("relative-json-pointer", "1/a", "/a"),
         ("byte", "TQ==", "TQ"),
     ] {
         let schema = json!({ "type": "string", "format": format });
         new(&schema, &[json!(good)], &[json!(bad)]);
     }
-    new(&json!({ "type": "string", "format": "made-up" }), &[json!("anything")], &[]);
+    // Internationalized names would need tables of Unicode: these two only describe.
+    for format in ["made-up", "idn-email", "idn-hostname"] {
+        new(&json!({ "type": "string", "format": format }), &[json!("anything")], &[]);
+    }
     for version in ["3.0.3", "3.1.0"] {
         case(
             version,

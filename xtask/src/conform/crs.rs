@@ -46,6 +46,9 @@ pub(crate) struct Options {
     /// modsecurity: other numbers make other requests
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// modsecurity: how many processes of libmodsecurity are asked at once
+    #[arg(long, default_value_t = 1)]
+    pub(crate) at_once: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
