@@ -86,7 +86,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { request_body_limit: 128 * 1024, response_body_limit: 128 * 1024, arguments: 4096, sniff: false }
+        Self {
+            request_body_limit: 128 * 1024,
+            response_body_limit: 128 * 1024,
+            arguments: 4096,
+            sniff: false,
+        }
     }
 }
 

@@ -33,6 +33,18 @@ SecRule REQUEST_FILENAME|REQUEST_BASENAME "@rx \.(?:php|jsp)\d?$" "id:21,phase:1
 SecRule ARGS "@rx (?:s[e3]l|[iu]n).{0,4}(?:ect|sert|ion)" "id:22,phase:2,pass,log,t:removeComments,t:compressWhitespace,t:lowercase"
 SecRule ARGS "@rx ^$" "id:23,phase:2,pass,log,t:removeNulls"
 SecRule ARGS_GET "!@rx ^[a-z]*$" "id:24,phase:1,pass,log"
+SecRule ARGS|ARGS_NAMES|REQUEST_HEADERS "@validateByteRange 1-34,36-127" "id:25,phase:2,pass,log,t:none,t:urlDecodeUni"
+SecRule ARGS|!ARGS:safe "@detectSQLi" "id:26,phase:2,pass,log,multiMatch,t:none,t:urlDecodeUni,t:removeNulls"
+SecRule ARGS_NAMES "@rx ^.*$" "id:27,phase:1,pass,log,capture,setvar:'tx.name_%{tx.0}=/%{tx.0}/',chain"
+SecRule TX:/^name_/ "@within /q/ /safe/" "setvar:'tx.known=+1'"
+SecRule ARGS "!@within abc Z %{tx.known}" "id:28,phase:2,pass,log,t:trim"
+SecRule REQUEST_METHOD "!@streq POST" "id:29,phase:1,pass,log,chain"
+SecRule ARGS "@validateUtf8Encoding" "t:urlDecodeUni"
+SecRule REQUEST_FILENAME "@contains x" "id:32,phase:1,pass,nolog,skipAfter:PART"
+SecRule ARGS "@contains 5" "id:33,phase:1,pass,log"
+SecMarker PART
+SecRule ARGS "!@validateByteRange 0-255" "id:34,phase:2,pass,log"
+SecRule ARGS:/^q/ "!@rx \d" "id:35,phase:2,pass,log,multiMatch,t:removeWhitespace,t:lowercase"
 SecRule TX:level "@lt 2" "id:30,phase:2,pass,nolog,skipAfter:END"
 SecRule ARGS "@rx never" "id:31,phase:2,pass,log"
 SecMarker END

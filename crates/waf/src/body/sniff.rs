@@ -217,7 +217,9 @@ mod tests {
         for opaque in ["application/octet-stream", "Image/PNG", "application/grpc+proto; x=y", "video/mp4"] {
             assert!(is_opaque(opaque.as_bytes()), "{opaque}");
         }
-        for text in ["", "text/plain", "application/x-ndjson", "application/javascript", "octet-stream", "x/image"] {
+        for text in
+            ["", "text/plain", "application/x-ndjson", "application/javascript", "octet-stream", "x/image"]
+        {
             assert!(!is_opaque(text.as_bytes()), "{text}");
         }
     }

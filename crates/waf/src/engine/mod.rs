@@ -1,10 +1,10 @@
 //! One transaction: what a request and its response bring, and what the rules make of it.
 
 mod act;
-mod clean;
 mod clock;
 mod guess;
 mod kept;
+mod memory;
 mod report;
 mod request;
 mod response;

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     lang::Variable,
     operator::Captures,
-    plan::{Allow, Disruption, NO_BIT, Number, Plan, Quick, Rule, Step, Test},
+    plan::{Allow, Bit, Disruption, NO_BIT, Number, Plan, Quick, Rule, Step, Test},
 };
 
 impl Transaction {
@@ -65,6 +65,10 @@ impl Transaction {
             if self.state.mode == Mode::Off {
                 return Verdict::Pass;
             }
+        }
+        if sieved {
+            let state = &mut *self.state;
+            state.sieve.settle(plan, index, &state.values);
         }
         self.verdict()
     }
@@ -163,19 +167,26 @@ impl Transaction {
         let mut any = false;
         for subject in &subjects {
             let value = given(&mut self.state, subject.value);
+            let mut maybe = None;
             if bit != NO_BIT && !self.plain {
                 let state = &mut *self.state;
-                if !rule.multi_match
-                    && !state.sieve.may_match(plan, side, &mut state.values, value, rule.chain, bit)
-                {
-                    continue;
+                match state.sieve.may_match_still(value, bit) {
+                    Some(true) => {}
+                    Some(false) => continue,
+                    None if rule.multi_match => {}
+                    None => {
+                        maybe = state.sieve.may_match(plan, side, &mut state.values, value, rule.chain, bit);
+                        if maybe.is_none() {
+                            continue;
+                        }
+                    }
                 }
             }
             if self.is_excluded(plan, index, rule, subject) {
                 continue;
             }
             if rule.multi_match {
-                any |= self.every_stage(plan, rule, subject, value, &expanded, tell);
+                any |= self.every_stage(plan, rule, bit, subject, value, &expanded, tell);
                 continue;
             }
             let state = &mut *self.state;
@@ -185,6 +196,8 @@ impl Transaction {
             if operator.evaluate(state.values.get(value), &expanded, captures) != *negated {
                 any = true;
                 self.matched(plan, rule, subject, Given::Value(value), *negated, tell);
+            } else if let Some(maybe) = maybe {
+                state.sieve.refute(maybe);
             }
         }
         self.state.subjects = subjects;
@@ -193,10 +206,12 @@ impl Transaction {
     }
 
     /// `multiMatch`: the operator looks at the value after each transformation that changed it.
+    #[expect(clippy::too_many_arguments, reason = "it is a part of `link`")]
     fn every_stage(
         &mut self,
         plan: &Plan,
         rule: &Rule,
+        bit: Bit,
         subject: &Subject,
         value: ValueId,
         argument: &[u8],
@@ -215,7 +230,7 @@ impl Transaction {
         let mut any = false;
         let mut last = None;
         let mut passed = Vec::new();
-        for chain in stages.into_iter().rev() {
+        for chain in stages.iter().rev().copied() {
             let now = self.state.sieve.transform(plan, &mut self.state.values, value, chain);
             // A stage that changed nothing was looked at before.
             let same = match last.replace(now) {
@@ -235,6 +250,11 @@ impl Transaction {
                 any = true;
                 self.matched(plan, rule, subject, Given::Value(now), *negated, tell);
             }
+        }
+        let state = &mut *self.state;
+        if !any && bit != NO_BIT && !self.plain && state.sieve.may_match_still(value, bit).is_none() {
+            let side = usize::from(rule.phase - 1) / 2;
+            state.sieve.refute_stages(plan, side, &mut state.values, value, &stages, bit);
         }
         any
     }

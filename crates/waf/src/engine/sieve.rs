@@ -1,12 +1,12 @@
 //! The sieve at work: transformed values, each worked out once per transaction, and what each may match.
 
-use super::clean::Clean;
+use super::memory::{Left, Memory};
 use super::{
     state::{NONE, State},
     subjects::view,
     values::{PASSING, ValueId, Values},
 };
-use crate::plan::{Bit, ByteSet, ChainId, LENGTHS, Look, Plan, Profile, Sieve};
+use crate::plan::{Bit, ByteSet, ChainId, LENGTHS, Plan, Profile, Sieve};
 
 /// What is known of a value.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +17,33 @@ struct Known {
     maybe: u32,
 }
 
+/// Where it stands that a rule may match a value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Maybe {
+    word: u32,
+    mask: u64,
+}
+
 const UNKNOWN: Known = Known { triggers: 0, maybe: 0 };
+
+/// A value that rules of the phase may match, and where in `rests` the sets of these rules are, one for each list of transformations.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    profile: u32,
+    value: ValueId,
+    start: u32,
+    end: u32,
+}
+
+/// What the look at a phase's values came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    Not,
+    /// No rules of the phase but these match it, wherever it stands.
+    Before(Left),
+    /// What may match it is in `sets`.
+    Now,
+}
 
 /// What is remembered within a transaction.
 #[derive(Debug)]
@@ -33,8 +59,14 @@ pub(crate) struct Buffers {
     /// Rules of the phase that some value may match.
     pub(crate) maybe: Vec<u64>,
     words: Vec<u64>,
-    /// Values of this and earlier transactions that no rule may match.
-    clean: Clean,
+    /// By value, for the phase.
+    seen: Vec<Seen>,
+    doubts: Vec<Doubt>,
+    /// Where the set of a transformed value begins, and in `rest` the rules of it that look at the value.
+    rests: Vec<(u32, u32)>,
+    rest: Vec<u64>,
+    /// Values of this and earlier transactions.
+    memory: Memory,
 }
 
 impl Default for Buffers {
@@ -48,7 +80,11 @@ impl Default for Buffers {
             sets: Vec::new(),
             maybe: Vec::new(),
             words: Vec::new(),
-            clean: Clean::default(),
+            seen: Vec::new(),
+            doubts: Vec::new(),
+            rests: Vec::new(),
+            rest: Vec::new(),
+            memory: Memory::default(),
         }
     }
 }
@@ -59,7 +95,7 @@ impl Buffers {
         self.trail.resize(plan.chains.len(), (0, NONE));
         self.trail_of = NONE;
         self.stamp = 0;
-        self.clean.belongs_to(plan.number);
+        self.memory.belongs_to(plan.number);
         for known in &mut self.known {
             known.clear();
         }
@@ -127,12 +163,15 @@ impl Buffers {
         known
     }
 
-    fn set_of(&self, sieve: &Sieve, known: Known) -> &[u64] {
-        let at = known.maybe as usize - 1;
-        &self.sets[at..at + sieve.words]
+    /// Whether a rule may match `value`, if that is known from before.
+    pub(crate) fn may_match_still(&self, value: ValueId, bit: Bit) -> Option<bool> {
+        match self.seen.get(value.0 as usize) {
+            Some(Seen::Before(left)) => Some(left.has(bit)),
+            _ => None,
+        }
     }
 
-    /// Whether a rule may match `value` after the transformations of `chain`.
+    /// Whether a rule may match `value` after the transformations of `chain`, and where that is noted.
     pub(crate) fn may_match(
         &mut self,
         plan: &Plan,
@@ -141,15 +180,20 @@ impl Buffers {
         value: ValueId,
         chain: ChainId,
         bit: Bit,
-    ) -> bool {
-        let sieve = &plan.sieves[side];
+    ) -> Option<Maybe> {
         let info = &plan.chain_infos[usize::from(chain)];
         let mut known = self.known(plan, side, values, value);
         if known.triggers & info.triggers != 0 {
             let transformed = self.transform(plan, values, value, info.folded);
             known = self.known(plan, side, values, transformed);
         }
-        self.set_of(sieve, known)[usize::from(bit) / 64] >> (bit % 64) & 1 == 1
+        let maybe = Maybe { word: known.maybe - 1 + u32::from(bit) / 64, mask: 1 << (bit % 64) };
+        (self.sets[maybe.word as usize] & maybe.mask != 0).then_some(maybe)
+    }
+
+    /// Notes that the rule was asked and does not match.
+    pub(crate) fn refute(&mut self, maybe: Maybe) {
+        self.sets[maybe.word as usize] &= !maybe.mask;
     }
 
     /// Works out which rules of a phase some value may match.
@@ -159,11 +203,16 @@ impl Buffers {
         let mut buffers = std::mem::take(&mut state.sieve);
         buffers.maybe.clear();
         buffers.maybe.resize(sieve.words, 0);
+        buffers.seen.clear();
+        buffers.seen.resize(state.values.len(), Seen::Not);
+        buffers.doubts.clear();
+        buffers.rests.clear();
+        buffers.rest.clear();
         for look in &sieve.phases[phase % 2] {
             let Some(view) = view(look.variable) else {
                 let value = state.scalars[look.variable as usize];
                 if value != NONE {
-                    buffers.profile(plan, sieve, side, &mut state.values, value, &look.other);
+                    buffers.profile(plan, sieve, side, &mut state.values, value, look.other());
                 }
                 continue;
             };
@@ -171,12 +220,55 @@ impl Buffers {
                 let entry = state.bag(view.bag)[index];
                 if view.sees(&entry) {
                     let value = if view.names { entry.name } else { entry.value };
-                    let profile = profile(look, state.values.get(entry.name));
+                    let profile = look.profile(state.values.get(entry.name));
                     buffers.profile(plan, sieve, side, &mut state.values, value, profile);
                 }
             }
         }
         state.sieve = buffers;
+    }
+
+    /// Notes that a rule was asked about a value at each of its stages, and matches none.
+    pub(crate) fn refute_stages(
+        &mut self,
+        plan: &Plan,
+        side: usize,
+        values: &mut Values,
+        value: ValueId,
+        stages: &[ChainId],
+        bit: Bit,
+    ) {
+        for chain in stages {
+            if let Some(maybe) = self.may_match(plan, side, values, value, *chain, bit) {
+                self.refute(maybe);
+            }
+        }
+    }
+
+    /// Remembers the values of a phase of which nearly every rule that might have matched was asked, and did not.
+    pub(crate) fn settle(&mut self, plan: &Plan, phase: usize, values: &Values) {
+        let words = plan.sieves[phase / 2].words;
+        for doubt in &self.doubts {
+            let mut left = Left::NONE;
+            let mut room = true;
+            for (set, rest) in &self.rests[doubt.start as usize..doubt.end as usize] {
+                let set = &self.sets[*set as usize..*set as usize + words];
+                let rest = &self.rest[*rest as usize..*rest as usize + words];
+                for (at, (set, rest)) in set.iter().zip(rest).enumerate() {
+                    let mut both = set & rest;
+                    while both != 0 && room {
+                        room = left.add((at * 64) as Bit + both.trailing_zeros() as Bit);
+                        both &= both - 1;
+                    }
+                }
+            }
+            if room {
+                self.memory.add(doubt.profile, values.hash_of(doubt.value), values.get(doubt.value), left);
+            }
+        }
+        self.doubts.clear();
+        // What comes in between phases is looked at anew.
+        self.seen.clear();
     }
 
     fn profile(
@@ -188,16 +280,38 @@ impl Buffers {
         value: ValueId,
         profile: &Profile,
     ) {
+        if profile.chains.is_empty() {
+            return self.recall(value, Left::NONE);
+        }
         let hash = values.hash_of(value);
-        if self.clean.has(profile.number, hash, values.get(value)) {
-            return;
+        if let Some(left) = self.memory.left(profile.number, hash, values.get(value)) {
+            return self.recall(value, left);
         }
-        if !self.look(plan, sieve, side, values, value, profile) {
-            self.clean.add(profile.number, hash, values.get(value));
+        let start = self.rests.len() as u32;
+        self.look(plan, sieve, side, values, value, profile);
+        let end = self.rests.len() as u32;
+        if start == end {
+            self.memory.add(profile.number, hash, values.get(value), Left::NONE);
+            return self.recall(value, Left::NONE);
         }
+        self.seen[value.0 as usize] = Seen::Now;
+        self.doubts.push(Doubt { profile: profile.number, value, start, end });
     }
 
-    /// Notes what a value may match; false if that is nothing.
+    /// Notes which rules are left for a value.
+    fn recall(&mut self, value: ValueId, left: Left) {
+        let seen = &mut self.seen[value.0 as usize];
+        for bit in left.bits() {
+            self.maybe[usize::from(bit) / 64] |= 1 << (bit % 64);
+        }
+        *seen = match *seen {
+            Seen::Not => Seen::Before(left),
+            Seen::Before(all) => all.with(left).map_or(Seen::Now, Seen::Before),
+            Seen::Now => Seen::Now,
+        };
+    }
+
+    /// Notes what a value may match.
     fn look(
         &mut self,
         plan: &Plan,
@@ -206,17 +320,16 @@ impl Buffers {
         values: &mut Values,
         value: ValueId,
         profile: &Profile,
-    ) -> bool {
+    ) {
         let known = self.known(plan, side, values, value);
         if known.triggers & profile.triggers == 0 {
             return self.note(sieve, known, &profile.all);
         }
-        let mut any = false;
         let length = values.get(value).len();
         for (chain, rules) in &profile.chains {
             let info = &plan.chain_infos[usize::from(*chain)];
             if known.triggers & info.triggers == 0 {
-                any |= self.note(sieve, known, rules);
+                self.note(sieve, known, rules);
                 continue;
             }
             // A value that is too short for all of them need not be transformed.
@@ -227,35 +340,22 @@ impl Buffers {
             }
             let transformed = self.transform(plan, values, value, *chain);
             let known = self.known(plan, side, values, transformed);
-            any |= self.note(sieve, known, rules);
+            self.note(sieve, known, rules);
         }
-        any
     }
 
-    fn note(&mut self, sieve: &Sieve, known: Known, rules: &[u64]) -> bool {
+    fn note(&mut self, sieve: &Sieve, known: Known, rules: &[u64]) {
         let at = known.maybe as usize - 1;
         let set = &self.sets[at..at + sieve.words];
-        let mut any = 0;
+        if set.iter().zip(rules).all(|(set, rules)| set & rules == 0) {
+            return;
+        }
+        self.rests.push((at as u32, self.rest.len() as u32));
         for ((maybe, set), rules) in self.maybe.iter_mut().zip(set).zip(rules) {
             *maybe |= set & rules;
-            any |= set & rules;
+            self.rest.push(set & rules);
         }
-        any != 0
     }
-}
-
-fn profile<'a>(look: &'a Look, name: &[u8]) -> &'a Profile {
-    if look.named.is_empty() {
-        return &look.other;
-    }
-    if name.len() > 128 {
-        return look.named.get(&*name.to_ascii_lowercase()).unwrap_or(&look.other);
-    }
-    let mut lower = [0; 128];
-    let lower = &mut lower[..name.len()];
-    lower.copy_from_slice(name);
-    lower.make_ascii_lowercase();
-    look.named.get(&*lower).unwrap_or(&look.other)
 }
 
 /// Appends the set of rules that a value may match.
@@ -279,13 +379,13 @@ fn sift(sieve: &Sieve, value: &[u8], bytes: ByteSet, sets: &mut Vec<u64>, scratc
             any |= *set;
         }
         if any == 0 {
-            return;
+            return add_always(sieve, &mut sets[start..]);
         }
     }
-    let Some(texts) = &sieve.texts else { return };
+    let Some(texts) = &sieve.texts else { return add_always(sieve, &mut sets[start..]) };
     // Only if a rule that needs a text is left.
     if sets[start..].iter().zip(&sieve.textless).all(|(set, textless)| set & !textless == 0) {
-        return;
+        return add_always(sieve, &mut sets[start..]);
     }
     scratch.clear();
     scratch.extend_from_slice(&sieve.textless);
@@ -297,5 +397,12 @@ fn sift(sieve: &Sieve, value: &[u8], bytes: ByteSet, sets: &mut Vec<u64>, scratc
     }
     for (set, word) in sets[start..].iter_mut().zip(&*scratch) {
         *set &= word;
+    }
+    add_always(sieve, &mut sets[start..]);
+}
+
+fn add_always(sieve: &Sieve, set: &mut [u64]) {
+    for (set, always) in set.iter_mut().zip(&sieve.always) {
+        *set |= always;
     }
 }

@@ -27,6 +27,13 @@ impl ByteSet {
         Ok(Self(allowed))
     }
 
+    /// The bytes that are not allowed, as a class of an expression; none if all are.
+    pub(super) fn left(&self) -> Option<String> {
+        let bytes = self.0.iter().enumerate().filter(|(_, allowed)| !**allowed);
+        let class: String = bytes.map(|(byte, _)| format!("\\x{byte:02x}")).collect();
+        (!class.is_empty()).then(|| format!("(?-u:[{class}])"))
+    }
+
     /// Whether some byte is not allowed.
     pub(super) fn is_left_by(&self, value: &[u8]) -> bool {
         value.iter().any(|byte| !self.0[usize::from(*byte)])

@@ -232,6 +232,15 @@ impl Operator {
                 min_len: 4,
                 ..Prefilter::default()
             },
+            Kind::Bytes(allowed) => match allowed.left() {
+                Some(class) => Prefilter { expression: Some(class), min_len: 1, ..Prefilter::default() },
+                None => Prefilter { literals: Some(Vec::new()), ..Prefilter::default() },
+            },
+            Kind::Utf8 => Prefilter {
+                expression: Some("(?-u:[\\x80-\\xff])".to_owned()),
+                min_len: 1,
+                ..Prefilter::default()
+            },
             Kind::UrlEncoding => {
                 Prefilter { literals: Some(vec![b"%".to_vec()]), min_len: 1, ..Prefilter::default() }
             }

@@ -93,9 +93,7 @@ impl Plan {
         }
         self.bits = bits;
         let looks = self.sieves.iter_mut().flat_map(|sieve| sieve.phases.iter_mut().flatten());
-        for (number, profile) in
-            looks.flat_map(|look| look.named.values_mut().chain([&mut look.other])).enumerate()
-        {
+        for (number, profile) in looks.flat_map(Look::profiles).enumerate() {
             profile.number = number as u32;
         }
         static PLANS: AtomicU64 = AtomicU64::new(1);

@@ -1,8 +1,9 @@
 //! The sieve: one look at a value that tells, for every rule at once, "no" or "maybe".
 //!
 //! A rule passes a value only if a text it needs is in it, if it has a byte of each set it needs, and if it is long enough. All three are
-//! asked regardless of ASCII case, so that a value and its lower case get one answer. Only rules that look at messages, and whose not
-//! matching has no effect, take part; the rest are evaluated each time.
+//! asked regardless of ASCII case, so that a value and its lower case get one answer. Only rules that look at messages and at nothing else
+//! take part; the rest are evaluated each time. Of some, as of negated ones, nothing can be told beforehand: for them it is always "maybe",
+//! but as all others they are not asked again about a value that is known from before.
 
 use std::collections::HashMap;
 
@@ -36,6 +37,8 @@ pub(crate) struct Sieve {
     pub(crate) users: Vec<Bit>,
     /// Rules that need no text.
     pub(crate) textless: Vec<u64>,
+    /// Rules that need nothing that could be told of a value; they are in no other set but those of lengths.
+    pub(crate) always: Vec<u64>,
     pub(crate) classes: Vec<ClassTable>,
     /// Rules that a value of this length can pass, [`LENGTHS`] + 1 sets.
     pub(crate) lengths: Vec<u64>,
@@ -58,9 +61,44 @@ pub(crate) struct ClassTable {
 pub(crate) struct Look {
     pub(crate) variable: Variable,
     /// For members that no rule names.
-    pub(crate) other: Profile,
-    /// By name in lower case.
-    pub(crate) named: HashMap<Box<[u8]>, Profile>,
+    other: Profile,
+    /// By name in lower case: the shortest first, those of one length in order.
+    named: Vec<(Box<[u8]>, Profile)>,
+    /// Lengths of these names: bit 63 is of all that are longer.
+    lengths: u64,
+}
+
+impl Look {
+    fn new(variable: Variable) -> Self {
+        Self { variable, other: Profile::default(), named: Vec::new(), lengths: 0 }
+    }
+
+    /// How a member of this name is looked at; what has none, is as one that no rule names.
+    pub(crate) fn profile(&self, name: &[u8]) -> &Profile {
+        if self.lengths >> name.len().min(63) & 1 == 0 {
+            return &self.other;
+        }
+        let found = self.named.binary_search_by(|(known, _)| {
+            let lower = || name.iter().map(u8::to_ascii_lowercase);
+            known.len().cmp(&name.len()).then_with(|| known.iter().copied().cmp(lower()))
+        });
+        found.map_or(&self.other, |index| &self.named[index].1)
+    }
+
+    pub(crate) fn other(&self) -> &Profile {
+        &self.other
+    }
+
+    pub(super) fn profiles(&mut self) -> impl Iterator<Item = &mut Profile> {
+        self.named.iter_mut().map(|(_, profile)| profile).chain([&mut self.other])
+    }
+
+    fn set_names(&mut self, mut names: Vec<Box<[u8]>>) {
+        names.sort_unstable_by(|a, b| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));
+        names.dedup();
+        self.lengths = names.iter().fold(0, |lengths, name| lengths | 1 << name.len().min(63));
+        self.named = names.into_iter().map(|name| (name, Profile::default())).collect();
+    }
 }
 
 /// The lists of transformations that rules look through, and which rules each.
@@ -141,21 +179,26 @@ pub(crate) fn chain_infos(chains: &Chains) -> (Vec<ChainInfo>, Vec<ByteSet>) {
     (infos, sets)
 }
 
-/// What a value must fulfil for a rule, if the sieve can judge the rule at all.
+/// What a value must fulfil for a rule, if the rule looks at messages only.
 struct Need {
     rule: u32,
+    /// Of a value alone nothing can be told: the rule is asked, and what it says is remembered.
+    always: bool,
     texts: Option<Vec<Vec<u8>>>,
     classes: Vec<ByteSet>,
     length: usize,
 }
 
 fn need(index: u32, rule: &Rule) -> Option<Need> {
-    let Test::Operator { operator, negated: false, .. } = &rule.test else { return None };
+    let Test::Operator { operator, negated, .. } = &rule.test else { return None };
     if operator.takes_macro()
         || rule.targets.is_empty()
         || rule.targets.iter().any(|target| target.count || !is_of_message(target.variable))
     {
         return None;
+    }
+    if *negated {
+        return Some(Need { rule: index, always: true, texts: None, classes: Vec::new(), length: 0 });
     }
     let filter = operator.literals();
     let mut classes = filter.expression.as_deref().map(bytes::required).unwrap_or_default();
@@ -173,11 +216,8 @@ fn need(index: u32, rule: &Rule) -> Option<Need> {
     }
     classes.dedup();
     classes.truncate(KEPT);
-    if texts.is_none() && classes.is_empty() && filter.min_len == 0 {
-        // The sieve would always say maybe, and cost its share.
-        return None;
-    }
-    Some(Need { rule: index, texts, classes, length: filter.min_len })
+    let always = texts.is_none() && classes.is_empty() && filter.min_len == 0;
+    Some(Need { rule: index, always, texts, classes, length: filter.min_len })
 }
 
 fn set(words: &mut [u64], bit: Bit) {
@@ -208,6 +248,7 @@ impl Sieve {
             patterns: Vec::new(),
             users: Vec::new(),
             textless: vec![0; words],
+            always: vec![0; words],
             classes: Vec::new(),
             lengths: vec![0; words * (LENGTHS + 1)],
             phases: [Vec::new(), Vec::new()],
@@ -217,6 +258,7 @@ impl Sieve {
             let bit = bit as Bit;
             bits[need.rule as usize] = bit;
             match &need.texts {
+                _ if need.always => set(&mut sieve.always, bit),
                 Some(list) => {
                     for text in list {
                         texts.entry(text).or_default().push(bit);
@@ -240,6 +282,7 @@ impl Sieve {
                             set(&mut table.by_byte[at..at + words], bit as Bit);
                         }
                     }
+                    None if need.always => {}
                     None => set(&mut table.free, bit as Bit),
                 }
             }
@@ -294,7 +337,7 @@ fn looks(
     let mut at = |variable| match looks.iter().position(|look| look.variable == variable) {
         Some(index) => index,
         None => {
-            looks.push(Look { variable, other: Profile::default(), named: HashMap::new() });
+            looks.push(Look::new(variable));
             looks.len() - 1
         }
     };
@@ -314,8 +357,9 @@ fn looks(
             }
         }
     }
-    for (look, name) in names {
-        looks[look].named.insert(name, Profile::default());
+    for (index, look) in looks.iter_mut().enumerate() {
+        let own = names.iter().filter(|(look, _)| *look == index);
+        look.set_names(own.map(|(_, name)| name.clone()).collect());
     }
     for index in judged() {
         let rule = &rules[*index as usize];
@@ -355,15 +399,16 @@ fn looks(
                     }
                 }
                 Members::Name(name) => {
-                    if let Some(profile) = look.named.get_mut(name) {
-                        add(profile);
-                    }
+                    look.named
+                        .iter_mut()
+                        .filter(|(known, _)| known == name)
+                        .for_each(|(_, profile)| add(profile));
                 }
             }
         }
     }
     for look in &mut looks {
-        for profile in look.named.values_mut().chain([&mut look.other]) {
+        for profile in look.profiles() {
             profile.all.resize(words, 0);
             for (chain, mask) in &profile.chains {
                 profile.triggers |= infos[usize::from(*chain)].triggers;
