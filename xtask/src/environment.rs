@@ -37,11 +37,14 @@ pub(crate) fn search_path(first: &Path) -> String {
     format!("{}:{rest}", first.display())
 }
 
-/// Finds a program as a shell would; the folders for administrators are searched too, since daemons live there.
+/// Finds a program as a shell would; the folders for administrators are searched too, since daemons live there, and those
+/// where Debian keeps several versions of PostgreSQL side by side.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = variable("PATH").unwrap_or_default();
     let folders = path.split(':').chain(["/usr/sbin", "/sbin", "/usr/local/sbin"]);
-    folders.filter(|f| !f.is_empty()).map(|f| Path::new(f).join(program)).find(|p| p.is_file())
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let folders = folders.filter(|f| !f.is_empty()).map(PathBuf::from);
+    folders.chain(versions.map(|v| v.path().join("bin"))).map(|f| f.join(program)).find(|p| p.is_file())
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the one file of xtask that reads the environment")]

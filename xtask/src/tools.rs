@@ -23,6 +23,7 @@ pub(crate) const TEST: &[Tool] = &[
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
     ("lighttpd", "lighttpd"),
+    ("postgres", "postgresql"),
     ("slowhttptest", "slowhttptest"),
     ("nmap", "nmap"),
     ("sqlmap", "sqlmap"),

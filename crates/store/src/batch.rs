@@ -3,14 +3,17 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::store::StoreError;
+use crate::error::StoreError;
 
 /// Most changes of a batch.
 pub const MAX_CHANGES: usize = 4096;
+/// How many revisions back the key of a batch is remembered.
+pub const KEYS: u64 = 100_000;
 /// Largest body of a document in bytes.
 pub const MAX_BODY: usize = 16 * 1024 * 1024;
 const MAX_KIND: usize = 64;
 const MAX_NAME: usize = 2048;
+const MAX_KEY: usize = 128;
 
 /// Changes that are written together or not at all, under one revision, with one audit record.
 #[derive(Clone, Debug)]
@@ -21,6 +24,7 @@ pub struct Batch {
     pub(crate) changes: Vec<Change>,
     pub(crate) expectations: Vec<(String, String, Option<u64>)>,
     pub(crate) issued: Vec<Issued>,
+    pub(crate) key: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -56,6 +60,7 @@ impl Batch {
             changes: Vec::new(),
             expectations: Vec::new(),
             issued: Vec::new(),
+            key: None,
         }
     }
 
@@ -114,21 +119,46 @@ impl Batch {
         self
     }
 
+    /// Writes only if nothing was written under this key yet; otherwise [`crate::Store::apply`] answers the revision of that time.
+    /// Who was told [`StoreError::Unknown`], or was ended while waiting, tries again under the same key. Keys are
+    /// remembered for the last [`KEYS`] revisions.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
     pub(crate) fn check(&self) -> Result<(), StoreError> {
-        let names = self.changes.iter().map(|change| match change {
-            Change::Put { kind, name, .. } | Change::Delete { kind, name } => (kind, name),
-        });
-        let fits = |(kind, name): (&String, &String)| {
-            !kind.is_empty() && kind.len() <= MAX_KIND && !name.is_empty() && name.len() <= MAX_NAME
-        };
         let records = self.issued.len() + self.changes.len() + self.expectations.len();
-        if records > MAX_CHANGES
-            || !names.into_iter().all(fits)
-            || self.actor.len() > MAX_NAME
-            || self.action.len() > MAX_KIND
-        {
+        if records > MAX_CHANGES {
             return Err(StoreError::TooLarge);
         }
-        Ok(())
+        let named = self.changes.iter().map(|change| match change {
+            Change::Put { kind, name, .. } | Change::Delete { kind, name } => (kind, name),
+        });
+        for (kind, name) in named.chain(self.expectations.iter().map(|(kind, name, _)| (kind, name))) {
+            if kind.is_empty() || name.is_empty() {
+                return Err(StoreError::Name);
+            }
+            bounded(kind, MAX_KIND)?;
+            bounded(name, MAX_NAME)?;
+        }
+        for record in &self.issued {
+            for part in [&record.serial, &record.kind, &record.subject, &record.key_digest] {
+                bounded(part, MAX_NAME)?;
+            }
+        }
+        bounded(&self.actor, MAX_NAME)?;
+        bounded(&self.action, MAX_KIND)?;
+        self.key.as_ref().map_or(Ok(()), |key| bounded(key, MAX_KEY))
+    }
+}
+
+/// Both engines take it as an indexed text.
+fn bounded(text: &str, most: usize) -> Result<(), StoreError> {
+    match text {
+        _ if text.len() > most => Err(StoreError::TooLarge),
+        _ if text.contains('\0') => Err(StoreError::Name),
+        _ => Ok(()),
     }
 }

@@ -1,17 +1,30 @@
 //! Durable state: every change with its audit record and its outbox row, in one transaction, in one order.
 //!
-//! One task writes. It takes what waits, puts each batch under a revision of its own and commits them together, so a
-//! revision is never visible before a lower one, and one flush to disk serves many callers. Revisions from a sequence
-//! were rejected: they follow the order of asking, not of committing, and readers must then track gaps.
+//! Two engines, one behaviour: a SQLite file for one machine, a PostgreSQL database for several control servers. In each process one task
+//! writes. It takes what waits, puts each batch under a revision of its own and commits them together, so one flush to disk serves many
+//! callers. Every transaction that writes goes through the one row of `head`, which it holds until it is committed: so a revision is never
+//! visible before a lower one, whoever wrote it. Revisions from a sequence were rejected: they follow the order of asking, not of
+//! committing, and readers must then track gaps.
+//!
+//! There is no leader among servers, and none is needed: who must not write once somebody else took over, expects the revision of the
+//! document that says who leads ([`Batch::expect`]), and the database refuses the late one.
 #![forbid(unsafe_code)]
 
 mod audit;
 mod batch;
+mod error;
+mod plan;
+mod postgres;
 mod read;
+mod row;
+mod schema;
+mod sqlite;
 mod store;
 mod writer;
 
 pub use audit::{AuditRecord, AuditTail};
-pub use batch::{Batch, Issued, MAX_BODY, MAX_CHANGES};
+pub use batch::{Batch, Issued, KEYS, MAX_BODY, MAX_CHANGES};
+pub use error::StoreError;
+pub use postgres::{Limits, Postgres};
 pub use read::{Document, OutboxRow};
-pub use store::{Durability, Store, StoreError};
+pub use store::{Durability, Store};

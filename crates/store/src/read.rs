@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
 
 use crate::audit::{self, AuditRecord, AuditTail};
 use crate::batch::{Batch, Issued};
-use crate::store::{Store, StoreError};
-use crate::writer::{signed, unsigned};
+use crate::error::StoreError;
+use crate::row::{Row, Value, signed};
+use crate::store::Store;
 
 /// Most rows that one call reads.
-const PAGE: u32 = 10_000;
+const PAGE: i64 = 10_000;
 
 /// A document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,13 +57,8 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn get(&self, kind: &str, name: &str) -> Result<Option<Document>, StoreError> {
-        sqlx::query("SELECT kind, name, revision, body, sealed FROM document WHERE kind = ? AND name = ?")
-            .bind(kind)
-            .bind(name)
-            .fetch_optional(&self.readers)
-            .await?
-            .map(|row| document(&row))
-            .transpose()
+        let sql = "SELECT kind, name, revision, body, sealed FROM document WHERE kind = $1 AND name = $2";
+        self.rows(sql, &[Value::Text(kind), Value::Text(name)]).await?.first().map(document).transpose()
     }
 
     /// Documents of a kind in order of name, from the one after `after` (empty for the first), at most 10,000.
@@ -72,17 +66,10 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn list(&self, kind: &str, after: &str) -> Result<Vec<Document>, StoreError> {
-        sqlx::query(
-            "SELECT kind, name, revision, body, sealed FROM document WHERE kind = ? AND name > ? ORDER BY name LIMIT ?",
-        )
-        .bind(kind)
-        .bind(after)
-        .bind(i64::from(PAGE))
-        .fetch_all(&self.readers)
-        .await?
-        .iter()
-        .map(document)
-        .collect()
+        let sql = "SELECT kind, name, revision, body, sealed FROM document \
+                   WHERE kind = $1 AND name > $2 ORDER BY name LIMIT $3";
+        let values = [Value::Text(kind), Value::Text(after), Value::Number(PAGE)];
+        self.rows(sql, &values).await?.iter().map(document).collect()
     }
 
     /// All documents of a kind as a type, by name.
@@ -107,23 +94,17 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn outbox(&self, since: u64) -> Result<Vec<OutboxRow>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT revision, kind, name, effect FROM outbox WHERE revision > ? ORDER BY revision, position LIMIT ?",
-        )
-        .bind(signed(since))
-        .bind(i64::from(PAGE))
-        .fetch_all(&self.readers)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(OutboxRow {
-                    revision: unsigned(row.try_get(0)?),
-                    kind: row.try_get(1)?,
-                    name: row.try_get(2)?,
-                    effect: row.try_get(3)?,
-                })
+        let sql = "SELECT revision, kind, name, effect FROM outbox \
+                   WHERE revision > $1 ORDER BY revision, position LIMIT $2";
+        let row = |row: &Row| {
+            Ok(OutboxRow {
+                revision: row.number(0)?,
+                kind: row.text(1)?,
+                name: row.text(2)?,
+                effect: row.text(3)?,
             })
-            .collect()
+        };
+        self.rows(sql, &since_then(since)).await?.iter().map(row).collect()
     }
 
     /// Records what was issued, in one transaction with its audit record.
@@ -140,15 +121,9 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn issued(&self, ends_after: u64) -> Result<Vec<Issued>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT serial, kind, subject, key_digest, not_before, not_after FROM issued \
-             WHERE not_after > ? ORDER BY not_after LIMIT ?",
-        )
-        .bind(signed(ends_after))
-        .bind(i64::from(PAGE))
-        .fetch_all(&self.readers)
-        .await?;
-        rows.iter().map(issued).collect()
+        let sql = "SELECT serial, kind, subject, key_digest, not_before, not_after FROM issued \
+                   WHERE not_after > $1 ORDER BY not_after LIMIT $2";
+        self.rows(sql, &since_then(ends_after)).await?.iter().map(issued).collect()
     }
 
     /// The certificate or token of that serial number.
@@ -156,14 +131,9 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn issued_serial(&self, serial: &str) -> Result<Option<Issued>, StoreError> {
-        sqlx::query(
-            "SELECT serial, kind, subject, key_digest, not_before, not_after FROM issued WHERE serial = ?",
-        )
-        .bind(serial)
-        .fetch_optional(&self.readers)
-        .await?
-        .map(|row| issued(&row))
-        .transpose()
+        let sql =
+            "SELECT serial, kind, subject, key_digest, not_before, not_after FROM issued WHERE serial = $1";
+        self.rows(sql, &[Value::Text(serial)]).await?.first().map(issued).transpose()
     }
 
     /// Audit records after revision `since`, oldest first, at most 10,000.
@@ -171,8 +141,7 @@ impl Store {
     /// # Errors
     /// The database.
     pub async fn audit(&self, since: u64) -> Result<Vec<AuditRecord>, StoreError> {
-        let mut connection = self.readers.acquire().await?;
-        Ok(audit_page(&mut connection, since).await?.into_iter().map(|(record, _)| record).collect())
+        Ok(self.trail(since).await?.into_iter().map(|(record, _)| record).collect())
     }
 
     /// Checks the whole audit trail, record by record, up to the present.
@@ -180,10 +149,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Altered`] at the first record that does not fit.
     pub async fn verify_audit(&self) -> Result<AuditTail, StoreError> {
-        let mut connection = self.readers.acquire().await?;
         let (mut hash, mut revision) = (String::new(), 0);
         loop {
-            let page = audit_page(&mut connection, revision).await?;
+            let page = self.trail(revision).await?;
             if page.is_empty() {
                 break;
             }
@@ -191,18 +159,42 @@ impl Store {
                 let expected =
                     audit::hash(&hash, record.revision, record.at, &record.actor, &record.action, &detail);
                 if record.hash != expected || record.revision != revision + 1 {
-                    return Err(StoreError::Altered(revision + 1, "state.db"));
+                    return Err(StoreError::Altered(revision + 1, self.place()));
                 }
                 (hash, revision) = (record.hash, record.revision);
             }
         }
-        let head = sqlx::query("SELECT revision FROM head WHERE id = 1").fetch_one(&mut *connection).await?;
+        let head = self.rows("SELECT revision FROM head WHERE id = 1", &[]).await?;
+        let head = head.first().map_or(Ok(0), |row| row.number(0))?;
         // More may have been committed meanwhile, but never less than what was seen.
-        if unsigned(head.try_get(0)?) < revision {
-            return Err(StoreError::Altered(revision, "state.db"));
+        if head < revision {
+            return Err(StoreError::Altered(revision, self.place()));
         }
         Ok(AuditTail { records: revision, hash })
     }
+
+    /// Records, each with its detail as it is stored.
+    async fn trail(&self, since: u64) -> Result<Vec<(AuditRecord, String)>, StoreError> {
+        let sql = "SELECT revision, at, actor, action, detail, hash FROM audit \
+                   WHERE revision > $1 ORDER BY revision LIMIT $2";
+        let record = |row: &Row| {
+            let detail = row.text(4)?;
+            let record = AuditRecord {
+                revision: row.number(0)?,
+                at: row.number(1)?,
+                actor: row.text(2)?,
+                action: row.text(3)?,
+                detail: serde_json::from_str(&detail).map_err(StoreError::Body)?,
+                hash: row.text(5)?,
+            };
+            Ok((record, detail))
+        };
+        self.rows(sql, &since_then(since)).await?.iter().map(record).collect()
+    }
+}
+
+fn since_then(since: u64) -> [Value<'static>; 2] {
+    [Value::Number(signed(since)), Value::Number(PAGE)]
 }
 
 /// Binds the records of a batch to its audit record.
@@ -219,50 +211,23 @@ fn digest(records: &[Issued]) -> String {
     ringfence_keys::to_hex(&digest.finish())
 }
 
-async fn audit_page(
-    connection: &mut SqliteConnection,
-    since: u64,
-) -> Result<Vec<(AuditRecord, String)>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT revision, at, actor, action, detail, hash FROM audit WHERE revision > ? ORDER BY revision LIMIT ?",
-    )
-    .bind(signed(since))
-    .bind(i64::from(PAGE))
-    .fetch_all(connection)
-    .await?;
-    rows.iter()
-        .map(|row| {
-            let detail: String = row.try_get(4)?;
-            let record = AuditRecord {
-                revision: unsigned(row.try_get(0)?),
-                at: unsigned(row.try_get(1)?),
-                actor: row.try_get(2)?,
-                action: row.try_get(3)?,
-                detail: serde_json::from_str(&detail).map_err(StoreError::Body)?,
-                hash: row.try_get(5)?,
-            };
-            Ok((record, detail))
-        })
-        .collect()
-}
-
-fn document(row: &SqliteRow) -> Result<Document, StoreError> {
+fn document(row: &Row) -> Result<Document, StoreError> {
     Ok(Document {
-        kind: row.try_get(0)?,
-        name: row.try_get(1)?,
-        revision: unsigned(row.try_get(2)?),
-        body: row.try_get(3)?,
-        sealed: row.try_get(4)?,
+        kind: row.text(0)?,
+        name: row.text(1)?,
+        revision: row.number(2)?,
+        body: row.text(3)?,
+        sealed: row.bytes(4)?,
     })
 }
 
-fn issued(row: &SqliteRow) -> Result<Issued, StoreError> {
+fn issued(row: &Row) -> Result<Issued, StoreError> {
     Ok(Issued {
-        serial: row.try_get(0)?,
-        kind: row.try_get(1)?,
-        subject: row.try_get(2)?,
-        key_digest: row.try_get(3)?,
-        not_before: unsigned(row.try_get(4)?),
-        not_after: unsigned(row.try_get(5)?),
+        serial: row.text(0)?,
+        kind: row.text(1)?,
+        subject: row.text(2)?,
+        key_digest: row.text(3)?,
+        not_before: row.number(4)?,
+        not_after: row.number(5)?,
     })
 }

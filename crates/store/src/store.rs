@@ -1,21 +1,21 @@
 //! The handle that others hold.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-use sqlx::migrate::MigrateError;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions, Row};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::batch::Batch;
-use crate::writer::{Job, run, unsigned};
+use crate::error::StoreError;
+use crate::postgres::{self, Postgres};
+use crate::row::{Row, Value};
+use crate::sqlite;
+use crate::writer::{Job, Writer, run};
 
 /// Batches that wait to be written.
 const QUEUE: usize = 256;
-/// Connections that read.
-const READERS: u32 = 2;
 
 /// What a return from [`Store::apply`] promises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,113 +30,131 @@ pub enum Durability {
 /// Durable state. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pub(crate) readers: SqlitePool,
+    reader: Reader,
     jobs: mpsc::Sender<Job>,
-    revision: watch::Receiver<u64>,
+    newest: watch::Receiver<u64>,
+    follower: Option<Arc<Follower>>,
 }
 
-/// Why something could not be stored or read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// A record of the audit trail does not fit the one before.
-    #[error("the audit trail was altered at revision {0}: restore {1} from a backup and find out by whom")]
-    Altered(u64, &'static str),
-    /// The body of a document.
-    #[error("a document's body is not JSON: {0}")]
-    Body(serde_json::Error),
-    /// Somebody else wrote in between.
-    #[error("{kind} `{name}` was changed in between; read it again and retry")]
-    Conflict {
-        /// Kind of the document.
-        kind: String,
-        /// Its name.
-        name: String,
-    },
-    /// The database.
-    #[error("state: {0}")]
-    Database(String),
-    /// The file.
-    #[error("state {path}: {why}", path = .0.display(), why = .1)]
-    Io(PathBuf, std::io::Error),
-    /// It ended.
-    #[error("the store was closed")]
-    Closed,
-    /// A bound of [`Batch`].
-    #[error("a batch or a document is larger than the store takes")]
-    TooLarge,
-    /// The file was written by a newer Ringfence.
-    #[error("state {path} was written by a newer ringfence ({why}); use that one", path = .0.display(), why = .1)]
-    Newer(PathBuf, String),
+#[derive(Clone, Debug)]
+enum Reader {
+    Sqlite(sqlite::Reader),
+    Postgres(postgres::Reader),
 }
 
-impl From<sqlx::Error> for StoreError {
-    fn from(e: sqlx::Error) -> Self {
-        Self::Database(e.to_string())
+/// The task that learns what other servers write; it ends with the last handle.
+#[derive(Debug)]
+struct Follower(AbortHandle);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
 impl Store {
-    /// Opens the database at `path` (mode 0600), creates it and brings its tables up to date as needed.
+    /// Opens the file at `path` (mode 0600), creates it and brings its tables up to date as needed.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn open(path: &Path, durability: Durability) -> Result<Self, StoreError> {
-        create_private(path).map_err(|e| StoreError::Io(path.to_owned(), e))?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(false)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(match durability {
-                Durability::Full => SqliteSynchronous::Full,
-                Durability::Process => SqliteSynchronous::Normal,
-            })
-            .foreign_keys(true)
-            .busy_timeout(std::time::Duration::from_secs(10))
-            // What was deleted is not left in the file's free space.
-            .pragma("secure_delete", "fast");
-        let mut writer = options.clone().connect().await?;
-        sqlx::migrate!("./migrations").run(&mut writer).await.map_err(|e| match e {
-            MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..) => {
-                StoreError::Newer(path.to_owned(), e.to_string())
-            }
-            _ => StoreError::Database(e.to_string()),
-        })?;
-        let head: i64 =
-            sqlx::query("SELECT revision FROM head WHERE id = 1").fetch_one(&mut writer).await?.try_get(0)?;
-        let readers =
-            SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
+        let (writer, reader, head) = sqlite::open(path, durability).await?;
+        let (newest, _) = watch::channel(head);
+        Ok(Self::start(Writer::Sqlite(writer), Reader::Sqlite(reader), Arc::new(newest)))
+    }
+
+    /// Opens a database of a PostgreSQL server and brings its tables up to date as needed. Any number of processes may do so at once.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn connect(postgres: Postgres, durability: Durability) -> Result<Self, StoreError> {
+        let opened = postgres::open(postgres, durability).await?;
+        let newest = opened.newest.clone();
+        let mut store = Self::start(Writer::Postgres(opened.writer), Reader::Postgres(opened.reader), newest);
+        store.follower = Some(Arc::new(Follower(tokio::spawn(opened.follower.run()).abort_handle())));
+        Ok(store)
+    }
+
+    fn start(writer: Writer, reader: Reader, newest: Arc<watch::Sender<u64>>) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let (sender, revision) = watch::channel(unsigned(head));
-        tokio::spawn(run(writer, queue, sender));
-        Ok(Self { readers, jobs, revision })
+        let revision = newest.subscribe();
+        tokio::spawn(run(writer, queue, newest));
+        Self { reader, jobs, newest: revision, follower: None }
+    }
+
+    /// Takes the tables of a file back to `version`, for a program that knows no newer ones. Nothing else may have it open.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn downgrade_file(path: &Path, version: u32) -> Result<(), StoreError> {
+        sqlite::downgrade(path, version.into()).await
+    }
+
+    /// The same for a database of a PostgreSQL server. No server may use it meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn downgrade_database(postgres: Postgres, version: u32) -> Result<(), StoreError> {
+        postgres::downgrade(postgres, version.into()).await
     }
 
     /// Writes a batch and waits until it is durable. Answers its revision.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when an expectation does not hold; then, as with any other error, nothing was written.
-    pub async fn apply(&self, batch: Batch) -> Result<u64, StoreError> {
+    /// [`StoreError::Conflict`] when an expectation does not hold; then, as with any other error but
+    /// [`StoreError::Unknown`], nothing was written.
+    pub async fn apply(&self, mut batch: Batch) -> Result<u64, StoreError> {
         batch.check()?;
+        if matches!(self.reader, Reader::Postgres(_)) {
+            // Whether a commit happened whose answer was lost is found out by the key.
+            batch.key.get_or_insert_with(|| uuid::Uuid::now_v7().to_string());
+        }
         let (reply, outcome) = oneshot::channel();
-        self.jobs.send((batch, reply)).await.map_err(|_| StoreError::Closed)?;
+        let job = Job { batch, since: Instant::now(), reply };
+        self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
         outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Under which revision a batch of that key was written, if it was. Certain: a commit still under way is waited for.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn outcome(&self, key: &str) -> Result<Option<u64>, StoreError> {
+        let rows = match &self.reader {
+            Reader::Sqlite(_) => {
+                self.rows("SELECT revision FROM applied WHERE key = $1", &[Value::Text(key)]).await?
+            }
+            Reader::Postgres(reader) => reader.outcome(key).await?.into_iter().map(Row::Postgres).collect(),
+        };
+        rows.first().map(|row| row.number(0)).transpose()
     }
 
     /// The newest revision.
     #[must_use]
     pub fn revision(&self) -> u64 {
-        *self.revision.borrow()
+        *self.newest.borrow()
     }
 
-    /// Tells of each newer revision.
+    /// Tells of each newer revision, also of other servers'.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {
-        self.revision.clone()
+        self.newest.clone()
     }
-}
 
-fn create_private(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
+    pub(crate) async fn rows(&self, sql: &'static str, values: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
+        Ok(match &self.reader {
+            Reader::Sqlite(reader) => reader.rows(sql, values).await?.into_iter().map(Row::Sqlite).collect(),
+            Reader::Postgres(reader) => {
+                reader.rows(sql, values).await?.into_iter().map(Row::Postgres).collect()
+            }
+        })
+    }
+
+    /// What an operator knows the state by.
+    pub(crate) fn place(&self) -> &'static str {
+        match self.reader {
+            Reader::Sqlite(_) => "state.db",
+            Reader::Postgres(_) => "the database",
+        }
+    }
 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod binding;
 mod drill;
 mod egress;
 mod gateway;
@@ -21,6 +22,7 @@ mod svid;
 mod verifier;
 
 pub use address::{Reach, reach};
+pub use binding::server_end_point;
 pub use drill::drill_client_config;
 pub use egress::{EgressError, EgressRoots, egress_client_config};
 pub use gateway::{
