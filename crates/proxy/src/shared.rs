@@ -1,4 +1,4 @@
-//! What all threads of the node share. But for API keys, proofs and limits, nothing here is touched by a request on an open connection.
+//! What all threads of the node share. But for API keys, opaque tokens, proofs and limits, nothing here is touched by a request on an open connection.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -12,7 +12,7 @@ use ringfence_tls::{
 };
 use tokio::sync::{Notify, mpsc};
 
-use crate::access::{ApiKeys, Proofs};
+use crate::access::{ApiKeys, Proofs, Vouched};
 use crate::asks::Asks;
 use crate::delegate::Record;
 use crate::limits::Limiter;
@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) shims: Shims,
     /// Looked up by requests whose route accepts API keys, for less than a microsecond.
     pub(crate) api_keys: ApiKeys,
+    /// Looked up by requests with an opaque token that their thread does not know, as shortly.
+    pub(crate) vouched: Vouched,
     /// Looked up by requests that come with a proof of possession, as shortly.
     pub(crate) proofs: Proofs,
     /// Looked up by requests that limits count, as shortly.
@@ -76,6 +78,7 @@ impl Shared {
             gateway_metrics: HandshakeMetrics::default(),
             shims: Shims::default(),
             api_keys: ApiKeys::default(),
+            vouched: Vouched::default(),
             proofs: Proofs::new(),
             limiter: Limiter::new(),
             cookies: RwLock::default(),

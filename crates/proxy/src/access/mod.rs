@@ -28,7 +28,7 @@ pub(crate) use self::certificate::{Authority, ClientCertificate};
 pub(crate) use self::credential::API_KEY;
 use self::credential::{Scheme, Shown, shown};
 pub(crate) use self::keys::{API_KEYS, ApiKeys, Uses};
-pub(crate) use self::opaque::Opaques;
+pub(crate) use self::opaque::{Opaques, Vouched};
 pub(crate) use self::principal::{Evidence, Principal, name_field, scopes_field, subject};
 pub(crate) use self::proof::{NONCE_FIELD, Proofs};
 use self::refused::Refused;
@@ -61,6 +61,15 @@ pub(crate) struct RouteAccess {
     require: Require,
     /// Where it is said whom it accepts.
     position: String,
+}
+
+/// Where it is looked what a credential is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lookup {
+    /// Where it is not known here its provider is asked, which may take a while.
+    Anywhere,
+    /// Here alone: whoever shows it has shown too many that were wrong.
+    Here,
 }
 
 /// A provider where people sign in by a browser.
@@ -184,8 +193,9 @@ pub(crate) async fn authenticate(
     view: HeadView<'_>,
     table: &TableRef,
     access: &RouteAccess,
+    lookup: Lookup,
 ) -> Result<Principal, Deny> {
-    let outcome = believe(ctx, view, table, access).await;
+    let outcome = believe(ctx, view, table, access, lookup).await;
     // Whoever may need a nonce is given one with the first answer that helps.
     let spoken = access.dpop || proof::is_spoken(view);
     outcome.map_err(|deny| if spoken { deny.nonce(ctx.worker.shared.proofs.nonce()) } else { deny })
@@ -196,6 +206,7 @@ async fn believe(
     view: HeadView<'_>,
     table: &TableRef,
     access: &RouteAccess,
+    lookup: Lookup,
 ) -> Result<Principal, Deny> {
     let certificate = ctx.peer.certificate.get();
     let admitted = |identity, evidence| Ok(Principal { table: table.clone(), identity, evidence });
@@ -230,7 +241,7 @@ async fn believe(
         }
     };
     if let Some(place) = access.opaque.filter(|_| shown.is_none() && !opaque::is_jwt(token)) {
-        return opaque::authenticate(ctx, table, access, place, token).await;
+        return opaque::authenticate(ctx, table, access, (place, lookup), token).await;
     }
     let (worker, tokens) = (ctx.worker, &ctx.worker.tokens);
     let scheme = if shown.is_some() { Scheme::Dpop } else { Scheme::Bearer };
@@ -248,7 +259,7 @@ async fn believe(
     }
     let first = judge(tokens, table, access, token, possession);
     let outcome = match &first {
-        Err(Refused::Token(TokenError::UnknownKey) | Refused::NoKeys(_)) => {
+        Err(Refused::Token(TokenError::UnknownKey) | Refused::NoKeys(_)) if lookup == Lookup::Anywhere => {
             let now = worker.now_ms();
             let providers = || access.providers.iter().map(|at| &table.providers()[*at].name);
             for provider in providers() {

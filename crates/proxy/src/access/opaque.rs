@@ -1,4 +1,4 @@
-//! Tokens that are no JWT: only their provider knows what they are, so it is asked (RFC 7662), at most once a minute for each.
+//! Tokens that are no JWT: only their provider knows what they are, so it is asked (RFC 7662), about once a minute for each.
 //!
 //! What it said is remembered by the digest of the token together with all that the fence says of the provider: a provider that is
 //! declared otherwise is asked anew, and no other's answer counts.
@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ringfence_keys::Secret;
@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::again::unknown;
-use super::{Evidence, Principal, RouteAccess};
+use super::{Evidence, Lookup, Principal, RouteAccess};
 use crate::deny::Deny;
 use crate::handle::Ctx;
 use crate::shared::Shared;
@@ -45,6 +45,33 @@ type Digest = [u8; 32];
 pub(crate) struct Opaques {
     known: RefCell<HashMap<Digest, Kept>>,
     flights: RefCell<HashMap<Digest, Rc<Notify>>>,
+}
+
+/// Tokens that were vouched for, for all threads: what one has asked for, another need not.
+#[derive(Debug, Default)]
+pub(crate) struct Vouched(Mutex<HashMap<Digest, (Arc<KnownOpaque>, u64)>>);
+
+impl Vouched {
+    fn all(&self) -> MutexGuard<'_, HashMap<Digest, (Arc<KnownOpaque>, u64)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, digest: &Digest) -> Option<Kept> {
+        let (known, until) = self.all().get(digest).filter(|(_, until)| unix_now() < *until)?.clone();
+        Some(Kept { outcome: Ok(known), until })
+    }
+
+    fn add(&self, digest: Digest, kept: &Kept) {
+        let Ok(known) = &kept.outcome else { return };
+        let (mut all, now) = (self.all(), unix_now());
+        if all.len() >= REMEMBERED {
+            all.retain(|_, (_, until)| now < *until);
+        }
+        if all.len() >= REMEMBERED {
+            all.clear();
+        }
+        all.insert(digest, (known.clone(), kept.until));
+    }
 }
 
 struct Kept {
@@ -172,10 +199,23 @@ impl Opaques {
         shared: &Arc<Shared>,
         provider: &Provider,
         token: &str,
+        lookup: Lookup,
     ) -> Result<Arc<KnownOpaque>, Unknown> {
         let digest = digest(provider, token);
         if let Some(kept) = self.kept(&digest) {
             return kept;
+        }
+        if let Some(kept) = shared.vouched.find(&digest) {
+            let outcome = kept.outcome.clone();
+            self.keep(digest, kept);
+            return outcome;
+        }
+        if lookup == Lookup::Here {
+            return Err(Unknown::new(
+                401,
+                "token.unknown",
+                "the token is not known here, and nobody is asked",
+            ));
         }
         let flight = self.flights.borrow().get(&digest).cloned();
         let flight = match flight {
@@ -192,6 +232,7 @@ impl Opaques {
                 tokio::task::spawn_local(async move {
                     let ask = Ask::Introspect { provider: provider.name.clone(), token };
                     let kept = judged(&provider, shared.asks.ask(ask).await, digest);
+                    shared.vouched.add(digest, &kept);
                     opaques.keep(digest, kept);
                     if let Some(flight) = opaques.flights.borrow_mut().remove(&digest) {
                         flight.notify_waiters();
@@ -238,7 +279,7 @@ pub(super) async fn authenticate(
     ctx: &Ctx<'_>,
     table: &TableRef,
     access: &RouteAccess,
-    place: usize,
+    (place, lookup): (usize, Lookup),
     token: &str,
 ) -> Result<Principal, Deny> {
     let refuse = |unknown: Unknown| {
@@ -253,7 +294,7 @@ pub(super) async fn authenticate(
         return Err(refuse(Unknown::new(401, "token.invalid", "what was shown is no token")));
     }
     let (worker, provider) = (ctx.worker, table.providers()[place].declared());
-    let known = worker.opaques.known(&worker.shared, provider, token).await.map_err(refuse)?;
+    let known = worker.opaques.known(&worker.shared, provider, token, lookup).await.map_err(refuse)?;
     let revoked = worker.tokens.revoked();
     let tokens = &revoked.as_ref().ok_or_else(unknown)?.tokens;
     known

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Report;
-use crate::access::{Principal, authenticate, demand};
+use crate::access::{Lookup, Principal, authenticate, demand};
 use crate::delegate;
 use crate::deny::Deny;
 use crate::front::Front;
@@ -44,13 +44,14 @@ pub(super) async fn judge(
             ctx.live.set_edge(authorized.edge.id);
             let taken = report.on_behalf.as_ref().map(|on| access.takes(table, &on.behalf));
             if !matches!(taken, Some(Ok(()))) {
+                let spent = limits::spent(ctx, &table.limit);
                 let principal = match report.principal.take() {
                     // It was let in by the fence before. What it showed may count once only, and did.
                     Some(before) => before.again(ctx.worker, table, access),
-                    None => match limits::may_fail(ctx, &table.limit) {
-                        Ok(()) => authenticate(ctx, report.view, table, access).await,
-                        Err(deny) => Err(deny),
-                    },
+                    None => {
+                        let lookup = if spent.is_some() { Lookup::Here } else { Lookup::Anywhere };
+                        authenticate(ctx, report.view, table, access, lookup).await
+                    }
                 };
                 if is_over() {
                     continue;
@@ -58,6 +59,10 @@ pub(super) async fn judge(
                 if let Err(deny) = &principal {
                     limits::failed(ctx, &table.limit, deny);
                 }
+                let principal = principal.map_err(|deny| match &spent {
+                    Some(spent) => spent.instead_of(deny),
+                    None => deny,
+                });
                 let principal = principal.map_err(|deny| match taken {
                     Some(Err(other)) if matches!(&*deny.rule, "credential.none" | "session.none") => other,
                     _ => deny,

@@ -116,25 +116,41 @@ pub(crate) fn sign_in(ctx: &Ctx<'_>, table: &super::LimitTable, told_by_provider
     }
 }
 
-/// Whether an address may show another credential.
-pub(crate) fn may_fail(ctx: &Ctx<'_>, table: &super::LimitTable) -> Result<(), Deny> {
+/// The failures of an address, where it has spent them.
+///
+/// Others may have the same address, so a credential that holds lets them in all the same: each that is judged here is a signature, a
+/// seal or 256 random bits, and nobody comes upon one of those by trying. What is refused is what was wrong, and what only a provider
+/// could tell: nobody else is asked for whoever has spent them. A count per subject was rejected: whom a credential is of is known
+/// when it holds, and then it passes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spent<'t> {
+    guard: &'t Guard,
+    each: &'t Each,
+    standing: Standing,
+}
+
+impl Spent<'_> {
+    /// The answer to a credential that did not let its holder in, which is another one if it was wrong.
+    pub(crate) fn instead_of(&self, deny: Deny) -> Deny {
+        if !is_failure(&deny) {
+            return deny;
+        }
+        let says = format!("{} refused credentials", self.each.says);
+        self.guard.deny("limit.failures", &self.standing, &says)
+    }
+}
+
+/// Whether an address has spent its failures.
+pub(crate) fn spent<'t>(ctx: &Ctx<'_>, table: &'t super::LimitTable) -> Option<Spent<'t>> {
     let limiter = &ctx.worker.shared.limiter;
     let until = limiter.failures.0.load(Ordering::Relaxed);
-    if until == 0 || !matches!(ctx.peer.way, Way::Gateway) {
-        return Ok(());
+    if until == 0 || !matches!(ctx.peer.way, Way::Gateway) || limiter.millis() >= until {
+        return None;
     }
-    let Some((guard, each)) = table.guard.as_ref().and_then(|guard| Some((guard, guard.failures.as_ref()?)))
-    else {
-        return Ok(());
-    };
-    if limiter.millis() >= until {
-        return Ok(());
-    }
+    let guard = table.guard.as_ref()?;
+    let each = guard.failures.as_ref()?;
     let standing = guard.store.look(&guard.ask(ctx, each), limiter.now());
-    if standing.passes {
-        return Ok(());
-    }
-    Err(guard.deny("limit.failures", &standing, &format!("{} refused credentials", each.says)))
+    (!standing.passes).then_some(Spent { guard, each, standing })
 }
 
 /// Counts a credential that was refused.

@@ -20,7 +20,7 @@ use ringfence_limit::{Ask, Full, Held, Keys, Local, Standing, Store, Time};
 use ringfence_model::By;
 use ringfence_snapshot::{Identity, IdentityKind};
 
-pub(crate) use self::guard::{Failures, failed, may_fail, sign_in};
+pub(crate) use self::guard::{Failures, failed, sign_in, spent};
 pub(crate) use self::plan::{LimitTable, Plan};
 use self::plan::{Rule, Rules};
 pub(crate) use self::shed::{Busy, Shed};

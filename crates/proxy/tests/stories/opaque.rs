@@ -149,6 +149,29 @@ fn what_does_not_hold_is_refused_and_not_asked_for_again_at_once() {
 }
 
 #[test]
+fn whoever_showed_too_many_wrong_ones_has_nobody_asked_and_keeps_nobody_out() {
+    let world = world();
+    world.rig.apply(
+        &fence(world.port, "sub").replace("tls: off }\nproviders", "tls: off, failures: 5/1h }\nproviders"),
+    );
+    world.knows("good-one", ada());
+    world.knows("another", ada());
+    assert_eq!(world.ask("/", "good-one").0, 200);
+    for n in 0..5 {
+        assert_eq!(world.ask("/", &format!("wrong-{n}")).0, 401);
+    }
+    let asked = world.asked();
+    for n in 5..15 {
+        assert_eq!(world.ask("/", &format!("wrong-{n}")).0, 429);
+    }
+    // Not known yet: only its provider could tell it from those. Whichever thread a connection comes to knows the one that is.
+    assert_eq!(world.ask("/", "another").0, 429);
+    assert_eq!((0..10).map(|_| world.ask("/", "good-one").0).collect::<Vec<_>>(), [200; 10]);
+    assert_eq!(world.asked(), asked, "and its provider was left alone");
+    world.rule("/", "limit.failures");
+}
+
+#[test]
 fn a_jwt_is_verified_here_and_shown_to_nobody() {
     let world = world();
     let provider = Provider::new("k1");
@@ -185,7 +208,7 @@ fn what_is_bound_to_a_key_or_names_nobody_is_nobody_s() {
 fn what_was_said_ends_with_the_token_and_with_a_revocation() {
     let world = world();
     let mut short = ada();
-    short["exp"] = json!(unix() + 2);
+    short["exp"] = json!(unix() + 5);
     world.knows("short", short);
     assert_eq!(world.ask("/short", "short").0, 200);
     world.tokens.lock().unwrap().remove("short");
