@@ -68,9 +68,9 @@ impl Target {
         Ok(Self { case, address, tls, requests, refused: refused.into(), status: 200 })
     }
 
-    /// The same proxy, asked something else.
-    pub(crate) fn asked(&self, request: Vec<u8>, status: u16) -> Self {
-        Self { requests: Rc::from([request]), refused: Rc::from([]), status, ..self.clone() }
+    /// The same proxy, asked something else: these in turn.
+    pub(crate) fn asked(&self, requests: &[Vec<u8>], status: u16) -> Self {
+        Self { requests: requests.into(), refused: Rc::from([]), status, ..self.clone() }
     }
 }
 

@@ -20,13 +20,17 @@ use crate::stats::median;
 use crate::tokens::Tokens;
 use crate::upstream::Upstream;
 
-/// A kind of request: its name, its bytes, and how it is answered when it is inspected.
+/// A kind of request: its name, such requests, and how each is answered when it is inspected.
 struct Probe {
     name: &'static str,
     what: &'static str,
-    request: Vec<u8>,
+    requests: Vec<Vec<u8>>,
     status: u16,
 }
+
+/// Requests of a kind that are asked in turn. Names of fields and most header values are the same in all, as clients send them; what
+/// people typed differs in each, so that nobody is measured by what it remembers of the request before.
+const DIFFERENT: u64 = 2048;
 
 /// In the order in which they are asked.
 const WHO: [&str; 4] = ["nginx", "ringfence without rules", "modsecurity", "ringfence"];
@@ -93,7 +97,7 @@ pub(crate) fn measure(folder: &Path, rounds: u32, window: Duration) -> io::Resul
                     [(&bare, 200), (&plain, 200), (&modsecurity, probe.status), (&ringfence, probe.status)];
                 for (at, ((running, status), cpu)) in all.into_iter().zip(&mut cpu).enumerate() {
                     let failed = |e| io::Error::other(format!("{}: {e}", WHO[at]));
-                    cpu.push(one(running, &probe.request, status, window).map_err(failed)?);
+                    cpu.push(one(running, &probe.requests, status, window).map_err(failed)?);
                 }
             }
             let [nginx, plain, modsecurity_us, ringfence_us] = cpu.map(median);
@@ -118,11 +122,11 @@ pub(crate) fn measure(folder: &Path, rounds: u32, window: Duration) -> io::Resul
     let token = format!("Authorization: Bearer {}\r\n", tokens.good[0]);
     let mut wholes = Vec::new();
     for probe in probes().into_iter().filter(|probe| matches!(probe.name, "get" | "json")) {
-        let request = with_field(&probe.request, &token);
+        let requests: Vec<_> = probe.requests.iter().map(|request| with_field(request, &token)).collect();
         let mut cpu = [(); 3].map(|()| Vec::new());
         for _ in 0..rounds {
             for (running, cpu) in [&before, &alone, &all].into_iter().zip(&mut cpu) {
-                cpu.push(one(running, &request, 200, window)?);
+                cpu.push(one(running, &requests, 200, window)?);
             }
         }
         let [nginx_tls, modsecurity, ringfence] = cpu.map(median);
@@ -138,8 +142,8 @@ fn with_field(request: &[u8], field: &str) -> Vec<u8> {
 }
 
 /// CPU microseconds per request. Requests that take longer than the window make it longer.
-fn one(running: &Running, request: &[u8], status: u16, window: Duration) -> io::Result<f64> {
-    let target: Target = running.target.asked(request.to_vec(), status);
+fn one(running: &Running, requests: &[Vec<u8>], status: u16, window: Duration) -> io::Result<f64> {
+    let target: Target = running.target.asked(requests, status);
     let mut window = window;
     loop {
         let sample = load::run(&target, Pace::Saturate, window, &running.family)?;
@@ -181,64 +185,99 @@ fn post(path: &str, kind: &str, body: &[u8]) -> Vec<u8> {
 }
 
 fn probes() -> Vec<Probe> {
-    let get = format!("GET /patients?page=2&sort=name&order=asc&q=miller HTTP/1.1\r\n{HEAD}\r\n");
     let boundary = "----ringfence-bench";
     let mut upload = format!(
         "--{boundary}\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\nan image\r\n--{boundary}\r\n\
          Content-Disposition: form-data; name=\"scan\"; filename=\"scan.png\"\r\nContent-Type: image/png\r\n\r\n"
     )
     .into_bytes();
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut words = Words(0);
     while upload.len() < 12 << 20 {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        upload.extend_from_slice(&state.to_le_bytes());
+        upload.extend_from_slice(&words.next().to_le_bytes());
     }
     upload.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+    let each = |request: &dyn Fn(Words) -> Vec<u8>| (0..DIFFERENT).map(|n| request(Words(n))).collect();
+    let form = "application/x-www-form-urlencoded";
     vec![
-        Probe { name: "get", what: "GET with 4 arguments", request: get.into_bytes(), status: 200 },
+        Probe {
+            name: "get",
+            what: "GET with 4 arguments",
+            requests: each(&|mut words| {
+                let (page, q) = (1 + words.below(99), words.some(2, "+"));
+                format!("GET /patients?page={page}&sort=name&order=asc&q={q} HTTP/1.1\r\n{HEAD}\r\n")
+                    .into_bytes()
+            }),
+            status: 200,
+        },
         Probe {
             name: "json",
             what: "POST of 2 KB of JSON",
-            request: post("/patients", "application/json", json().as_bytes()),
+            requests: each(&|words| post("/patients", "application/json", json(words).as_bytes())),
             status: 200,
         },
         Probe {
             name: "sqli",
             what: "form with an SQL injection",
-            request: post(
-                "/search",
-                "application/x-www-form-urlencoded",
-                b"name=miller&city=1%27+OR+1%3D1+UNION+SELECT+user%2Cpassword+FROM+users--",
-            ),
+            requests: each(&|mut words| {
+                let (name, n) = (words.some(2, "+"), words.below(10_000));
+                let body =
+                    format!("name={name}&city={n}%27+OR+{n}%3D{n}+UNION+SELECT+user%2Cpassword+FROM+users--");
+                post("/search", form, body.as_bytes())
+            }),
             status: 403,
         },
         Probe {
             name: "form",
             what: "form of 10 KB",
-            request: post("/notes", "application/x-www-form-urlencoded", form().as_bytes()),
+            requests: each(&|words| post("/notes", form, prose(words).as_bytes())),
             status: 200,
         },
         Probe {
             name: "upload",
             what: "upload of 12 MB",
-            request: post("/scans", &format!("multipart/form-data; boundary={boundary}"), &upload),
+            requests: vec![post("/scans", &format!("multipart/form-data; boundary={boundary}"), &upload)],
             status: 200,
         },
     ]
 }
 
-/// About 1.9 KB with a hundred leaves.
-fn json() -> String {
+/// Words and numbers that are the same in each run: a generator by its state (SplitMix64).
+struct Words(u64);
+
+const WORDS: [&str; 32] = [
+    "patient", "seen", "Monday", "feels", "better", "than", "last", "week", "blood", "pressure", "was",
+    "normal", "fever", "none", "garden", "river", "market", "morning", "Miller", "Okafor", "Lindgren",
+    "Tanaka", "Rossi", "Haddad", "window", "paper", "quiet", "yellow", "seven", "holiday", "letter",
+    "station",
+];
+
+impl Words {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn some(&mut self, count: usize, between: &str) -> String {
+        let words: Vec<_> = (0..count).map(|_| WORDS[self.next() as usize % WORDS.len()]).collect();
+        words.join(between)
+    }
+}
+
+/// About 2 KB with a hundred leaves.
+fn json(mut words: Words) -> String {
     let people: Vec<String> = (0..13)
-        .map(|n| {
+        .map(|_| {
+            let (name, street, note) = (words.some(2, " "), words.some(2, " "), words.some(2, " "));
+            let (id, zip, visits) = (1 + words.below(99_999), 10_000 + words.below(90_000), words.below(40));
             format!(
-                "{{\"id\":{},\"name\":\"Person {n}\",\"city\":\"Springfield\",\"street\":\"Elm Street {n}\",\"zip\":\"{}\",\
-                 \"active\":true,\"visits\":{},\"note\":\"seen twice\"}}",
-                1000 + n,
-                10_000 + n,
-                n * 3
+                "{{\"id\":{id},\"name\":\"{name}\",\"city\":\"Springfield\",\"street\":\"{street} {visits}\",\"zip\":\"{zip}\",\
+                 \"active\":true,\"visits\":{visits},\"note\":\"{note}\"}}"
             )
         })
         .collect();
@@ -246,12 +285,15 @@ fn json() -> String {
 }
 
 /// 10 KB of prose in ten fields.
-fn form() -> String {
-    let text = "The+patient+was+seen+on+Monday+and+feels+better+than+last+week.+Blood+pressure+was+normal%2C+no+fever.+";
-    (0..10)
-        .map(|n| format!("field{n}={}", text.repeat(10).trim_end_matches('+')))
-        .collect::<Vec<_>>()
-        .join("&")
+fn prose(mut words: Words) -> String {
+    let fields = (0..10).map(|n| {
+        let mut text = String::new();
+        while text.len() < 1000 {
+            text += &format!("The+{}%2C+no+{}.+", words.some(9, "+"), words.some(1, ""));
+        }
+        format!("field{n}={}", text.trim_end_matches('+'))
+    });
+    fields.collect::<Vec<_>>().join("&")
 }
 
 pub(crate) fn table(rows: &[Row], wholes: &[Whole]) -> String {
@@ -300,7 +342,8 @@ pub(crate) fn table(rows: &[Row], wholes: &[Whole]) -> String {
 pub(crate) fn markdown(rows: &[Row], wholes: &[Whole], facts: &str) -> String {
     format!(
         "## What inspecting costs\n\n    cargo xtask bench -- waf --write\n\nCPU microseconds per request of one worker, medians of rounds in turn, \
-         plain HTTP/1.1 on both hops, the Core Rule Set unmodified and blocking. The upload is one file of 12 MB in a form; both read it whole. \
+         plain HTTP/1.1 on both hops, the Core Rule Set unmodified and blocking. What was typed differs in each of 2,048 requests; \
+         names of fields and headers do not. The upload is one file of 12 MB in a form; both read it whole. \
          Everything at once is TLS 1.3, a token that was verified before, a limit per user, a description of the API, the rule set at paranoia \
          level 1 and a policy. {facts}\n\n{}",
         table(rows, wholes)
