@@ -14,7 +14,7 @@ fuzz_target!(|text: &str| {
     // What is drafted is always a description.
     let mut draft = Draft::default();
     let (path, body) = text.split_once('\n').unwrap_or((text, "{}"));
-    let mut sample = Sample::new("POST", path, Some(body));
+    let mut sample = Sample::new("POST", path, Some(path), Some(body));
     sample.set_request(Some(b"application/json"), Some(body.as_bytes()));
     sample.set_response(200, Some(b"application/json"), Some(body.as_bytes()));
     draft.add(&sample);

@@ -22,13 +22,15 @@ const MAX_SAMPLE: usize = 16 << 10;
 /// Parameters of a query that are kept.
 const MAX_PARAMETERS: usize = 32;
 const JSON_DEPTH: usize = 32;
+/// Segments of a path that are looked at.
+const MAX_SEGMENTS: usize = 32;
 
 /// The shape of one request and its response.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
     /// The method.
     pub method: String,
-    /// The path, see [`shape_of_path`]; or that of a description.
+    /// The path, see [`shape_of_path`].
     pub path: String,
     /// Parameters of the query.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -41,6 +43,9 @@ pub struct Sample {
     /// The body of the response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<Content>,
+    /// Whether nobody looked at the body of the request: what is not told of it may have been there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub response_only: bool,
 }
 
 /// The shape of a body.
@@ -55,11 +60,12 @@ pub struct Content {
 }
 
 impl Sample {
-    /// A sample of a request, the path as it is normalized.
+    /// A sample of a request, the path as it is normalized; `template` is that of a description, if it has one for it.
     #[must_use]
-    pub fn new(method: &str, path: &str, query: Option<&str>) -> Self {
+    pub fn new(method: &str, path: &str, template: Option<&str>, query: Option<&str>) -> Self {
         let method = if method.len() <= 20 { method.to_owned() } else { String::new() };
-        let mut sample = Self { method, path: shape_of_path(path), ..Self::default() };
+        let path = template.map_or_else(|| shape_of_path(path), |template| shape_along(template, path));
+        let mut sample = Self { method, path, ..Self::default() };
         let pairs = query.and_then(|query| pairs(query).ok()).unwrap_or_default();
         for pair in pairs.iter().filter(|pair| is_name(&pair.name)) {
             let text = decode_text(pair.raw, true).unwrap_or_default();
@@ -149,7 +155,7 @@ impl Content {
 #[must_use]
 pub fn shape_of_path(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
-    for (i, segment) in path.split('/').take(32).enumerate() {
+    for (i, segment) in path.split('/').take(MAX_SEGMENTS).enumerate() {
         if i > 0 {
             out.push('/');
         }
@@ -165,10 +171,46 @@ pub fn shape_of_path(path: &str) -> String {
     out
 }
 
+/// The same for a path that a description has: what stands in braces there is a value, whatever it looks like, and nothing else is one.
+fn shape_along(template: &str, path: &str) -> String {
+    let known: Vec<&str> = template.split('/').skip(1).collect();
+    // What comes before it is the path of a server.
+    let before = path.split('/').count().saturating_sub(known.len());
+    let mut out = String::with_capacity(path.len());
+    for (i, segment) in path.split('/').take(MAX_SEGMENTS).enumerate() {
+        if i > 0 {
+            out.push('/');
+        }
+        match i.checked_sub(before).and_then(|i| known.get(i)) {
+            Some(known) if known.contains('{') => {
+                let kind = if known.ends_with('}') { sketch::kind_of_segment(segment) } else { None };
+                out.push_str(&format!("{{{}}}", kind.unwrap_or("string")));
+            }
+            _ => out.push_str(segment),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Api, Found, Length, Report};
+
+    #[test]
+    fn what_a_description_has_in_braces_is_a_value_and_the_rest_is_none() {
+        for (template, path, shape) in [
+            ("/users/{name}", "/users/anna", "/users/{string}"),
+            ("/users/{name}", "/users/17", "/users/{integer}"),
+            ("/reports/2024", "/reports/2024", "/reports/2024"),
+            ("/users/{name}/notes", "/v1/users/anna/notes", "/v1/users/{string}/notes"),
+            ("/files/{id}.json", "/files/17.json", "/files/{string}"),
+            ("/", "/v1/", "/v1/"),
+            ("/", "/", "/"),
+        ] {
+            assert_eq!(Sample::new("GET", path, Some(template), None).path, shape);
+        }
+    }
 
     #[test]
     fn paths_have_the_shape_of_what_is_in_them() {
@@ -188,7 +230,8 @@ mod tests {
 
     #[test]
     fn a_sample_holds_no_value() {
-        let mut sample = Sample::new("POST", "/patients/4711", Some("q=Secret%20Name&page=3&4711-secret=x"));
+        let mut sample =
+            Sample::new("POST", "/patients/4711", None, Some("q=Secret%20Name&page=3&4711-secret=x"));
         let body = br#"{"name":"Secret Name","born":"1970-01-01","secret 17":1,"list":[{"id":4711},{"id":"x"}],"4711-2":{}}"#;
         sample.set_request(Some(b"application/json"), Some(body));
         sample.set_response(201, Some(b"text/html; charset=utf-8"), Some(b"Secret Name"));
@@ -203,20 +246,20 @@ mod tests {
     fn what_is_drafted_holds_to_what_was_seen() {
         let mut draft = Draft::default();
         for id in 0..20 {
-            let mut sample = Sample::new("GET", &format!("/patients/{id}"), Some("full=true"));
+            let mut sample = Sample::new("GET", &format!("/patients/{id}"), None, Some("full=true"));
             let name = if id % 2 == 0 { r#","phone":null"# } else { r#","phone":"1""# };
             let body =
                 format!(r#"{{"id":{id},"name":"n{id}","tags":["a"],"seen":"2024-02-29T00:00:00Z"{name}}}"#);
             sample.set_response(200, Some(b"application/json"), Some(body.as_bytes()));
             draft.add(&sample);
         }
-        let mut sample = Sample::new("GET", "/patients/99", None);
+        let mut sample = Sample::new("GET", "/patients/99", None, None);
         sample.set_response(404, None, None);
         draft.add(&sample);
         for user in 0..30 {
             let name = char::from(b'a' + u8::try_from(user % 26).unwrap());
-            let mut sample =
-                Sample::new("PUT", &format!("/users/{name}{name}{}", if user > 25 { "x" } else { "" }), None);
+            let path = format!("/users/{name}{name}{}", if user > 25 { "x" } else { "" });
+            let mut sample = Sample::new("PUT", &path, None, None);
             sample
                 .set_request(Some(b"application/x-www-form-urlencoded"), Some(b"mail=a%40example.com&age=3"));
             sample.set_response(204, None, None);
