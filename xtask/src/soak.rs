@@ -59,6 +59,22 @@ const SOAKS: &[Soak] = &[
         seconds: 300,
     },
     Soak {
+        name: "store",
+        about: "5 min of clients of three servers on one PostgreSQL that is killed again and again: no acknowledged write is lost",
+        cargo: &[
+            "test",
+            "--quiet",
+            "--package",
+            "ringfence-store",
+            "--test",
+            "stories",
+            "model::no_acknowledged_write",
+            "--",
+            "--nocapture",
+        ],
+        seconds: 300,
+    },
+    Soak {
         name: "slowhttp",
         about: "slow heads, bodies and reads on 10,000 connections (slowhttptest): p99 of honest traffic at most twice the calm one",
         cargo: &crowd!("crowds::slow"),

@@ -41,7 +41,8 @@ pub enum StoreError {
     /// How the database is reached or set up is not good enough.
     #[error("{0}")]
     Setup(String),
-    /// The database did not answer in time. Nothing was written.
+    /// The database did not answer in time. Nothing was written by this call; what became of an earlier one under the same key is as it
+    /// was.
     #[error("the database cannot be reached ({0}); nothing was written: look whether it runs, then retry")]
     Unavailable(String),
     /// The connection was lost while a commit was under way, and nothing could be asked since.

@@ -70,7 +70,8 @@ impl Store {
     pub async fn connect(postgres: Postgres, durability: Durability) -> Result<Self, StoreError> {
         let opened = postgres::open(postgres, durability).await?;
         let newest = opened.newest.clone();
-        let mut store = Self::start(Writer::Postgres(opened.writer), Reader::Postgres(opened.reader), newest);
+        let mut store =
+            Self::start(Writer::Postgres(Box::new(opened.writer)), Reader::Postgres(opened.reader), newest);
         store.follower = Some(Arc::new(Follower(tokio::spawn(opened.follower.run()).abort_handle())));
         Ok(store)
     }

@@ -25,7 +25,7 @@ pub(crate) struct Job {
 #[derive(Debug)]
 pub(crate) enum Writer {
     Sqlite(sqlite::Writer),
-    Postgres(postgres::Writer),
+    Postgres(Box<postgres::Writer>),
 }
 
 /// Writes what comes in until nobody can send any more.

@@ -3,8 +3,10 @@
 use ringfence_keys::digest::{sha256, sha384, sha512};
 use rustls::pki_types::CertificateDer;
 
+type Hash = fn(&[u8]) -> Vec<u8>;
+
 /// How a certificate is signed: the DER of its object identifier, and the hash that RFC 5929 derives from it.
-const ALGORITHMS: [(&[u8], fn(&[u8]) -> Vec<u8>); 6] = [
+const ALGORITHMS: [(&[u8], Hash); 6] = [
     // ecdsa-with-SHA256, -SHA384, -SHA512
     (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02], |der| sha256(der).to_vec()),
     (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x03], |der| sha384(der).to_vec()),

@@ -59,7 +59,7 @@ impl Writer {
     ) -> Result<(Vec<Outcome>, u64), Failure> {
         let (mut pause, mut unknown) = (again(), false);
         loop {
-            let failure = match self.attempt(batches, deadline, unknown).await {
+            let failure = match self.attempt(batches, deadline).await {
                 Ok((outcomes, head)) => {
                     let revision = head.revision;
                     self.last = head;
@@ -87,22 +87,15 @@ impl Writer {
         since + self.postgres.limits.write
     }
 
-    async fn attempt(
-        &mut self,
-        batches: &[Batch],
-        deadline: Instant,
-        unknown: bool,
-    ) -> Result<(Vec<Outcome>, Head), Lost> {
+    async fn attempt(&mut self, batches: &[Batch], deadline: Instant) -> Result<(Vec<Outcome>, Head), Lost> {
         let seen = *self.newest.borrow();
         let before = |trouble: Trouble| Lost::Link { locked: false, committing: false, why: trouble.why() };
         if self.link.as_ref().is_none_or(|link| link.client.is_closed()) {
             let link = Link::open(&self.postgres, &self.name, deadline).await.map_err(before)?;
-            if unknown {
-                // What we left behind may still hold the lock, waiting for a client that is gone.
-                step(deadline, link.client.query_typed(OUR_OTHERS, &[(&self.name, Type::TEXT)]))
-                    .await
-                    .map_err(before)?;
-            }
+            // What we left behind may still hold the lock, for a client that is gone or a standby that does not answer.
+            step(deadline, link.client.query_typed(OUR_OTHERS, &[(&self.name, Type::TEXT)]))
+                .await
+                .map_err(before)?;
             self.link = Some(link);
         }
         let Some(link) = &self.link else { return Err(before(Trouble::Lost("no connection".to_owned()))) };

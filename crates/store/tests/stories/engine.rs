@@ -73,7 +73,7 @@ impl Engine for Database {
     }
 
     async fn try_open(&self) -> Result<Store, StoreError> {
-        Store::connect(self.postgres(), Durability::Full).await
+        Store::connect(self.postgres(), Durability::Process).await
     }
 
     async fn downgrade(&self, version: u32) -> Result<(), StoreError> {
@@ -83,6 +83,18 @@ impl Engine for Database {
     async fn alter(&self, sql: &'static str) {
         self.server.sql(&self.name, sql).await;
     }
+}
+
+/// Tries until the database has answered in time, which on a busy machine may need more than what [`impatient`] grants. What it tries must
+/// be such that it can be repeated.
+pub(crate) async fn answered<T>(attempt: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    for _ in 0..60 {
+        match attempt().await {
+            Err(StoreError::Unavailable(_)) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            answer => return answer,
+        }
+    }
+    panic!("the database never answered in time");
 }
 
 /// Limits for stories that wait for them to be reached.

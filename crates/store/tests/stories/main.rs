@@ -3,5 +3,12 @@
 #![forbid(unsafe_code)]
 
 mod both;
+mod checker;
 mod engine;
+mod lost;
+mod model;
+mod relay;
+mod secured;
 mod server;
+mod several;
+mod standby;

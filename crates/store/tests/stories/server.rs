@@ -9,12 +9,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
 /// The server refuses to run as root: `nobody`.
-const NOBODY: u32 = 65534;
+pub(crate) const NOBODY: u32 = 65534;
+
+/// What this machine's power supply would need and no story does: a killed process leaves its writes to the system.
+pub(crate) const FAST: &[&str] = &["fsync=off", "full_page_writes=off", "autovacuum=off"];
 
 /// A server that runs until it is dropped.
 pub(crate) struct Server {
@@ -22,6 +25,7 @@ pub(crate) struct Server {
     process: Mutex<Option<Child>>,
     settings: Vec<String>,
     databases: AtomicU32,
+    port: u16,
 }
 
 impl Server {
@@ -30,7 +34,7 @@ impl Server {
         static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
-            let server = Arc::new(Self::new(&[]));
+            let server = Arc::new(Self::new(FAST));
             *shared = Arc::downgrade(&server);
             server
         })
@@ -38,33 +42,49 @@ impl Server {
 
     /// A server of its own, with further settings.
     pub(crate) fn new(settings: &[&str]) -> Self {
-        let server = Self::prepare(settings);
+        Self::create(settings, 5432).unwrap_or_else(|log| panic!("PostgreSQL does not start:\n{log}"))
+    }
+
+    /// The same at a port, which somebody else may have: then there is none.
+    pub(crate) fn try_new(settings: &[&str], port: u16) -> Option<Self> {
+        match Self::create(settings, port) {
+            Ok(server) => Some(server),
+            Err(log) if log.contains("Address already in use") => None,
+            Err(log) => panic!("PostgreSQL does not start:\n{log}"),
+        }
+    }
+
+    fn create(settings: &[&str], port: u16) -> Result<Self, String> {
+        let server = Self::prepare(settings, port);
         let mut initdb = server.command("initdb");
         initdb.args(["--username=postgres", "--auth-local=trust", "--auth-host=scram-sha-256"]);
         initdb.args(["--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions", "--pgdata"]);
         succeed(initdb.arg(server.data()));
-        server.start();
-        server
+        server.try_start()?;
+        Ok(server)
     }
 
     /// A standby of another, fed by it.
     pub(crate) fn standby(primary: &Self, settings: &[&str]) -> Self {
-        let server = Self::prepare(settings);
+        let server = Self::prepare(settings, 5432);
         let mut copy = server.command("pg_basebackup");
-        copy.arg("--host").arg(primary.socket()).args(["--username=postgres", "--checkpoint=fast"]);
+        copy.arg("--port=5432")
+            .arg("--host")
+            .arg(primary.socket())
+            .args(["--username=postgres", "--checkpoint=fast"]);
         copy.args(["--no-sync", "--write-recovery-conf", "--pgdata"]).arg(server.data());
         succeed(&mut copy);
         server.start();
         server
     }
 
-    fn prepare(settings: &[&str]) -> Self {
+    fn prepare(settings: &[&str], port: u16) -> Self {
         let folder = tempfile::Builder::new().prefix("rf-pg-").tempdir_in("/tmp").unwrap();
         if is_root() {
             chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
         }
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        Self { folder, process: Mutex::new(None), settings, databases: AtomicU32::new(0) }
+        Self { folder, process: Mutex::new(None), settings, databases: AtomicU32::new(0), port }
     }
 
     /// The folder of its socket.
@@ -78,6 +98,10 @@ impl Server {
 
     /// Starts it and waits until it takes connections.
     pub(crate) fn start(&self) {
+        self.try_start().unwrap_or_else(|log| panic!("PostgreSQL does not start:\n{log}"));
+    }
+
+    fn try_start(&self) -> Result<(), String> {
         let log = fs::File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data()).arg("-k").arg(self.socket());
@@ -86,41 +110,61 @@ impl Server {
             command.args(["-c", setting]);
         }
         let errors = log.try_clone().unwrap();
-        // A group of its own, so that `kill` reaches the whole server and nobody else.
+        // A group of its own: an interrupt at the terminal is for the stories.
         command.process_group(0).stdin(Stdio::null()).stdout(log).stderr(errors);
         let mut child = command.spawn().unwrap();
         let until = Instant::now() + Duration::from_secs(60);
         while !self.is_ready(child.id()) {
             let ended = child.try_wait().unwrap().is_some();
             if ended || Instant::now() > until {
-                let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-                panic!("PostgreSQL does not start:\n{log}");
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(fs::read_to_string(self.folder.path().join("log")).unwrap_or_default());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
         *self.process.lock().unwrap() = Some(child);
+        Ok(())
+    }
+
+    /// While it is down: from its next start on it waits for no standby.
+    pub(crate) fn sync_with_nobody(&self) {
+        fs::write(self.data().join("postgresql.auto.conf"), "").unwrap();
     }
 
     /// `kill -9`, all of it, and nothing is left of it when this returns.
     pub(crate) fn kill(&self) {
         let Some(mut child) = self.process.lock().unwrap().take() else { return };
-        let group = pid(&child);
-        kill_process_group(group, Signal::KILL).unwrap();
+        // Stopped, it makes no more processes while these are looked up; each is in a group of its own.
+        kill_process(pid(&child), Signal::STOP).unwrap();
+        let list = format!("/proc/{0}/task/{0}/children", child.id());
+        let children: Vec<i32> =
+            fs::read_to_string(list).unwrap().split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+        child.kill().unwrap();
+        for pid in &children {
+            let _ = kill_process(Pid::from_raw(*pid).unwrap(), Signal::KILL);
+        }
         child.wait().unwrap();
-        // Its children are init's now; they are dead when their group is empty.
-        while kill_process_group(group, Signal::KILL).is_ok() {
+        // They are init's children now. A dead one that nobody has asked for yet holds nothing any more.
+        let is_there = |pid: &i32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            status.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+        };
+        while children.iter().any(is_there) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
     /// What an orderly restart does to it.
     pub(crate) fn stop(&self) {
-        let Some(mut child) = self.process.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let Some(mut child) = self.process.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
         let _ = kill_process(pid(&child), Signal::INT);
         let until = Instant::now() + Duration::from_secs(20);
         while child.try_wait().is_ok_and(|ended| ended.is_none()) {
             if Instant::now() > until {
-                let _ = kill_process_group(pid(&child), Signal::KILL);
+                let _ = child.kill();
                 let _ = child.wait();
                 return;
             }
@@ -141,7 +185,7 @@ impl Server {
 
     pub(crate) async fn client(&self, database: &str) -> Client {
         let mut config = tokio_postgres::Config::new();
-        config.host_path(self.socket()).user("postgres").dbname(database);
+        config.host_path(self.socket()).port(self.port).user("postgres").dbname(database);
         let (client, connection) = config.connect(NoTls).await.unwrap();
         tokio::spawn(connection);
         client
@@ -175,7 +219,7 @@ fn pid(child: &Child) -> Pid {
     Pid::from_child(child)
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
