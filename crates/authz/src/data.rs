@@ -8,7 +8,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use ringfence_model::{Diagnostic, Diagnostics, Position};
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::names;
@@ -19,6 +18,8 @@ pub const MAX_DATA_BYTES: usize = 64 << 20;
 pub const MAX_ENTITIES: usize = 500_000;
 /// How deep a value may be.
 const MAX_DEPTH: usize = 8;
+/// How deep a text may be.
+pub(crate) const JSON_DEPTH: usize = 64;
 /// Attributes of one entity.
 const MAX_ATTRIBUTES: usize = 64;
 /// Entities that one entity lies in directly.
@@ -59,9 +60,9 @@ impl Data {
         if text.len() > MAX_DATA_BYTES {
             return Err(refuse(whole(), format!("entity data has at most {} MiB", MAX_DATA_BYTES >> 20)));
         }
-        let Strict(value) = serde_json::from_slice(text).map_err(|error| {
+        let value = ringfence_json::parse(text, JSON_DEPTH).map_err(|error| {
             let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-            let position = Position::new(Arc::clone(name), small(error.line()), small(error.column()).max(1));
+            let position = Position::new(Arc::clone(name), small(error.line), small(error.column).max(1));
             refuse(position, format!("this is no entity data: {error}"))
         })?;
         Self::from_value(value).map_err(|message| refuse(whole(), message))
@@ -179,70 +180,6 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-/// JSON in which no member stands twice.
-pub(crate) struct Strict(pub(crate) Value);
-
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Strict;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("JSON")
-            }
-
-            fn visit_unit<E>(self) -> Result<Strict, E> {
-                Ok(Strict(Value::Null))
-            }
-
-            fn visit_bool<E>(self, value: bool) -> Result<Strict, E> {
-                Ok(Strict(value.into()))
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Strict, E> {
-                Ok(Strict(value.into()))
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<Strict, E> {
-                Ok(Strict(value.into()))
-            }
-
-            fn visit_f64<E>(self, value: f64) -> Result<Strict, E> {
-                Ok(Strict(value.into()))
-            }
-
-            fn visit_str<E>(self, value: &str) -> Result<Strict, E> {
-                Ok(Strict(value.into()))
-            }
-
-            fn visit_string<E>(self, value: String) -> Result<Strict, E> {
-                Ok(Strict(value.into()))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Strict, A::Error> {
-                let mut items = Vec::new();
-                while let Some(Strict(item)) = seq.next_element()? {
-                    items.push(item);
-                }
-                Ok(Strict(Value::Array(items)))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Strict, A::Error> {
-                let mut members = Map::new();
-                while let Some((name, Strict(value))) = map.next_entry::<String, Strict>()? {
-                    if members.contains_key(&name) {
-                        return Err(A::Error::custom(format_args!("the member {name:?} stands twice")));
-                    }
-                    members.insert(name, value);
-                }
-                Ok(Strict(Value::Object(members)))
-            }
-        }
-        deserializer.deserialize_any(Any)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,6 +216,6 @@ mod tests {
             "]".repeat(9)
         );
         assert!(problem(&deep).contains("deeper"));
-        assert!(problem(&"[".repeat(100_000)).contains("recursion"));
+        assert!(problem(&"[".repeat(100_000)).contains("nested too deep"));
     }
 }

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use crate::json;
 use crate::judge::Spot;
 use crate::multipart;
 use crate::parameter::{Parameter, pairs};
@@ -104,7 +103,7 @@ impl Media {
             return report.push(self.wrong("size", &format!("at most {most} bytes")));
         }
         let value = match form {
-            Form::Json => match json::parse(body, JSON_DEPTH) {
+            Form::Json => match ringfence_json::parse(body, JSON_DEPTH) {
                 Ok(value) => value,
                 Err(error) => return report.push(self.wrong("syntax", &format!("JSON: {}", error.message))),
             },
@@ -219,7 +218,7 @@ fn read_part(part: &multipart::Part<'_>, essence: &str, shape: Option<&Shape>) -
     let structured = |shape: &Shape| shape.kinds.has(Kinds::OBJECT) || shape.kinds.has(Kinds::ARRAY);
     let binary = part.file || shape.is_some_and(|shape| shape.binary);
     if !binary && (Form::of(essence) == Form::Json || shape.is_some_and(structured)) {
-        return json::parse(part.body, JSON_DEPTH).ok();
+        return ringfence_json::parse(part.body, JSON_DEPTH).ok();
     }
     match (text, shape) {
         (Ok(text), Some(shape)) if !binary => Some(shape.read(text)),

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 pub use self::draft::Draft;
 pub use self::sketch::Sketch;
 use crate::content::Form;
-use crate::json;
 use crate::multipart;
 use crate::parameter::pairs;
 use crate::text::{MediaType, decode_text, is_name};
@@ -127,7 +126,7 @@ impl Content {
     fn of(content_type: Option<&[u8]>, body: Option<&[u8]>) -> Option<Self> {
         let media = MediaType::parse(content_type?)?;
         let sketch = body.and_then(|body| match Form::of(&media.essence) {
-            Form::Json => json::parse(body, JSON_DEPTH).ok().map(|value| Sketch::of(&value)),
+            Form::Json => ringfence_json::parse(body, JSON_DEPTH).ok().map(|value| Sketch::of(&value)),
             Form::Fields => {
                 let pairs = pairs(std::str::from_utf8(body).ok()?).ok()?;
                 let fields = pairs.iter().map(|pair| {

@@ -10,7 +10,6 @@
 mod content;
 mod dialect;
 mod formats;
-mod json;
 mod judge;
 pub mod learn;
 mod load;

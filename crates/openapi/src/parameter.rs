@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use crate::json;
 use crate::judge::Spot;
 use crate::schemas::Schema;
 use crate::shape::{Kinds, Shape};
@@ -102,7 +101,7 @@ impl Parameter {
                 None => return report.push(self.spot().wrong("syntax", "percent-encoding", &self.pointer)),
             }
         };
-        match json::parse(text.as_bytes(), JSON_DEPTH) {
+        match ringfence_json::parse(text.as_bytes(), JSON_DEPTH) {
             Ok(value) => {
                 if let Some(schema) = &self.schema {
                     schema.judge(&value, self.spot(), report);
@@ -159,7 +158,7 @@ impl Parameter {
         Some(match self.take(pairs)? {
             Taken::Empty => Ok(Value::String(String::new())),
             Taken::Json(raw) => match decode_text(&raw, true) {
-                Some(text) => json::parse(text.as_bytes(), JSON_DEPTH).map_err(|_| Wrong::Syntax),
+                Some(text) => ringfence_json::parse(text.as_bytes(), JSON_DEPTH).map_err(|_| Wrong::Syntax),
                 None => Err(Wrong::Syntax),
             },
             Taken::Repeated => Err(Wrong::Repeated),

@@ -8,8 +8,6 @@ use std::collections::HashMap;
 use ringfence_model::yaml::{self, Dialect, Mark, Node};
 use serde_json::{Map, Number, Value};
 
-use crate::json;
-
 /// A longer text is not read.
 const MAX_TEXT: usize = 16 << 20;
 /// References followed from one place before they count as a circle.
@@ -212,7 +210,7 @@ pub(crate) fn shorten(text: &str) -> String {
 }
 
 fn read_json(text: &str) -> Result<Value, Problem> {
-    json::parse(text.as_bytes(), yaml::MAX_DEPTH * 4).map_err(|e| Problem {
+    ringfence_json::parse(text.as_bytes(), yaml::MAX_DEPTH * 4).map_err(|e| Problem {
         at: Some((u32::try_from(e.line).unwrap_or(u32::MAX), u32::try_from(e.column).unwrap_or(u32::MAX))),
         pointer: String::new(),
         message: format!("this is not valid JSON: {}", e.message),

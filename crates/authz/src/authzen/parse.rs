@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::{
     EvaluationRequest, EvaluationsRequest, MAX_EVALUATIONS, MAX_REQUEST_BYTES, Refused, Semantic, bad,
 };
-use crate::data::Strict;
+use crate::data::JSON_DEPTH;
 
 /// What an evaluation must say, and of each the members that it may leave to the request as a whole.
 const REQUIRED: [(&str, &[&str]); 3] =
@@ -102,7 +102,5 @@ fn strict(bytes: &[u8]) -> Result<Value, Refused> {
     if bytes.len() > MAX_REQUEST_BYTES {
         return bad(format!("a request has at most {} KiB", MAX_REQUEST_BYTES >> 10));
     }
-    let Strict(value) =
-        serde_json::from_slice(bytes).map_err(|error| Refused::new(400, error.to_string()))?;
-    Ok(value)
+    ringfence_json::parse(bytes, JSON_DEPTH).map_err(|error| Refused::new(400, error.to_string()))
 }

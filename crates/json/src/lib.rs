@@ -1,4 +1,9 @@
 //! JSON as it may come in: one reading for everybody. A key that stands twice is refused, and depth is bounded.
+//!
+//! serde_json keeps the last of two equal keys; another reader may keep the first. What two readers understand differently is refused
+//! instead, be it a token, a request or data about users.
+
+#![forbid(unsafe_code)]
 
 use std::cell::Cell;
 use std::fmt;
@@ -9,18 +14,23 @@ use serde_json::{Map, Number, Value};
 /// Why a text is not such JSON.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message} at line {line} column {column}")]
-pub(crate) struct Error {
-    pub(crate) line: usize,
-    pub(crate) column: usize,
+pub struct Error {
+    /// From 1.
+    pub line: usize,
+    /// From 1; 0 at the very end of a line.
+    pub column: usize,
     /// Never holds a part of the text.
-    pub(crate) message: &'static str,
+    pub message: &'static str,
 }
 
-/// Reads a text.
-pub(crate) fn parse(text: &[u8], depth: usize) -> Result<Value, Error> {
+/// Reads a text, nested so deep at most.
+///
+/// # Errors
+/// It is no JSON, has a key twice in one object, or is nested deeper (120 at most).
+pub fn parse(text: &[u8], depth: usize) -> Result<Value, Error> {
     let why = Cell::new("not JSON");
     let mut reader = serde_json::Deserializer::from_slice(text);
-    // Ours is the bound on depth, lower than the one that this takes away.
+    // Lower than that of serde_json, so that it is ours that tells.
     let read = Strict { depth: depth.min(120), why: &why }.deserialize(&mut reader).and_then(|value| {
         why.set("text after the end of the value");
         reader.end().map(|()| value)
@@ -121,6 +131,8 @@ impl<'de> Visitor<'de> for Strict<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -141,6 +153,15 @@ mod tests {
         assert_eq!(parse(b"{\"a\":", 3).unwrap_err().message, "it ends too early");
         for wrong in [&b"{'a':1}"[..], b"NaN", b"01", b"\"\xff\"", b"1e999", b"[1,]", b"\"\x01\""] {
             assert!(parse(wrong, 3).is_err(), "{}", String::from_utf8_lossy(wrong));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_what_everybody_reads(text in r#"[\[{]?("[ab]"|[0-9]{1,3}|[\[\]{}:, -]|true|null|"\\u0061"){0,24}[\]}]?"#) {
+            if let Ok(value) = parse(text.as_bytes(), 64) {
+                prop_assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+            }
         }
     }
 }
