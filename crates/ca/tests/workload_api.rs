@@ -66,7 +66,7 @@ async fn streams_push_the_next_svid_and_both_roots_of_a_rotation() {
     let mut contexts = client.stream_x509_contexts().await.unwrap();
     let mut next = async || {
         let context =
-            tokio::time::timeout(Duration::from_secs(10), contexts.next()).await.unwrap().unwrap().unwrap();
+            tokio::time::timeout(Duration::from_secs(30), contexts.next()).await.unwrap().unwrap().unwrap();
         let svid = context.default_svid().unwrap().clone();
         let domain = svid.spiffe_id().trust_domain().clone();
         (chain(&svid), context.bundle_set().get(&domain).unwrap().authorities().len())
@@ -101,12 +101,13 @@ async fn an_svid_is_renewed_at_half_of_its_life_while_a_stream_is_open() {
     let mut seen = std::collections::BTreeSet::new();
     while seen.len() < 4 {
         let svid =
-            tokio::time::timeout(Duration::from_secs(5), stream.next()).await.unwrap().unwrap().unwrap();
+            tokio::time::timeout(Duration::from_secs(30), stream.next()).await.unwrap().unwrap().unwrap();
         verify(&chain(&svid), &world.ca.bundle().borrow()).unwrap();
         seen.insert(chain(&svid).remove(0));
     }
     let spent = start.elapsed();
-    assert!((Duration::from_secs(2)..Duration::from_secs(10)).contains(&spent), "{spent:?}");
+    // Three times; none of them at the end of the four seconds.
+    assert!((Duration::from_secs(2)..Duration::from_secs(12)).contains(&spent), "{spent:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,7 +118,7 @@ async fn a_revoked_service_gets_another_svid_or_none_at_all_until_that_is_taken_
     let token = client.fetch_jwt_token(["billing"], None).await.unwrap();
     let mut stream = client.stream_x509_svids().await.unwrap();
     let mut next =
-        async || tokio::time::timeout(Duration::from_secs(10), stream.next()).await.unwrap().unwrap();
+        async || tokio::time::timeout(Duration::from_secs(30), stream.next()).await.unwrap().unwrap();
     let first = chain(&next().await.unwrap());
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
 
@@ -143,7 +144,7 @@ async fn a_revoked_service_gets_another_svid_or_none_at_all_until_that_is_taken_
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), again).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(30), again).await.unwrap();
     client.fetch_jwt_token(["billing"], None).await.unwrap();
 }
 
@@ -203,7 +204,7 @@ async fn a_service_that_left_the_fence_is_told_nothing_more() {
     let bundle = world.ca.bundle().borrow().as_ref().clone();
     world.ca.sign_snapshot(serde_json::to_string(&snapshot(&without, 2, bundle)).unwrap()).await.unwrap();
     world.ca.rotate_issuing("test").await.unwrap();
-    let last = tokio::time::timeout(Duration::from_secs(10), stream.next()).await.unwrap().unwrap();
+    let last = tokio::time::timeout(Duration::from_secs(30), stream.next()).await.unwrap().unwrap();
     assert!(format!("{:?}", last.unwrap_err()).contains("NoIdentityIssued"));
     assert!(client.fetch_x509_svid().await.is_err());
     assert!(client.fetch_jwt_token(["portal"], None).await.is_err());
@@ -268,11 +269,11 @@ async fn a_socket_inherited_from_a_process_that_ended_is_worth_nothing() {
     assert_eq!(stream.message().await.unwrap().unwrap().svids[0].spiffe_id, PORTAL);
     child.kill().unwrap();
     child.wait().unwrap();
-    let end = tokio::time::timeout(Duration::from_secs(5), stream.message()).await.unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(30), stream.message()).await.unwrap();
     assert!(matches!(end, Ok(None)), "{end:?}");
     assert_eq!(call().await.unwrap_err().code(), tonic::Code::PermissionDenied);
     // The digest of a large program takes its time.
-    let attested = tokio::time::timeout(Duration::from_secs(20), async {
+    let attested = tokio::time::timeout(Duration::from_secs(60), async {
         loop {
             if let WorkloadEvent::Attested { workload, digest, .. } = world.events.recv().await.unwrap() {
                 return (workload, digest);

@@ -1,5 +1,6 @@
 // Clients made by others: `node clients.mjs MODULES`, with a job as JSON on standard input; what came of it is printed as JSON.
 // Job: { library, issuer, client: { id, secret }, flow, scope, resource?, user?, dpop?, refresh?, tls, calls: [{ method?, url, again? }] }.
+import { generateKeyPairSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { request } from 'node:https';
 import { pathToFileURL } from 'node:url';
@@ -63,13 +64,26 @@ const browse = async (start, user) => {
 const metadata = { id_token_signed_response_alg: 'ES256' };
 const asked = { scope: job.scope, ...(job.resource && { resource: job.resource }) };
 
+// A pair of keys that was written down and read again, in place of the libraries' own. One that comes from its generator is locked while it
+// is exported, and when the generator happens to be collected meanwhile, node 20 waits for that lock for ever.
+const newPair = async () => {
+  const made = generateKeyPairSync('ec', {
+    namedCurve: 'P-256',
+    publicKeyEncoding: { format: 'der', type: 'spki' },
+    privateKeyEncoding: { format: 'der', type: 'pkcs8' },
+  });
+  const kind = { name: 'ECDSA', namedCurve: 'P-256' };
+  const privateKey = await crypto.subtle.importKey('pkcs8', made.privateKey, kind, false, ['sign']);
+  return { privateKey, publicKey: await crypto.subtle.importKey('spki', made.publicKey, kind, true, ['verify']) };
+};
+
 const libraries = {
   'openid-client': async () => {
     const lib = await load('openid-client', 'build/index.js');
     const auth = lib.ClientSecretBasic(job.client.secret);
     const config = await lib.discovery(new URL(job.issuer), job.client.id, metadata, auth, { [lib.customFetch]: web });
     config[lib.customFetch] = web;
-    const DPoP = job.dpop ? lib.getDPoPHandle(config, await lib.randomDPoPKeyPair('ES256')) : undefined;
+    const DPoP = job.dpop ? lib.getDPoPHandle(config, await newPair()) : undefined;
     return {
       machine: () => lib.clientCredentialsGrant(config, asked, { DPoP }),
       human: async () => {
@@ -91,7 +105,7 @@ const libraries = {
     const server = await lib.processDiscoveryResponse(issuer, await lib.discoveryRequest(issuer, options));
     const client = { client_id: job.client.id, ...metadata };
     const auth = lib.ClientSecretBasic(job.client.secret);
-    if (job.dpop) options.DPoP = lib.DPoP(client, await lib.generateKeyPair('ES256'));
+    if (job.dpop) options.DPoP = lib.DPoP(client, await newPair());
     // Whoever is told a nonce asks again with it (RFC 9449, section 8).
     const twice = async (once) => {
       try {

@@ -1,6 +1,6 @@
 // An OpenID provider made by others, as `node provider.mjs MODULES SETUP`: it prints its issuer, then follows orders, one JSON object a line on
 // its standard input, each answered by a line; it ends with its standard input. What it does badly, it does on order.
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { createPrivateKey, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer, request as ask } from 'node:https';
 import { createInterface } from 'node:readline';
@@ -23,8 +23,16 @@ const server = createServer({ ...setup.tls, requestCert: true, rejectUnauthorize
 await new Promise((done) => server.listen(0, '127.0.0.1', done));
 const issuer = `https://localhost:${server.address().port}`;
 
+// A private key that was written down and read again. One that comes from its generator is locked while it is exported, and when the
+// generator happens to be collected meanwhile, node 20 waits for that lock for ever.
+const newPrivateKey = (type, options) => {
+  const publicKeyEncoding = { format: 'der', type: 'spki' };
+  const privateKeyEncoding = { format: 'der', type: 'pkcs8' };
+  const { privateKey: key } = generateKeyPairSync(type, { ...options, publicKeyEncoding, privateKeyEncoding });
+  return createPrivateKey({ key, format: 'der', type: 'pkcs8' });
+};
 const newKey = (kid) => {
-  const jwk = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ format: 'jwk' });
+  const jwk = newPrivateKey('ec', { namedCurve: 'P-256' }).export({ format: 'jwk' });
   return { ...jwk, kid, alg: 'ES256', use: 'sig' };
 };
 const published = ({ d, ...jwk }) => jwk;

@@ -2,14 +2,17 @@
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 
 use crate::running::eventually;
 
+/// How long it may take for an answer.
+const ANSWER: Duration = Duration::from_secs(120);
 /// How long it may take to end once nobody talks to it any more.
 const END: Duration = Duration::from_secs(30);
 
@@ -29,8 +32,7 @@ impl Talk {
             .spawn()
             .unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let mut output = BufReader::new(child.stdout.take().unwrap());
-        let mut first = String::new();
-        output.read_line(&mut first).unwrap();
+        let first = line(&mut output, &log);
         let pipes = RefCell::new(Some((child.stdin.take().unwrap(), output)));
         let talk = Self { child, pipes, log };
         assert!(!first.is_empty(), "{command:?} failed: {}", talk.log());
@@ -42,8 +44,7 @@ impl Talk {
         let mut pipes = self.pipes.borrow_mut();
         let (input, output) = pipes.as_mut().unwrap();
         writeln!(input, "{order}").unwrap();
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
+        let line = line(output, &self.log);
         let said: Value =
             serde_json::from_str(&line).unwrap_or_else(|e| panic!("{order}: {e}: {line}\n{}", self.log()));
         assert!(said["failed"].is_null(), "{order}: {}\n{}", said["failed"], self.log());
@@ -53,6 +54,16 @@ impl Talk {
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
+}
+
+/// The next line of a program that answers in time.
+fn line(output: &mut BufReader<ChildStdout>, log: &Path) -> String {
+    let patience = Timespec { tv_sec: ANSWER.as_secs() as i64, tv_nsec: 0 };
+    let ready = poll(&mut [PollFd::new(output.get_ref(), PollFlags::IN)], Some(&patience)).unwrap();
+    assert!(ready > 0, "no answer: {}", std::fs::read_to_string(log).unwrap_or_default());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    line
 }
 
 impl Drop for Talk {

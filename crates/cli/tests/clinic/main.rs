@@ -6,9 +6,9 @@ mod down;
 mod running;
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use running::{Clinic, Who, children, eventually, text};
+use running::{Clinic, Stalls, Who, children, eventually, text};
 
 /// However busy the machine is.
 const SOON: Duration = Duration::from_secs(30);
@@ -87,12 +87,16 @@ fn a_direct_dial_reaches_nothing_and_is_told_within_a_second() {
                 ),
             );
             assert!(said.starts_with("refused"), "{who:?} {address}:{port}: {said}");
+            let (refused, stalls) = (Instant::now(), Stalls::begin());
             let event = clinic.event(SOON, |e| {
                 e["unmapped"]["event"] == "dial"
                     && e["dst_endpoint"]["ip"] == address
                     && e["dst_endpoint"]["port"] == port
             });
             assert_eq!(event.expect(address)["src_endpoint"]["svc_name"], "mailer");
+            // A second for the event, and some to start the command that reads it.
+            let told = stalls.without(refused.elapsed().as_secs_f64());
+            assert!(told < 3.0, "{who:?} {address}:{port}: told after {told} s");
         }
     }
 }

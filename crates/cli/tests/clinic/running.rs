@@ -347,6 +347,26 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
     found
 }
 
+/// The time in which somebody on this machine waited for a processor or the disk. What is promised within a time is promised on a machine that
+/// has time for it: bounds leave this out, and are strict where nothing else runs.
+pub(crate) struct Stalls(u64);
+
+impl Stalls {
+    /// From now on.
+    pub(crate) fn begin() -> Self {
+        let total = |what: &str| -> Option<u64> {
+            let text = std::fs::read_to_string(format!("/proc/pressure/{what}")).ok()?;
+            text.lines().next()?.rsplit_once("total=")?.1.parse().ok()
+        };
+        Self(["cpu", "io"].into_iter().filter_map(total).sum())
+    }
+
+    /// A number of seconds that passed since then, without it.
+    pub(crate) fn without(&self, seconds: f64) -> f64 {
+        seconds - (Self::begin().0 - self.0) as f64 / 1e6
+    }
+}
+
 pub(crate) fn eventually<T>(within: Duration, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use running::{Clinic, text};
 
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(30);
 
 /// A client's API key.
 fn key(clinic: &Clinic, client: &str) -> String {

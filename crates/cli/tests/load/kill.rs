@@ -63,7 +63,7 @@ fn whichever_process_dies_the_fence_never_opens_and_it_heals() {
             }
         }
         let healed =
-            eventually(Duration::from_secs(30), || (clinic.get("/api/appointments").0 == 200).then_some(()));
+            eventually(Duration::from_secs(60), || (clinic.get("/api/appointments").0 == 200).then_some(()));
         assert!(healed.is_some(), "not healed after the kill of {role}, after {kills:?}\n{}", clinic.said());
         kills.push((role, Some(began.elapsed())));
         clinic.wait_ready();
@@ -75,10 +75,10 @@ fn whichever_process_dies_the_fence_never_opens_and_it_heals() {
         "{line}\nkills {}, longest healing {healing:?}, forbidden attempts {attempts:?}, none succeeded",
         kills.len()
     );
-    assert!(attempts.iter().all(|n| *n > length.as_secs()), "the attackers were at work: {attempts:?}");
+    assert!(attempts.iter().all(|n| *n > length.as_secs() / 2), "the attackers were at work: {attempts:?}");
     assert_eq!(reached.load(Ordering::Relaxed), 0, "somebody reached the host's loopback");
     for path in crate::traffic::PATHS {
-        let healed = eventually(Duration::from_secs(30), || (clinic.get(path).0 == 200).then_some(()));
+        let healed = eventually(Duration::from_secs(60), || (clinic.get(path).0 == 200).then_some(()));
         assert!(healed.is_some(), "{path}: {:?}\n{}", clinic.get(path), clinic.said());
     }
     assert_eq!(clinic.stop(), [""; 0]);

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::running::{Clinic, Who, text};
+use crate::running::{Clinic, Who, eventually, text};
 use crate::traffic::Traffic;
 use crate::{ca, clinic, gateway, length};
 
 /// What the old root signed has surely ended this long after it signed last: a life of ten seconds, and a minute for clocks.
 const RETIRED: Duration = Duration::from_secs(72);
+/// A change of the fence is in force within this.
+const IN_FORCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn no_request_fails_while_certificates_authorities_and_snapshots_change() {
@@ -23,9 +25,13 @@ fn no_request_fails_while_certificates_authorities_and_snapshots_change() {
     let mut plan = Plan::new(length);
     let start = Instant::now();
     let mut edits = 0_u32;
-    while start.elapsed() < length {
+    // A busy machine takes longer for all steps.
+    while start.elapsed() < length || !plan.is_done() && start.elapsed() < length * 6 {
         edits += 1;
         edit(&clinic, edits);
+        // Changes that come quicker than they are put in force would become one.
+        let wanted = before + u64::from(edits);
+        assert!(eventually(IN_FORCE, || (revision(&clinic) >= wanted).then_some(())).is_some(), "{wanted}");
         plan.go_on(&clinic, start.elapsed());
         std::thread::sleep((Duration::from_secs(1) * edits).saturating_sub(start.elapsed()));
     }
@@ -40,7 +46,7 @@ fn no_request_fails_while_certificates_authorities_and_snapshots_change() {
     );
     assert_eq!(seen.failures.load(Ordering::Relaxed), 0, "{line}\n{}", clinic.said());
     assert!(seen.requests.load(Ordering::Relaxed) > 5 * length.as_secs(), "{line}");
-    assert!(after - before > u64::from(edits) * 9 / 10, "{} snapshots for {edits} changes", after - before);
+    assert!(after - before >= u64::from(edits), "{} snapshots for {edits} changes", after - before);
     assert!(issued > length.as_secs(), "six SVIDs, each renewed at half of ten seconds: {issued}");
     assert_eq!(pids(&clinic), services, "no change of this kind restarts a service");
     plan.check(&clinic);
@@ -71,6 +77,11 @@ impl Plan {
             retired: false,
             waits: length > at(4) + RETIRED + Duration::from_secs(10),
         }
+    }
+
+    /// Every step was taken, and the last one refused while too early.
+    fn is_done(&self) -> bool {
+        self.steps.is_empty() && self.refused
     }
 
     fn go_on(&mut self, clinic: &Clinic, now: Duration) {
@@ -104,10 +115,7 @@ impl Plan {
     }
 
     fn check(&self, clinic: &Clinic) {
-        assert!(
-            self.steps.is_empty() && self.refused,
-            "every step was taken, and the last one refused while too early"
-        );
+        assert!(self.is_done(), "every step was taken, and the last one refused while too early");
         assert_eq!(self.retired, self.waits, "retired once it may be");
         assert_eq!(roots(clinic), if self.waits { 1 } else { 2 });
     }

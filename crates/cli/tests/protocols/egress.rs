@@ -2,11 +2,10 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::lab::{From, Lab, Who, eventually, running::free_port, venv_python};
+use crate::lab::{From, Lab, SOON, Who, eventually, running::free_port, venv_python};
 
 /// A host outside, on this host's loopback: TLS at one port, plain text at the other.
 const OUTSIDE: &str = r#"
@@ -123,7 +122,7 @@ impl World {
     }
 
     fn event(&self, host: &str, rule: &str) -> Value {
-        let told = eventually(Duration::from_secs(3), || {
+        let told = eventually(SOON, || {
             let mut events = self
                 .lab
                 .events(|e| e["dst_endpoint"]["svc_name"] == host && e["firewall_rule"]["uid"] == rule);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::lab::{From, Lab, Who};
+use crate::lab::{From, Lab, SOON, Who};
 
 const SERVICES: &str = "
   web: { PY web_service.py 9000, listen: 9000, routes: [{ path: / }] }
@@ -78,7 +78,7 @@ fn a_request_without_a_trace_gets_one_that_its_events_carry() {
     let [trace] = all(&said["body"], "traceparent")[..] else { panic!("{said}") };
     let id = trace.split('-').nth(1).unwrap();
     assert_eq!((id.len(), trace.len()), (32, 55), "{trace}");
-    let seen = crate::lab::eventually(std::time::Duration::from_secs(3), || {
+    let seen = crate::lab::eventually(SOON, || {
         let points: Vec<Value> = lab.events(|e| e["trace"]["uid"] == id);
         (points.len() == 2).then_some(points)
     });

@@ -1,9 +1,8 @@
 //! `ringfence run NAME -- CMD`: a service that somebody else starts, behind the same fence.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use crate::lab::{Lab, Who, eventually, text};
+use crate::lab::{Lab, SOON, Who, eventually, text};
 
 #[test]
 fn a_service_started_by_run_is_fenced_like_any_other() {
@@ -29,7 +28,7 @@ fn a_service_started_by_run_is_fenced_like_any_other() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let up = eventually(Duration::from_secs(20), || (lab.clinic.get("/caller").0 == 200).then_some(()));
+        let up = eventually(SOON, || (lab.clinic.get("/caller").0 == 200).then_some(()));
         assert!(up.is_some(), "{who:?}: {}", text(&lab.clinic.ringfence(&["status"]).stdout));
         let said = lab.tell(
             crate::lab::From::Caller,
@@ -47,9 +46,9 @@ fn a_service_started_by_run_is_fenced_like_any_other() {
 
         // Ctrl-C ends the service with it.
         Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap();
-        let ended = eventually(Duration::from_secs(20), || run.try_wait().unwrap());
+        let ended = eventually(SOON, || run.try_wait().unwrap());
         assert!(ended.is_some(), "{who:?}");
-        let gone = eventually(Duration::from_secs(5), || (lab.clinic.get("/caller").0 == 503).then_some(()));
+        let gone = eventually(SOON, || (lab.clinic.get("/caller").0 == 503).then_some(()));
         assert!(gone.is_some(), "{who:?}: {:?}", lab.clinic.get("/caller"));
 
         // A command that ends by itself is not started again: its exit code is ours.

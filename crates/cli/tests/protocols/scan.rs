@@ -1,8 +1,8 @@
 //! A service that looks around is seen.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::lab::{Lab, Who};
+use crate::lab::{Lab, SOON, Who};
 
 #[test]
 fn nmap_from_inside_a_service_is_seen_within_seconds() {
@@ -24,7 +24,7 @@ fn nmap_from_inside_a_service_is_seen_within_seconds() {
         );
         let took = start.elapsed();
         assert!(found.contains("Nmap done"), "{who:?}: {found}");
-        let event = lab.clinic.event(Duration::from_secs(5), |e| {
+        let event = lab.clinic.event(SOON, |e| {
             e["unmapped"]["event"] == "scan" && e["src_endpoint"]["svc_name"] == "curious"
                 || e["class_uid"] == 2004 && e.to_string().contains("curious")
         });

@@ -1,10 +1,10 @@
 //! WebSockets by the package `websockets`, client and server, and the clinic's `/live`.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::lab::{BOTH, Clinic, From, Lab, Who, eventually};
+use crate::lab::{BOTH, Clinic, From, Lab, SOON, Stalls, Who, eventually, pause};
 
 const SERVICES: &str = "
   sock: { PY sock_service.py 9300, listen: 9300, routes: [{ path: /sock }] }
@@ -93,17 +93,19 @@ fn a_conversation_is_cut_within_a_second_of_the_removal_of_its_edge() {
         [(From::Caller, "calls: [sock]", "calls: []"), (From::Outside, ", routes: [{ path: /sock }]", "")]
     {
         let lab = start(Who::Nobody);
-        let (said, removed) = std::thread::scope(|scope| {
+        let (said, late) = std::thread::scope(|scope| {
             let talking = scope.spawn(|| tell(&lab, from, "until_cut"));
-            std::thread::sleep(Duration::from_secs(3));
+            pause(3.0);
+            let (removed, stalls) = (SystemTime::now(), Stalls::begin());
             lab.change(|fence| fence.replace(before, after));
-            let removed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
-            (talking.join().unwrap(), removed)
+            let said = talking.join().unwrap();
+            let late =
+                said["at"].as_f64().unwrap() - removed.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+            (said, stalls.without(late))
         });
         assert!(said["told"].as_u64().unwrap() > 10, "{from:?}: {said}");
-        let late = said["at"].as_f64().unwrap() - removed;
-        assert!((0.0..1.5).contains(&late), "{from:?}: cut after {late} s: {said}");
-        let cut = eventually(Duration::from_secs(3), || {
+        assert!(late < 1.5, "{from:?}: cut after {late} s: {said}");
+        let cut = eventually(SOON, || {
             lab.events(|e| e["firewall_rule"]["uid"] == "edge.removed").into_iter().next()
         });
         assert_eq!(cut.expect("an event")["dst_endpoint"]["svc_name"], "sock", "{from:?}");

@@ -7,7 +7,6 @@ mod lab;
 mod program;
 
 use std::process::Command;
-use std::time::Duration;
 
 use lab::{From, Lab, Who};
 use serde_json::{Value, json};
@@ -57,7 +56,7 @@ fn everything(lab: &Lab) {
     // The stream brings the next SVID when the issuing authority changes.
     let said = std::thread::scope(|scope| {
         let streaming = scope.spawn(|| lab.tell(From::Caller, "spiffe_client", "pushed", &json!({})));
-        std::thread::sleep(Duration::from_secs(3));
+        lab::pause(3.0);
         let rotated = lab.clinic.ringfence(&["ca", "rotate", "issuing"]);
         assert!(rotated.status.success(), "{}", lab::text(&rotated.stderr));
         streaming.join().unwrap()
@@ -66,7 +65,7 @@ fn everything(lab: &Lab) {
 
     // Another control, and another init with a socket of its own: the service asks again and is answered.
     let again = |what: &str| {
-        let answered = lab::eventually(Duration::from_secs(20), || {
+        let answered = lab::eventually(lab::SOON, || {
             let said = lab.try_tell(From::Caller, "spiffe_client", "everything", &json!({}))?;
             (said["said"]["x509"]["id"] == own).then_some(())
         });
@@ -103,7 +102,7 @@ fn a_process_that_is_not_the_service_gets_nothing_from_its_socket() {
             assert!(error.contains("PERMISSION_DENIED"), "{who:?} {call}: {error}");
             assert!(!error.contains("spiffe://"), "{who:?} {call}: {error}");
         }
-        let told = lab::eventually(Duration::from_secs(3), || {
+        let told = lab::eventually(lab::SOON, || {
             lab.events(|e: &Value| e.to_string().contains("network namespace")).pop()
         });
         assert!(told.is_some(), "{who:?}: an event says so");

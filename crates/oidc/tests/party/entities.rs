@@ -71,7 +71,7 @@ fn data_is_fetched_again_and_again_and_told_when_it_changed() {
     federation.tell(&ToFederation::Entities(Some(config(&other))));
     assert!(next(&mut federation, &other).unwrap_err().contains("answers 404"));
     federation.tell(&ToFederation::Entities(None));
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    std::thread::sleep(std::time::Duration::from_secs(1));
     let asked = liar.asked("/other");
     std::thread::sleep(std::time::Duration::from_millis(1_500));
     assert_eq!(liar.asked("/other"), asked, "nobody asks any more");

@@ -198,7 +198,7 @@ fn a_logout_at_the_provider_names_the_session_once() {
 /// Takes one post, and returns its `logout_token`.
 fn receive_form(listener: &TcpListener) -> String {
     let (mut stream, _) = listener.accept().unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     // The body comes in one chunk or as it is; either way the token is followed by the end of a line, a parameter, or nothing.
     let (mut text, mut part) = (String::new(), [0; 8192]);
     let ended = |text: &str| match text.split_once("\r\n\r\n") {

@@ -1,6 +1,6 @@
 // An OpenID provider made by others, for tests: `node provider.mjs MODULES`, then one JSON line after the other on standard input.
 // The first says how it is to be; later ones change its keys. Each is answered with one line, its issuer.
-import { generateKeyPairSync } from 'node:crypto';
+import { createPrivateKey, generateKeyPairSync } from 'node:crypto';
 import { createServer as plain } from 'node:http';
 import { createServer as tls } from 'node:https';
 import { createInterface } from 'node:readline';
@@ -53,9 +53,18 @@ class Adapter {
   }
 }
 
+// A private key that was written down and read again. One that comes from its generator is locked while it is exported, and when the
+// generator happens to be collected meanwhile, node 20 waits for that lock for ever.
+const newPrivateKey = (type, options) => {
+  const publicKeyEncoding = { format: 'der', type: 'spki' };
+  const privateKeyEncoding = { format: 'der', type: 'pkcs8' };
+  const { privateKey: key } = generateKeyPairSync(type, { ...options, publicKeyEncoding, privateKeyEncoding });
+  return createPrivateKey({ key, format: 'der', type: 'pkcs8' });
+};
+
 function key({ kid, alg }) {
   if (!known.has(kid)) {
-    const jwk = generateKeyPairSync(...kinds[alg]).privateKey.export({ format: 'jwk' });
+    const jwk = newPrivateKey(...kinds[alg]).export({ format: 'jwk' });
     known.set(kid, { ...jwk, kid, alg, use: 'sig' });
   }
   return known.get(kid);

@@ -11,7 +11,7 @@ use ringfence_snapshot::{Identity, IdentityKind, Policies, Text};
 use serde_json::json;
 
 use crate::net::{Net, echo};
-use crate::rig::{Rig, THREADS, eventually, field, local, raw, unix};
+use crate::rig::{Rig, Stopwatch, THREADS, eventually, field, local, raw, unix};
 use crate::tokens::{ISSUER, Provider, bearer, tell};
 
 /// A way of three services; who calls patients must do so on somebody's behalf.
@@ -280,7 +280,7 @@ fn without_a_keeper_nobody_who_is_somebody_gets_in() {
     eventually("a token", || clinic.ask("/api", &fields).starts_with("HTTP/1.1 200").then_some(()));
     // Nor does anybody wait for ever.
     refuse(None);
-    let begun = std::time::Instant::now();
+    let begun = Stopwatch::start();
     let silent = clinic.ask("/api/silent", &bearer(&clinic.provider.token(&json!({ "jti": "silent" }))));
     assert!(silent.starts_with("HTTP/1.1 503") && begun.elapsed() < Duration::from_secs(7), "{silent}");
     clinic.rig.disconnect_control();

@@ -11,7 +11,7 @@ use http::{HeaderMap, Request, Response};
 
 use crate::mesh::clinic;
 use crate::net::echo;
-use crate::rig::{Rig, eventually, field};
+use crate::rig::{Rig, Stopwatch, eventually, field};
 
 const FENCE: &str = "fence: clinic
 trust_domain: clinic.example
@@ -181,7 +181,7 @@ fn all_four_kinds_of_call_pass_with_their_trailers() {
         let (response, send) = client.send_request(call("/Hang"), false).unwrap();
         let body = response.await.unwrap().into_body();
         drop((body, send));
-        for _ in 0..200 {
+        for _ in 0..3_000 {
             tokio::time::sleep(Duration::from_millis(10)).await;
             if seen.cancelled.load(Ordering::Relaxed) {
                 break;
@@ -201,10 +201,11 @@ fn a_grpc_client_is_refused_in_its_own_words_and_its_stream_is_cut_with_its_rout
         let mut client = client(rig.gateway).await;
         let (response, _hold) = client.send_request(call("/Hang"), false).unwrap();
         let mut hanging = response.await.unwrap().into_body();
+        let began = Stopwatch::start();
         rig.apply_policy(&FENCE.replace(", routes: [{ path: / }]", ""));
-        let ended =
-            tokio::time::timeout(Duration::from_secs(1), hanging.data()).await.expect("cut within a second");
+        let ended = tokio::time::timeout(Duration::from_secs(30), hanging.data()).await.expect("it is cut");
         assert!(ended.unwrap().is_err());
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
         let (response, _) = client.send_request(call("/Unary"), true).unwrap();
         let response = response.await.unwrap();
         assert_eq!(

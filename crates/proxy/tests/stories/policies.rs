@@ -258,9 +258,13 @@ fn ten_thousand_policies_are_read_once() {
     let nurse = bearer(&provider.token(&json!({})));
     assert_eq!(status(&ask(&rig, "GET", "/api/a", &nurse)), "200");
     // The lease is renewed: the same policies in another revision.
-    let begun = Instant::now();
-    rig.apply_policy(&fence());
-    let renewed = begun.elapsed();
+    let renew = || {
+        let begun = Instant::now();
+        rig.apply_policy(&fence());
+        begun.elapsed()
+    };
+    // Whatever else the machine does may make one of them long.
+    let renewed = (0..3).map(|_| renew()).min().unwrap();
     let begun = Instant::now();
     *rig.control.policies.lock().unwrap() = Some(policies(&(many + "// changed"), None));
     rig.apply_policy(&fence());

@@ -538,6 +538,31 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// The time in which somebody on this machine waited for a processor or the disk. What is promised within a time is promised on a machine that
+/// has time for it: bounds leave this out, and are strict where nothing else runs.
+#[derive(Clone, Copy)]
+pub struct Stopwatch {
+    begun: Instant,
+    stalled: u64,
+}
+
+impl Stopwatch {
+    pub fn start() -> Self {
+        let total = |what: &str| -> Option<u64> {
+            let text = std::fs::read_to_string(format!("/proc/pressure/{what}")).ok()?;
+            text.lines().next()?.rsplit_once("total=")?.1.parse().ok()
+        };
+        Self { begun: Instant::now(), stalled: ["cpu", "io"].into_iter().filter_map(total).sum() }
+    }
+
+    /// How long ago that was, without the time in which somebody waited.
+    pub fn elapsed(self) -> Duration {
+        let now = Self::start();
+        let stalled = Duration::from_micros(now.stalled - self.stalled);
+        now.begun.duration_since(self.begun).saturating_sub(stalled)
+    }
+}
+
 /// Sends raw bytes and reads until the other side closes.
 pub fn raw(mut stream: TcpStream, bytes: &[u8]) -> String {
     stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();

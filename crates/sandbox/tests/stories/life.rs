@@ -151,7 +151,7 @@ while True: time.sleep(1)";
     let start = std::time::Instant::now();
     fence.stop();
     assert_eq!(fence.said("term"), "ignored");
-    assert!(start.elapsed() >= Duration::from_millis(300) && start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() >= Duration::from_millis(300) && start.elapsed() < Duration::from_secs(20));
     fence.assert_nothing_left();
 }
 

@@ -2,7 +2,7 @@
 //
 // The people and their passwords are synthetic and stand here in the open, as does the secret of the nightly job: this is an example, on
 // loopback. Keys are made at each start, and nothing outlives a restart.
-import { generateKeyPairSync, randomBytes, timingSafeEqual, createHash } from 'node:crypto';
+import { createHash, createPrivateKey, generateKeyPairSync, randomBytes, timingSafeEqual } from 'node:crypto';
 
 import Provider from 'oidc-provider';
 
@@ -21,7 +21,14 @@ const people = {
 const password = (user) => `${user}-secret`;
 const programs = [{ client_id: 'nightly', client_secret: 'nightly-secret', scope: 'agenda' }];
 
-const key = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ format: 'jwk' });
+// Written down and read again. One that comes from its generator is locked while it is exported, and when the generator happens to be
+// collected meanwhile, node 20 waits for that lock for ever.
+const generated = generateKeyPairSync('ec', {
+  namedCurve: 'P-256',
+  publicKeyEncoding: { format: 'der', type: 'spki' },
+  privateKeyEncoding: { format: 'der', type: 'pkcs8' },
+});
+const key = createPrivateKey({ key: generated.privateKey, format: 'der', type: 'pkcs8' }).export({ format: 'jwk' });
 const digest = (text) => createHash('sha256').update(text).digest();
 const same = (a, b) => timingSafeEqual(digest(a), digest(b));
 

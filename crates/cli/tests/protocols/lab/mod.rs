@@ -6,10 +6,14 @@ pub(crate) mod running;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-pub(crate) use running::{Clinic, Who, eventually, text};
+pub(crate) use running::{Clinic, Stalls, Who, eventually, text};
+
+/// However busy the machine is.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// Python that a fenced service can see; it gets only the packages that it is given (`-S`).
 const PYTHON: &str = "/usr/bin/python3";
@@ -19,6 +23,14 @@ const SITE: &str = "site";
 /// A running fence.
 pub(crate) struct Lab {
     pub(crate) clinic: Clinic,
+}
+
+/// Lets so many seconds pass, and as many as a busy machine needs to do as much: at most seven times that.
+pub(crate) fn pause(seconds: f64) {
+    let (begun, stalls) = (Instant::now(), Stalls::begin());
+    eventually(Duration::from_secs_f64(seconds * 7.0), || {
+        (stalls.without(begun.elapsed().as_secs_f64()) >= seconds).then_some(())
+    });
 }
 
 /// From where a client speaks.

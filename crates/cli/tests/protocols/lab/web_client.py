@@ -152,7 +152,7 @@ def keep_alive(wire):
         bodies.append(wire.response()[2].decode())
     wire.request("GET /last/1", "connection: close")
     status, fields, _, _ = wire.response()
-    return {"in_order": bodies == ["/number/%d" % n for n in range(50)], "last": status, "closed": wire.ended(3)}
+    return {"in_order": bodies == ["/number/%d" % n for n in range(50)], "last": status, "closed": wire.ended(20)}
 
 
 def pipelined(wire):
@@ -261,14 +261,14 @@ def one_refusal(target, text):
     status, fields, body, _ = wire.response()
     problem = json.loads(body)
     said = {"status": status, "type": fields.get("content-type"), "problem": problem["status"], "event": problem["instance"]}
-    return {**said, "seconds": time.monotonic() - start, "closed": wire.ended(4)}
+    return {**said, "seconds": time.monotonic() - start, "closed": wire.ended(20)}
 
 
 def idle_connection_ends(wire):
     wire.request("GET /first/1")
     wire.response()
     start = time.monotonic()
-    return {"ended": wire.ended(10), "seconds": time.monotonic() - start}
+    return {"ended": wire.ended(30), "seconds": time.monotonic() - start}
 
 
 def failures(wire):

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::hpack::{get, indexed, literal, post, remembered};
 use super::*;
-use crate::rig::field;
+use crate::framing::SOON;
+use crate::rig::{Stopwatch, field};
 
 /// A flood: what is repeated, the number of the time given; the rule that ends it, or none where `h2` ends it by itself.
 type Flood = (&'static str, fn(u32) -> Vec<u8>, Option<&'static str>);
@@ -82,7 +83,7 @@ fn each_flood_is_ended_and_its_neighbours_are_served() {
             }
             client.until(Duration::from_millis(1), |_| false);
         }
-        client.until(Duration::from_secs(5), |_| false);
+        client.until(SOON, |_| false);
         assert!(client.closed, "{name}: still open after {sent}");
         // Whoever goes on sending may lose the reason to a reset of the connection; the event has it.
         let code = client.goaway();
@@ -118,15 +119,15 @@ fn a_bomb_of_one_remembered_field_costs_no_more_than_the_limit() {
     let mut client = Client::new(before.rig.gateway, &[]);
     client.send(&request(1, &[get(), remembered("x", &[b'y'; 4_000]), indexed(62).repeat(16)].concat()));
     client.send(&[request(3, &get()), frame(PING, 0, 0, OURS)].concat());
-    client.until(Duration::from_secs(5), |came| came.iter().filter(|f| f.kind == HEADERS).count() == 2);
+    client.until(SOON, |came| came.iter().filter(|f| f.kind == HEADERS).count() == 2);
     assert_eq!((client.status(1), client.status(3)), (Some(431), Some(200)), "{:?}", client.came);
 }
 
 /// Whether the connection ends within this time, and not before that.
 fn ends(client: &mut Client, from: Duration, to: Duration) -> bool {
-    let begun = Instant::now();
-    client.until(to, |_| false);
-    client.closed && begun.elapsed() >= from
+    let (begun, watch) = (Instant::now(), Stopwatch::start());
+    client.until(SOON, |_| false);
+    client.closed && begun.elapsed() >= from && watch.elapsed() < to
 }
 
 #[test]
@@ -155,7 +156,7 @@ fn what_begins_and_does_not_end_is_ended() {
     let mut client = Client::new(before.rig.gateway, &[]);
     client.send(&frame(HEADERS, 0, 1, &get()));
     let begun = Instant::now();
-    while !client.closed && begun.elapsed() < to {
+    while !client.closed && begun.elapsed() < SOON {
         client.send(&frame(CONTINUATION, 0, 1, &literal("x", b"y")));
         client.until(Duration::from_millis(100), |_| false);
     }
@@ -169,8 +170,7 @@ fn a_window_that_never_opens_ends_its_stream_alone() {
     let before = Before::start("limits: { idle: 1s }\n");
     let mut client = Client::new(before.rig.gateway, &setting(4, 0));
     client.send(&request(1, &get()));
-    client
-        .until(Duration::from_secs(5), |came| came.iter().any(|f| f.kind == RST_STREAM || f.kind == GOAWAY));
+    client.until(SOON, |came| came.iter().any(|f| f.kind == RST_STREAM || f.kind == GOAWAY));
     assert_eq!(client.first(RST_STREAM, 1).and_then(Frame::code), Some(CANCEL), "{:?}", client.came);
     client.send(&[request(3, &get()), window(3, 100), frame(PING, 0, 0, OURS)].concat());
     before.seen();

@@ -110,7 +110,7 @@ fn check(before: &Before, case: &'static Case) {
 }
 
 pub fn judge(before: &Before, name: &str, client: &mut Client, expected: &Expected) {
-    let time = std::time::Duration::from_secs(5);
+    let time = std::time::Duration::from_secs(20);
     let over = |came: &[Frame], stream: u32| {
         let of = |frame: &&Frame| frame.stream == stream;
         came.iter().filter(of).any(|frame| {

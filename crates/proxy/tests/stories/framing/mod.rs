@@ -11,8 +11,7 @@ mod upstream;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 
-use self::upstream::SOON;
-pub use self::upstream::{Before, connect, find};
+pub use self::upstream::{Before, SOON, connect, find};
 
 /// What becomes of the bytes of a case.
 pub enum Outcome {

@@ -15,7 +15,7 @@ pub struct Before {
 }
 
 /// How long anything may take that should come at once.
-pub const SOON: Duration = Duration::from_secs(5);
+pub const SOON: Duration = Duration::from_secs(20);
 
 impl Before {
     /// A gateway with these limits.
