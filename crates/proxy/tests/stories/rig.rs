@@ -369,7 +369,8 @@ impl Rig {
     pub fn apply_policy(&self, fence: &str) -> u64 {
         let (revision, signed) = self.control.snapshot(fence);
         self.send(&signed);
-        let answer = eventually("an answer to the snapshot", || {
+        // Ten thousand policies take a while.
+        let answer = within(Duration::from_secs(120), "an answer to the snapshot", || {
             self.control.answers.lock().unwrap().iter().find(|(r, _)| *r == revision).cloned()
         });
         assert_eq!(answer.1, None, "refused");
@@ -527,8 +528,13 @@ impl Control {
 }
 
 /// Asks until there is an answer, half a minute at most: longer than a busy machine takes for anything here.
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(30);
+pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    within(Duration::from_secs(30), what, ask)
+}
+
+/// The same with another bound.
+fn within<T>(time: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + time;
     loop {
         if let Some(found) = ask() {
             return found;
