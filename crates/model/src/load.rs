@@ -5,6 +5,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::decode::spec::FENCE;
 use crate::decode::{Fragment, decode};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::fence::{Fence, SourceFile};
@@ -26,7 +27,7 @@ impl Fence {
     /// Reads a fence from a file or a folder.
     ///
     /// In a folder it is `ringfence.yaml` alone, unless that file is absent or names an `owner`: then the folder holds
-    /// fragments, and all its `*.yaml` files are merged.
+    /// fragments, and all its `*.yaml` files are merged, but for those that are descriptions of APIs.
     ///
     /// # Errors
     /// Everything that is wrong with it.
@@ -64,10 +65,12 @@ impl Fence {
             ));
         }
         let mut files = Vec::with_capacity(paths.len());
+        let mut descriptions: Vec<Arc<str>> = Vec::new();
         let mut total = 0;
         for path in paths {
             let name: Arc<str> = path.strip_prefix(&folder).unwrap_or(&path).display().to_string().into();
             match read_bounded(&path) {
+                Ok(bytes) if metadata.is_dir() && is_description(&bytes) => descriptions.push(name),
                 Ok(bytes) => {
                     total += bytes.len();
                     files.push((name, bytes));
@@ -85,8 +88,20 @@ impl Fence {
                 return Err(whole(&folder, "too-large", message));
             }
         }
+        if files.is_empty() && out.is_valid() {
+            let message = format!("the folder has neither {FENCE_FILE} nor another *.yaml file of a fence");
+            return Err(whole(&folder, "not-found", message));
+        }
         let mut fence = parse(files, out)?;
         fence.folder = folder;
+        let named =
+            |name: &str| fence.services.iter().filter_map(|s| s.openapi.as_ref()).any(|o| o.file == name);
+        let idle: Vec<Arc<str>> = descriptions.into_iter().filter(|name| !named(name)).collect();
+        fence.warnings.extend(idle.into_iter().map(|name| {
+            let message = "this is the description of an API, no part of the fence, and no service has it";
+            let help = format!("say `openapi: {name}` in a service, or move it out of the folder");
+            Diagnostic::warning("not-read", Position::new(name, 1, 1), message).help(help)
+        }));
         Ok(fence)
     }
 
@@ -129,6 +144,19 @@ fn fence_files(folder: &Path, out: &mut Diagnostics) -> io::Result<Vec<PathBuf>>
     }
     paths.sort();
     Ok(paths)
+}
+
+/// Whether a file is a description of an API and nothing else. One that also says what a fence says is neither, and an error: it may not be
+/// left out without a word.
+fn is_description(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    if !["openapi", "swagger"].iter().any(|word| text.contains(word)) {
+        return false;
+    }
+    let parsed = yaml::parse(&text, Dialect::Strict);
+    let Some(document) = parsed.documents.first() else { return false };
+    let says = |key: &str| document.get(key).is_some();
+    (says("openapi") || says("swagger")) && !FENCE.keys.iter().any(|key| says(key))
 }
 
 /// Whether a file is a fragment among others.

@@ -34,6 +34,7 @@ pub(crate) static FENCE: Object = Object {
         ("version", "a fence has no version: leave it out"),
         ("networks", "each service has a network of its own: leave it out"),
         ("volumes", "what a service may read and write stands in its `files`"),
+        ("openapi", "the description of an API is a file of its own, which a service names: `openapi: FILE`"),
     ],
 };
 pub(crate) static GATEWAY: Object =
