@@ -1,5 +1,5 @@
-//! What the Core Rule Set costs per request: `cargo bench -p ringfence-waf --bench crs -- DIR [CASE] [rules] [long] [count=N]`, where DIR has `rules/`
-//! and `crs-setup.conf.example`. CASE is the number of one case, from zero; with `rules`, the costliest rules of each case follow; with
+//! What the Core Rule Set costs per request: `cargo bench -p ringfence-waf --bench crs -- DIR [CASE] [rules] [long] [same] [count=N]`, where DIR has
+//! `rules/` and `crs-setup.conf.example`. What people type differs in each request, unless `same` is asked for. CASE is the number of one case, from zero; with `rules`, the costliest rules of each case follow; with
 //! `count`, paranoia level 1 is asked so often and nothing is timed, for those who count instructions.
 
 #![expect(clippy::unwrap_used, reason = "whoever measures reads the panic")]
@@ -44,6 +44,9 @@ fn sources(folder: &Path, paranoia: u8) -> (Vec<Source>, Folder) {
     (sources, Folder(data))
 }
 
+/// Requests of a kind before the first comes again: more than are remembered.
+const DIFFERENT: usize = 4096;
+
 struct Case {
     name: &'static str,
     method: &'static str,
@@ -80,7 +83,7 @@ fn post(name: &'static str, kind: &str, body: String) -> Case {
 fn cases() -> Vec<Case> {
     let patient = |at: usize| {
         format!(
-            "{{\"id\":{at},\"name\":\"Patient {at}\",\"born\":\"19{:02}-03-1{}\",\"ward\":\"north-{}\",\"notes\":\"seen by Dr. Weber, stable\",\"active\":true,\"weight\":7{}.5}}",
+            "{{\"id\":1{at}~,\"name\":\"Patient {at}~\",\"born\":\"19{:02}-03-1{}\",\"ward\":\"north-{}\",\"notes\":\"seen by Dr. Weber, stable ~\",\"active\":true,\"weight\":7{}.5}}",
             40 + at,
             at % 9,
             at % 4,
@@ -94,12 +97,12 @@ fn cases() -> Vec<Case> {
     let words =
         "the patient was seen in the morning and reported no further pain after the treatment last week ";
     let form: Vec<String> =
-        (0..20).map(|at| format!("field{at}={}", words.repeat(5).replace(' ', "+"))).collect();
+        (0..20).map(|at| format!("field{at}=~+{}", words.repeat(5).replace(' ', "+"))).collect();
     vec![
         Case {
             name: "GET, 4 arguments",
             method: "GET",
-            uri: "/api/v1/patients?ward=north&page=2&sort=name&since=2026-01-31".into(),
+            uri: "/api/v1/patients?ward=north~&page=~&sort=name&since=2026-01-~".into(),
             headers: headers(&[]),
             body: Vec::new(),
         },
@@ -107,10 +110,32 @@ fn cases() -> Vec<Case> {
         post(
             "POST form, SQL injection",
             "application/x-www-form-urlencoded",
-            "user=admin%27+OR+1%3D1--+&password=x&note=1%27+UNION+SELECT+name%2Cpassword+FROM+users--".into(),
+            "user=admin~%27+OR+1%3D1--+&password=x&note=~%27+UNION+SELECT+name%2Cpassword+FROM+users--"
+                .into(),
         ),
         post("POST form, 10 KB", "application/x-www-form-urlencoded", form.join("&")),
     ]
+}
+
+/// The number `turn` wherever a case has a tilde.
+fn filled(text: &[u8], turn: usize) -> Vec<u8> {
+    let number = format!("{turn:04}");
+    let mut out = Vec::with_capacity(text.len() + 64);
+    for byte in text {
+        match byte {
+            b'~' => out.extend_from_slice(number.as_bytes()),
+            byte => out.push(*byte),
+        }
+    }
+    out
+}
+
+impl Case {
+    fn at(&self, turn: usize) -> Self {
+        let headers = self.headers.clone();
+        let uri = String::from_utf8_lossy(&filled(self.uri.as_bytes(), turn)).into_owned();
+        Self { name: self.name, method: self.method, uri, headers, body: filled(&self.body, turn) }
+    }
 }
 
 fn run(rules: &Arc<Rules>, case: &Case, scratch: Scratch, profile: bool) -> Transaction {
@@ -137,12 +162,15 @@ fn resident() -> u64 {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let Some(folder) = arguments.first() else {
-        println!("usage: cargo bench -p ringfence-waf --bench crs -- DIR [CASE] [rules] [long] [count=N]");
+        println!(
+            "usage: cargo bench -p ringfence-waf --bench crs -- DIR [CASE] [rules] [long] [same] [count=N]"
+        );
         return;
     };
     let only: Option<usize> = arguments.get(1).and_then(|argument| argument.parse().ok());
     let time =
         Duration::from_millis(if arguments.iter().any(|argument| argument == "long") { 10_000 } else { 700 });
+    let same = arguments.iter().any(|argument| argument == "same");
     let by_rule = arguments.iter().any(|argument| argument == "rules");
     let count = arguments.iter().find_map(|argument| argument.strip_prefix("count=")?.parse::<usize>().ok());
     let levels: &[u8] = if count.is_some() { &[1] } else { &[1, 2] };
@@ -167,9 +195,12 @@ fn main() {
         let mut scratch = Scratch::default();
         for (_, case) in cases().into_iter().enumerate().filter(|(at, _)| only.is_none_or(|only| only == *at))
         {
+            let all: Vec<_> = (0..if same { 1 } else { DIFFERENT }).map(|turn| case.at(turn)).collect();
+            let mut turns = all.iter().cycle();
+            let mut next = || turns.next().unwrap();
             if let Some(count) = count {
                 for _ in 0..count {
-                    scratch = run(&rules, &case, scratch, false).into_scratch();
+                    scratch = run(&rules, next(), scratch, false).into_scratch();
                 }
                 continue;
             }
@@ -179,8 +210,9 @@ fn main() {
             let begin = Instant::now();
             let mut ids = Vec::new();
             while begin.elapsed() < time {
+                let case = next();
                 let start = Instant::now();
-                let transaction = run(&rules, &case, scratch, false);
+                let transaction = run(&rules, case, scratch, false);
                 let took = start.elapsed();
                 if ids.is_empty() {
                     ids = transaction.matches().iter().map(|found| found.rule.id).collect();
@@ -203,7 +235,7 @@ fn main() {
             if by_rule {
                 let mut costs: HashMap<u64, (u64, u64)> = HashMap::new();
                 for _ in 0..200 {
-                    let transaction = run(&rules, &case, scratch, true);
+                    let transaction = run(&rules, next(), scratch, true);
                     for cost in transaction.costs() {
                         let sum = costs.entry(cost.rule).or_default();
                         sum.0 += cost.nanoseconds;

@@ -364,23 +364,18 @@ fn sift(sieve: &Sieve, value: &[u8], bytes: ByteSet, sets: &mut Vec<u64>, scratc
     let start = sets.len();
     let length = value.len().min(LENGTHS);
     sets.extend_from_slice(&sieve.lengths[length * words..(length + 1) * words]);
-    for table in &sieve.classes {
-        scratch.clear();
-        scratch.extend_from_slice(&table.free);
-        for byte in bytes.iter() {
-            let at = usize::from(byte) * words;
-            for (word, rules) in scratch.iter_mut().zip(&table.by_byte[at..at + words]) {
-                *word |= rules;
-            }
-        }
-        let mut any = 0;
-        for (set, word) in sets[start..].iter_mut().zip(&*scratch) {
-            *set &= word;
-            any |= *set;
-        }
-        if any == 0 {
-            return add_always(sieve, &mut sets[start..]);
-        }
+    let set = &mut sets[start..];
+    let any = match words {
+        1 => narrow::<1>(sieve, bytes, set),
+        2 => narrow::<2>(sieve, bytes, set),
+        3 => narrow::<3>(sieve, bytes, set),
+        4 => narrow::<4>(sieve, bytes, set),
+        5 => narrow::<5>(sieve, bytes, set),
+        6 => narrow::<6>(sieve, bytes, set),
+        _ => narrow_any(sieve, bytes, set, scratch),
+    };
+    if !any {
+        return add_always(sieve, &mut sets[start..]);
     }
     let Some(texts) = &sieve.texts else { return add_always(sieve, &mut sets[start..]) };
     // Only if a rule that needs a text is left.
@@ -405,4 +400,45 @@ fn add_always(sieve: &Sieve, set: &mut [u64]) {
     for (set, always) in set.iter_mut().zip(&sieve.always) {
         *set |= always;
     }
+}
+
+/// Leaves of a set the rules of which the value has a byte of each class they need; false if none is left. The number of words is known, so
+/// that they stay in registers.
+fn narrow<const WORDS: usize>(sieve: &Sieve, bytes: ByteSet, set: &mut [u64]) -> bool {
+    let (Ok(set), mut any) = (<&mut [u64; WORDS]>::try_from(set), true) else { return true };
+    for table in &sieve.classes {
+        let mut rules = [0; WORDS];
+        rules.copy_from_slice(&table.free);
+        for byte in bytes.both(table.any).iter() {
+            let at = usize::from(byte) * WORDS;
+            for (all, rules_of_byte) in rules.iter_mut().zip(&table.by_byte[at..at + WORDS]) {
+                *all |= rules_of_byte;
+            }
+        }
+        for (set, rules) in set.iter_mut().zip(rules) {
+            *set &= rules;
+        }
+        any = set.iter().any(|word| *word != 0);
+        if !any {
+            break;
+        }
+    }
+    any
+}
+
+fn narrow_any(sieve: &Sieve, bytes: ByteSet, set: &mut [u64], scratch: &mut Vec<u64>) -> bool {
+    for table in &sieve.classes {
+        scratch.clear();
+        scratch.extend_from_slice(&table.free);
+        for byte in bytes.both(table.any).iter() {
+            let at = usize::from(byte) * sieve.words;
+            for (all, rules_of_byte) in scratch.iter_mut().zip(&table.by_byte[at..at + sieve.words]) {
+                *all |= rules_of_byte;
+            }
+        }
+        for (set, rules) in set.iter_mut().zip(&*scratch) {
+            *set &= rules;
+        }
+    }
+    set.iter().any(|word| *word != 0)
 }

@@ -5,6 +5,7 @@
 
 mod address;
 mod bytes;
+mod cache;
 mod captures;
 mod identity;
 mod literal;

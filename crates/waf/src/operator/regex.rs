@@ -11,7 +11,7 @@ use regex_automata::util::syntax;
 use regex_automata::{Input, MatchKind};
 use regex_syntax::hir::Hir;
 
-use super::{Captures, OperatorError, literal, pattern};
+use super::{Captures, OperatorError, cache, literal, pattern};
 
 /// What one compiled expression may take; the largest of the Core Rule Set takes a tenth of it.
 const MAX_COMPILED: usize = 10 << 20;
@@ -24,6 +24,7 @@ pub(super) struct Expression {
     literals: Option<Vec<Vec<u8>>>,
     min_len: usize,
     compiled: OnceLock<Option<Regex>>,
+    number: cache::Number,
 }
 
 impl Expression {
@@ -35,6 +36,7 @@ impl Expression {
             literals: literal::required(&hir),
             min_len: hir.properties().minimum_len().unwrap_or(0),
             compiled: OnceLock::new(),
+            number: cache::Number::new(),
         };
         // What might be too large is found out now, while somebody reads the answer.
         if pattern::size(&hir) > MAX_COMPILED / 256 && expression.regex().is_none() {
@@ -64,20 +66,23 @@ impl Expression {
     pub(super) fn find(&self, value: &[u8], captures: Option<&mut Captures>) -> bool {
         // Whatever could fail to compile was compiled at load; should that be wrong, what cannot be judged is a match.
         let Some(regex) = self.regex() else { return true };
-        let Some(captures) = captures else { return regex.is_match(value) };
-        if !regex.is_match(value) {
-            return false;
-        }
-        let mut slots = regex.create_captures();
-        regex.search_captures(&Input::new(value), &mut slots);
-        keep(&slots, captures);
-        true
+        cache::with(self.number, regex, |cache| {
+            if regex.search_half_with(cache, &Input::new(value).earliest(true)).is_none() {
+                return false;
+            }
+            if let Some(captures) = captures {
+                let mut slots = regex.create_captures();
+                regex.search_captures_with(cache, &Input::new(value), &mut slots);
+                keep(&slots, captures);
+            }
+            true
+        })
     }
 
     /// Every match in the value; of groups that several of them captured, the last one stays.
     pub(super) fn find_all(&self, value: &[u8], captures: Option<&mut Captures>) -> bool {
         let Some(regex) = self.regex() else { return true };
-        let Some(captures) = captures else { return regex.is_match(value) };
+        let Some(captures) = captures else { return self.find(value, None) };
         let mut found = false;
         for slots in regex.captures_iter(value) {
             keep(&slots, captures);
@@ -88,7 +93,9 @@ impl Expression {
 
     /// The first match that begins at or after `from`.
     pub(super) fn find_at(&self, value: &[u8], from: usize) -> Option<std::ops::Range<usize>> {
-        self.regex()?.find(Input::new(value).range(from..)).map(|found| found.range())
+        let regex = self.regex()?;
+        let input = Input::new(value).range(from..);
+        cache::with(self.number, regex, |cache| regex.search_with(cache, &input)).map(|found| found.range())
     }
 }
 

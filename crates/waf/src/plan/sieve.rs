@@ -17,7 +17,7 @@ use super::{
 use crate::{engine::is_of_message, lang::Variable, transform::Transformation};
 
 /// Texts longer than this are cut: the rest tells nothing more.
-const TEXT: usize = 12;
+const TEXT: usize = 8;
 /// Lengths are told apart up to this.
 pub(crate) const LENGTHS: usize = 40;
 
