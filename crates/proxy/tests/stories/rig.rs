@@ -569,10 +569,10 @@ impl Stopwatch {
     }
 }
 
-/// Sends raw bytes and reads until the other side closes.
+/// Sends raw bytes and reads until the other side closes; it may answer, and take no more, before it has taken all of them.
 pub fn raw(mut stream: TcpStream, bytes: &[u8]) -> String {
-    stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
-    stream.write_all(bytes).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let _ = stream.write_all(bytes);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
