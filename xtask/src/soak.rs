@@ -37,10 +37,21 @@ macro_rules! load {
     };
 }
 
-/// Stories of `crates/proxy/tests/stories/crowds.rs`, likewise; alone, since they measure.
+/// Stories of `crates/proxy/tests/stories/crowds.rs`, likewise; alone and as released, since they measure.
 macro_rules! crowd {
     ($story:literal) => {
-        ["test", "--quiet", "--package", "ringfence-proxy", "--test", "stories", $story, "--", "--nocapture"]
+        [
+            "test",
+            "--quiet",
+            "--release",
+            "--package",
+            "ringfence-proxy",
+            "--test",
+            "stories",
+            $story,
+            "--",
+            "--nocapture",
+        ]
     };
 }
 

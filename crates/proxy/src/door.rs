@@ -43,7 +43,7 @@ pub(crate) struct Bounds {
 }
 
 /// Of what there are too many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Full {
     /// Of this address alone.
     pub(crate) address: Option<IpAddr>,

@@ -22,8 +22,8 @@ use crate::shared::Shared;
 
 mod access;
 mod actors;
-mod apart;
 mod again;
+mod apart;
 mod asks;
 mod back;
 mod body;
@@ -72,6 +72,7 @@ mod validate;
 pub mod view;
 mod wire;
 mod worker;
+mod yielding;
 
 /// Most data-plane threads.
 const MAX_THREADS: usize = 64;

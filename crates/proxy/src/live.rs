@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use ringfence_spiffe::{RevokedSvids, VerifiedPeer};
@@ -16,6 +16,7 @@ use ringfence_tls::Identity;
 use crate::deny::Deny;
 use crate::door::{Door, Full, Pace, Ticket};
 use crate::table::{EdgeId, Table};
+use crate::yielding::Yielding;
 
 /// How often the ticker looks.
 pub(crate) const TICK: std::time::Duration = std::time::Duration::from_millis(100);
@@ -23,8 +24,10 @@ const NEVER: u64 = u64::MAX;
 const NO_EDGE: EdgeId = EdgeId::MAX;
 /// How long an idle connection may stay after its drain began, in milliseconds.
 const DRAIN_IDLE: u64 = 3_000;
-/// Connections that make room at once: looking for them costs a look at all.
-const AT_ONCE: usize = 16;
+/// Connections that are woken at once because their time is over, so that whoever else has something to do waits for no more.
+const WOKEN: usize = 16;
+/// How long those wait whose time is over as well.
+pub(crate) const BREATH: std::time::Duration = std::time::Duration::from_millis(2);
 
 /// Why a connection was ended from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +94,9 @@ pub(crate) struct Registry {
     /// How often all were to be judged again.
     judged: Cell<u64>,
     entries: RefCell<slab::Slab<Rc<Live>>>,
+    /// Whose time is over and who have not been told yet.
+    due: RefCell<Vec<Weak<Live>>>,
+    yielding: RefCell<Yielding>,
 }
 
 /// An entry; leaves the registry when dropped.
@@ -133,14 +139,15 @@ impl Registry {
     /// Fires deadlines that are over; has what runs by something that ended judged again; begins the drain of connections whose peer's
     /// identity has ended.
     pub(crate) fn tick(&self, now_ms: u64, unix: u64) {
+        let mut due = self.due.borrow_mut();
+        due.clear();
         for (_, live) in &*self.entries.borrow() {
             let ends = |peer: &VerifiedPeer| peer.not_after_unix() <= unix;
             if !live.draining.get() && live.peer.borrow().as_ref().is_some_and(ends) {
                 live.drain(now_ms);
             }
-            if live.deadline.get() <= now_ms && !live.timed_out.get() {
-                live.timed_out.set(true);
-                live.wake();
+            if live.is_due(now_ms) {
+                due.push(Rc::downgrade(live));
             }
             if live.judge_at.get() <= unix {
                 live.judge_at.set(NEVER);
@@ -148,6 +155,19 @@ impl Registry {
                 live.wake();
             }
         }
+    }
+
+    /// Tells some of those whose time is over; whether there are more.
+    pub(crate) fn wake_due(&self, now_ms: u64) -> bool {
+        let mut due = self.due.borrow_mut();
+        for _ in 0..WOKEN {
+            let Some(live) = due.pop() else { break };
+            if let Some(live) = live.upgrade().filter(|live| live.is_due(now_ms)) {
+                live.timed_out.set(true);
+                live.wake();
+            }
+        }
+        !due.is_empty()
     }
 
     /// Cuts what runs along edges that `table` does not declare; drains what was verified with another trust bundle.
@@ -206,24 +226,9 @@ impl Registry {
         }
     }
 
-    /// Has some connections make room at a door where there is none; how many did.
-    pub(crate) fn make_room(&self, door: &Rc<Door>, full: Full, now_ms: u64) -> usize {
-        let entries = self.entries.borrow();
-        let rank = |live: &Rc<Live>| {
-            let ticket = live.ticket.borrow();
-            ticket.as_ref()?.rank(door, full, live.busy.get(), &live.pace.borrow(), now_ms)
-        };
-        let mut ranked: Vec<_> = entries.iter().filter_map(|(_, live)| Some((rank(live)?, live))).collect();
-        let most = ranked.len().min(AT_ONCE);
-        if most < ranked.len() {
-            ranked.select_nth_unstable_by_key(most, |ranked| ranked.0);
-        }
-        for (_, live) in &ranked[..most] {
-            // Not counted from now on, although it takes until its task runs.
-            live.ticket.borrow().as_ref().into_iter().for_each(|ticket| ticket.leave());
-            live.cut(Cut::Crowded);
-        }
-        most
+    /// Has a connection make room at a door where there is none; whether one did.
+    pub(crate) fn make_room(&self, door: &Rc<Door>, full: Full, now_ms: u64) -> bool {
+        self.yielding.borrow_mut().make_room(&self.entries.borrow(), door, full, now_ms)
     }
 
     /// Lets everything end by itself.
@@ -340,6 +345,22 @@ impl Live {
         self.wake();
     }
 
+    fn is_due(&self, now_ms: u64) -> bool {
+        self.deadline.get() <= now_ms && !self.timed_out.get()
+    }
+
+    /// How soon it has to make room, the least first; none if it need not.
+    pub(crate) fn rank(&self, door: &Rc<Door>, full: Full, now_ms: u64) -> Option<(u8, u64)> {
+        self.ticket.borrow().as_ref()?.rank(door, full, self.busy.get(), &self.pace.borrow(), now_ms)
+    }
+
+    /// Makes room.
+    pub(crate) fn yields(&self) {
+        // Not counted from now on, although it takes until its task runs.
+        self.ticket.borrow().as_ref().into_iter().for_each(|ticket| ticket.leave());
+        self.cut(Cut::Crowded);
+    }
+
     fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
@@ -438,5 +459,29 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.registry.entries.borrow_mut().remove(self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_whose_time_is_over_at_once_are_told_a_few_at_a_time() {
+        let registry = Rc::<Registry>::default();
+        let entries: Vec<_> = (0..WOKEN * 3).map(|_| registry.enter()).collect();
+        entries.iter().for_each(|entry| entry.live().arm(1_000));
+        let told = || entries.iter().filter(|entry| entry.live().timed_out()).count();
+        registry.tick(999, 0);
+        assert!(!registry.wake_due(999) && told() == 0);
+        registry.tick(1_000, 0);
+        assert!(registry.wake_due(1_000) && told() == WOKEN);
+        // Who is given more time meanwhile has it.
+        let more = entries.iter().find(|entry| !entry.live().timed_out()).unwrap();
+        more.live().arm(2_000);
+        assert!(registry.wake_due(1_000));
+        registry.tick(1_100, 0);
+        while registry.wake_due(1_100) {}
+        assert!(told() == entries.len() - 1 && !more.live().timed_out());
     }
 }

@@ -23,7 +23,7 @@ use crate::door::{Bounds, Door, Full};
 use crate::held::Budget;
 use crate::inspect::Scratches;
 use crate::limits::Shed;
-use crate::live::{Registry, TICK};
+use crate::live::{BREATH, Registry, TICK};
 use crate::pipeline;
 use crate::pool::Pool;
 use crate::protocol::ListenerKind;
@@ -36,6 +36,9 @@ use crate::table::{Table, TableRef};
 /// Numbers of errors: the process, or the system, has no descriptor left.
 const EMFILE: i32 = 24;
 const ENFILE: i32 = 23;
+
+/// Connections that make room at once where there is none in the process.
+const AT_ONCE: usize = 16;
 
 /// What the control thread tells a data-plane thread.
 #[derive(Debug)]
@@ -92,8 +95,8 @@ pub(crate) struct Worker {
     now_ms: Cell<u64>,
     /// Connections open per kind of listener.
     open: RefCell<HashMap<ListenerKind, Rc<Door>>>,
-    /// When it was told last that connections made room.
-    told_crowded: Cell<u64>,
+    /// When it was told last that connections made room, and how many have since.
+    told_crowded: Cell<(u64, usize)>,
     /// Connections open per caller over the mesh, which all callers share.
     callers: RefCell<HashMap<Arc<str>, Rc<Cell<usize>>>>,
 }
@@ -125,7 +128,7 @@ impl Worker {
             begun: Instant::now(),
             now_ms: Cell::new(0),
             open: RefCell::default(),
-            told_crowded: Cell::new(0),
+            told_crowded: Cell::default(),
             callers: RefCell::default(),
             shared,
         }
@@ -184,11 +187,14 @@ impl Worker {
     }
 
     /// Tells that connections made room, once a second at most.
-    fn tell_crowded(&self, kind: &ListenerKind, source: SocketAddr, full: Full, made: usize) {
-        if self.now_ms() >= self.told_crowded.get() + 1_000 || self.told_crowded.get() == 0 {
-            self.told_crowded.set(self.now_ms().max(1));
-            pipeline::tell_crowded(self, kind, source, full, made);
+    fn tell_crowded(&self, kind: &ListenerKind, source: SocketAddr, full: Full) {
+        let (told, made) = self.told_crowded.get();
+        if told != 0 && self.now_ms() < told + 1_000 {
+            self.told_crowded.set((told, made + 1));
+            return;
         }
+        self.told_crowded.set((self.now_ms().max(1), 0));
+        pipeline::tell_crowded(self, kind, source, full, made + 1);
     }
 
     /// Counts a connection of a caller over the mesh from now on; `None` if it has too many.
@@ -269,6 +275,9 @@ async fn serve(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
                 // As late as it comes, so long does everything wait.
                 worker.shed.sample(due.elapsed());
                 worker.tick();
+                if worker.live.wake_due(worker.now_ms()) {
+                    tokio::task::spawn_local(wake_due(worker.clone()));
+                }
                 sweep += 1;
                 if sweep.is_multiple_of(10) {
                     worker.pool.sweep(worker.now_ms());
@@ -320,6 +329,18 @@ async fn serve(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
     }
 }
 
+/// Tells those whose time is over, a few at a time: many connections that were opened at once end at once too, and nobody else is to
+/// wait for all of them. What is left by the next tick that one tells.
+async fn wake_due(worker: Rc<Worker>) {
+    let end = Instant::now() + TICK * 9 / 10;
+    while Instant::now() < end {
+        tokio::time::sleep(BREATH).await;
+        if !worker.live.wake_due(worker.now_ms()) {
+            return;
+        }
+    }
+}
+
 async fn drain(worker: Rc<Worker>, time: Duration, done: oneshot::Sender<u64>) {
     let end = Instant::now() + time;
     while worker.live.len() > 0 && Instant::now() < end {
@@ -341,7 +362,8 @@ async fn accept(worker: Rc<Worker>, kind: ListenerKind, listener: TcpListener) {
                 if e.kind() != std::io::ErrorKind::ConnectionAborted {
                     if matches!(e.raw_os_error(), Some(EMFILE | ENFILE)) {
                         let anybody = Full { address: None, shaking: false };
-                        worker.live.make_room(&door, anybody, worker.now_ms());
+                        let makes_room = |_: &usize| worker.live.make_room(&door, anybody, worker.now_ms());
+                        (0..AT_ONCE).take_while(makes_room).for_each(drop);
                     }
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
@@ -350,13 +372,11 @@ async fn accept(worker: Rc<Worker>, kind: ListenerKind, listener: TcpListener) {
         };
         let (bounds, shakes) = worker.bounds(&kind);
         if let Some(full) = door.is_full(source.ip(), shakes, &bounds) {
-            match worker.live.make_room(&door, full, worker.now_ms()) {
-                0 => {
-                    pipeline::refuse_connection(&worker, &kind, source, full);
-                    continue;
-                }
-                made => worker.tell_crowded(&kind, source, full, made),
+            if !worker.live.make_room(&door, full, worker.now_ms()) {
+                pipeline::refuse_connection(&worker, &kind, source, full);
+                continue;
             }
+            worker.tell_crowded(&kind, source, full);
         }
         let _ = stream.set_nodelay(true);
         let ticket = door.enter(source.ip(), shakes, worker.now_ms());

@@ -73,8 +73,7 @@ pub(super) fn decode(coding: Coding, bytes: &[u8], ended: bool, most: usize) -> 
 
 /// With its zlib head, or without.
 fn inflate(bytes: &[u8], ended: bool, most: usize) -> Result<Decoded, Unreadable> {
-    let raw =
-        || unpack(DeflateDecoder::new(bytes), DeflateDecoder::into_inner, bytes.len(), ended, most);
+    let raw = || unpack(DeflateDecoder::new(bytes), DeflateDecoder::into_inner, bytes.len(), ended, most);
     match bytes {
         [first, second, ..]
             if first & 0x0f == 8 && u16::from_be_bytes([*first, *second]).is_multiple_of(31) => {}

@@ -27,9 +27,9 @@ fn from(last: u8, to: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let own = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), 0);
     socket.bind(&own.into()).unwrap();
-    socket.connect_timeout(&to.into(), Duration::from_secs(5)).unwrap();
+    socket.connect_timeout(&to.into(), Duration::from_secs(20)).unwrap();
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stream
 }
 
@@ -73,7 +73,12 @@ fn where_there_is_no_room_those_make_it_that_brought_nothing() {
     let rig = world("limits: { connections: 40, header_time: 1m, idle: 1m }\n");
     let mut kept = from(2, rig.gateway);
     kept.write_all(b"GET /kept HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    assert!(kept.read(&mut [0; 4096]).unwrap() > 0);
+    // All of it: the head, and the request as the body.
+    let (mut first, mut byte) = (Vec::new(), [0]);
+    while String::from_utf8_lossy(&first).matches("\r\n\r\n").count() < 2 {
+        kept.read_exact(&mut byte).unwrap();
+        first.push(byte[0]);
+    }
     let slow: Vec<_> = (0..60)
         .filter_map(|n| {
             let mut stream = from(2, rig.gateway);
@@ -124,7 +129,7 @@ fn handshakes_that_are_not_finished_make_room_and_end_in_time() {
             .args([
                 "--silent",
                 "--max-time",
-                "5",
+                "20",
                 "--output",
                 "/dev/null",
                 "--write-out",
@@ -173,43 +178,94 @@ impl Drop for Running {
     }
 }
 
-/// What an attack costs those who are honest: in the long form twice the calm at most, among tests not much.
-fn compare(name: &str, calm: (Duration, usize, usize), under: (Duration, usize, usize)) {
+/// What an attack costs those who are honest: in the long form twice the calm at most, among tests not much. Told at once; judged by
+/// the caller when all is told.
+#[must_use]
+fn compare(name: &str, calm: (Duration, usize, usize), under: (Duration, usize, usize)) -> bool {
     println!(
         "{name}: p99 {:?} of {} calm, {:?} of {} under attack, {} failed",
         calm.0, calm.1, under.0, under.1, under.2
     );
-    assert_eq!(under.2, 0, "{name}: everybody honest is served");
     let most = if long().is_some() { calm.0 * 2 } else { Duration::from_millis(500).max(calm.0 * 2) };
-    assert!(under.0 <= most, "{name}: {:?} is more than {most:?}", under.0);
+    under.2 == 0 && under.0 <= most
+}
+
+/// A service that holds any number of connections: it answers each request by its head alone, `/big` with more than fits into the
+/// buffers of a connection that is not read.
+fn patient() -> u16 {
+    let (listener, port) = local();
+    listener.set_nonblocking(true).unwrap();
+    let serve = async |stream: tokio::net::TcpStream| -> std::io::Result<()> {
+        let mut stream = tokio::io::BufReader::with_capacity(1024, stream);
+        loop {
+            let (mut head, mut length) = (String::new(), 0);
+            while !head.ends_with("\r\n\r\n") {
+                if tokio::io::AsyncBufReadExt::read_line(&mut stream, &mut head).await? == 0 {
+                    return Ok(());
+                }
+            }
+            for line in head.to_ascii_lowercase().lines() {
+                if let Some(value) = line.strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+            }
+            let mut body = tokio::io::AsyncReadExt::take(&mut stream, length);
+            tokio::io::copy_buf(&mut body, &mut tokio::io::sink()).await?;
+            let body = "x".repeat(if head.starts_with("GET /big") { 64 << 10 } else { 2 });
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await?;
+        }
+    };
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::task::spawn_local(serve(stream));
+            }
+        });
+    });
+    port
+}
+
+/// This many connections of one kind, against a gateway that may have `most`.
+fn slow((name, kind, path): (&str, &str, &str), count: usize, most: usize, time: Duration) -> bool {
+    let rig = Rig::start(&format!("{}limits: {{ connections: {most} }}\n", fence(patient())));
+    let calm = honest(&rig, time.min(Duration::from_secs(10)));
+    let attack = Command::new("slowhttptest")
+        .args([kind, "-c", &count.to_string(), "-r", &(count / 3).to_string(), "-i", "2", "-x", "8"])
+        .args(["-l", &(time.as_secs() + 6).to_string(), "-p", "3"])
+        .args(["-u", &format!("http://{}{path}", rig.gateway)])
+        .args(if kind == "-X" { &["-w", "8", "-y", "16", "-n", "2", "-z", "4"][..] } else { &[] })
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let _attack = Running(attack.expect("slowhttptest is needed for this test"));
+    std::thread::sleep(Duration::from_secs(if long().is_some() { 5 } else { 2 }));
+    compare(&format!("{name}, {count} where {most} may be"), calm, honest(&rig, time))
+}
+
+/// How many descriptors this process may have.
+fn descriptors() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap_or(usize::MAX)
 }
 
 #[test]
 fn slow_heads_bodies_and_reads_cost_nobody_else_their_time() {
-    let count = if long().is_some() { 10_000 } else { 400 };
-    let time = long().map_or(Duration::from_secs(3), |time| time / 3);
-    // A request that has begun takes three descriptors of this process: the client's, and both ends of the one behind.
-    let connections = if long().is_some() { 4_000 } else { 300 };
-    let connections = &format!("limits: {{ connections: {connections} }}\n");
-    let before = Before::start(connections);
-    let rig = &before.rig;
-    let (calm, url) = (honest(rig, time.min(Duration::from_secs(10))), format!("http://{}/", rig.gateway));
-    for (name, kind) in [("slow heads", "-H"), ("slow bodies", "-B"), ("slow reads", "-X")] {
-        let attack = Command::new("slowhttptest")
-            .args([kind, "-c", &count.to_string(), "-r", &(count / 3).to_string(), "-i", "2", "-x", "8"])
-            .args(["-l", &(time.as_secs() + 6).to_string(), "-p", "3", "-u", &url])
-            .args(if kind == "-X" {
-                &["-w", "8", "-y", "16", "-n", "2", "-z", "4", "-k", "3"][..]
-            } else {
-                &[]
-            })
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let _attack = Running(attack.expect("slowhttptest is needed for this test"));
-        std::thread::sleep(Duration::from_secs(if long().is_some() { 5 } else { 2 }));
-        compare(name, calm, honest(rig, time));
-    }
+    let kinds = [("slow heads", "-H", "/"), ("slow bodies", "-B", "/"), ("slow reads", "-X", "/big")];
+    let Some(time) = long() else {
+        assert!(kinds.map(|kind| slow(kind, 400, 300, Duration::from_secs(3))) == [true; 3]);
+        return;
+    };
+    // With room for all of them, and where most have to make room for others. A request that has begun takes three descriptors of this
+    // process: the client's, and both ends of the one behind.
+    let all = kinds.map(|kind| {
+        let room = if kind.1 == "-H" { 20_000 } else { 20_000.min(descriptors() / 3 - 500) };
+        [room, 4_000].map(|most| slow(kind, 10_000, most, time / 6))
+    });
+    assert!(all.as_flattened().iter().all(|holds| *holds), "see above");
 }
 
 #[test]
@@ -253,5 +309,5 @@ fn a_flood_of_rapid_resets_costs_nobody_else_their_time() {
     let (streams, ends) = (streams.load(Ordering::Relaxed), ends.load(Ordering::Relaxed));
     println!("rapid reset: {streams} streams on {ends} connections that were ended");
     assert!(ends > 4, "those who flood are sent away");
-    compare("rapid reset", calm, under);
+    assert!(compare("rapid reset", calm, under));
 }
