@@ -90,7 +90,7 @@ fn an_undeclared_conversation_is_refused() {
 #[test]
 fn a_conversation_is_cut_within_a_second_of_the_removal_of_its_edge() {
     for (from, before, after) in
-        [(From::Caller, "calls: [sock]", "calls: []"), (From::Outside, ", routes: [{ path: /sock }]", "")]
+        [(From::Beside, "calls: [sock]", "calls: []"), (From::Outside, ", routes: [{ path: /sock }]", "")]
     {
         let lab = start(Who::Nobody);
         let (said, late) = std::thread::scope(|scope| {

@@ -186,7 +186,8 @@ fn compare(name: &str, calm: (Duration, usize, usize), under: (Duration, usize, 
         "{name}: p99 {:?} of {} calm, {:?} of {} under attack, {} failed",
         calm.0, calm.1, under.0, under.1, under.2
     );
-    let most = if long().is_some() { calm.0 * 2 } else { Duration::from_millis(500).max(calm.0 * 2) };
+    // Among other tests the attackers, who run here too, and whatever else there is share the processors with who is honest.
+    let most = if long().is_some() { calm.0 * 2 } else { Duration::from_secs(3).max(calm.0 * 2) };
     under.2 == 0 && under.0 <= most
 }
 
