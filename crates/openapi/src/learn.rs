@@ -185,6 +185,8 @@ fn shape_along(template: &str, path: &str) -> String {
                 let kind = if known.ends_with('}') { sketch::kind_of_segment(segment) } else { None };
                 out.push_str(&format!("{{{}}}", kind.unwrap_or("string")));
             }
+            // No path of a description has braces that name nothing.
+            _ if segment.contains(['{', '}']) => out.push_str("{string}"),
             _ => out.push_str(segment),
         }
     }
@@ -195,6 +197,19 @@ fn shape_along(template: &str, path: &str) -> String {
 mod tests {
     use super::*;
     use crate::{Api, Found, Length, Report};
+
+    #[test]
+    fn braces_that_name_nothing_are_no_part_of_a_draft() {
+        for path in ["/a/b}", "/{/b", "/a}{b/c"] {
+            let mut draft = Draft::default();
+            let mut sample = Sample::new("GET", path, Some(path), None);
+            sample.set_response(200, None, None);
+            draft.add(&sample);
+            assert_eq!(draft.operations(), 1);
+            let yaml = draft.to_yaml("t");
+            assert!(Api::load(&yaml).is_ok(), "{yaml}");
+        }
+    }
 
     #[test]
     fn what_a_description_has_in_braces_is_a_value_and_the_rest_is_none() {
