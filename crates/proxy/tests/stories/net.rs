@@ -143,7 +143,8 @@ fn echo_connection(stream: TcpStream) -> std::io::Result<()> {
                     line.clear();
                     lines.read_line(&mut line)?;
                 }
-                break;
+                chunked = false;
+                continue;
             }
             let mut chunk = vec![0; size + 2];
             std::io::Read::read_exact(&mut lines, &mut chunk)?;
