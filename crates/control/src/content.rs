@@ -4,19 +4,27 @@
 use ringfence_model::{Excluded, Fence, Waf};
 use ringfence_snapshot::{Content, ContentError, ContentPart, Held};
 
-use crate::inspect::judge;
+use crate::inspect::{is_used, judge};
 use crate::nodes::Parcel;
 
 /// The files of the fence in force, and those that came for the next.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     held: Held,
-    /// By name, as snapshots carry them.
-    in_force: Vec<Content>,
+    in_force: Good,
     /// Why the last part was not taken.
     trouble: Option<ContentError>,
     /// What was found good last: megabytes of rules are not judged again because a fence got another line.
-    judged: Option<Wanted>,
+    judged: Option<(Wanted, Option<String>)>,
+}
+
+/// Files that were judged and may be put in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Good {
+    /// By name, as snapshots carry them.
+    files: Vec<Content>,
+    /// Which rules requests are inspected by, for people.
+    rules: Option<String>,
 }
 
 /// All that the judgement of files rests on.
@@ -34,6 +42,8 @@ struct WantedRules {
     /// Both scores, and bytes of a body.
     numbers: [u64; 3],
     excluded: Vec<(Excluded, Option<String>)>,
+    /// Whether any route is inspected by them.
+    used: bool,
 }
 
 impl Wanted {
@@ -44,6 +54,7 @@ impl Wanted {
             paranoia: waf.paranoia,
             numbers: [waf.inbound.into(), waf.outbound.into(), waf.inspect],
             excluded: waf.exclude.iter().map(|e| (e.of.clone(), e.target.clone())).collect(),
+            used: is_used(fence, waf),
         };
         Self {
             files: files.to_vec(),
@@ -67,42 +78,50 @@ impl Contents {
         &mut self,
         fence: &Fence,
         named: Result<Vec<Content>, String>,
-    ) -> Result<Vec<Content>, String> {
+    ) -> Result<Good, String> {
         let (named, trouble) = (named?, self.trouble.take());
         if let Some(lost) = named.iter().find(|content| self.held.get(&content.sha256).is_none()) {
             let why = trouble.map_or_else(|| "save the fence anew".to_owned(), |e| e.to_string());
             return Err(format!("{} was not read: {why}", lost.name));
         }
         let wanted = Wanted::of(fence, &named);
-        if self.judged.as_ref() != Some(&wanted) {
-            let bytes =
-                |content: &Content| Some((content.name.clone(), self.held.get(&content.sha256)?.clone()));
-            judge(fence, &named.iter().filter_map(bytes).collect())
-                .map_err(|problems| problems.to_string())?;
-            self.judged = Some(wanted);
-        }
-        Ok(named)
+        let rules = match self.judged.take().filter(|(judged, _)| *judged == wanted) {
+            Some((_, rules)) => rules,
+            None => {
+                let bytes =
+                    |content: &Content| Some((content.name.clone(), self.held.get(&content.sha256)?.clone()));
+                let judged = judge(fence, &named.iter().filter_map(bytes).collect());
+                judged.map_err(|problems| problems.to_string())?.rules
+            }
+        };
+        self.judged = Some((wanted, rules.clone()));
+        Ok(Good { files: named, rules })
     }
 
     /// Puts these in the place of those in force, and hands those back.
-    pub(crate) fn put_in_force(&mut self, content: Vec<Content>) -> Vec<Content> {
-        std::mem::replace(&mut self.in_force, content)
+    pub(crate) fn put_in_force(&mut self, good: Good) -> Good {
+        std::mem::replace(&mut self.in_force, good)
     }
 
     /// What a snapshot of the fence in force carries.
     pub(crate) fn in_force(&self) -> &[Content] {
-        &self.in_force
+        &self.in_force.files
+    }
+
+    /// Which rules requests are inspected by, for people; none if nobody looks.
+    pub(crate) fn rules(&self) -> Option<&str> {
+        self.in_force.rules.as_deref()
     }
 
     /// The bytes of those, for nodes that lack them.
     pub(crate) fn parcel(&self) -> Parcel {
         let bytes = |content: &Content| Some((content.sha256, self.held.get(&content.sha256)?.clone()));
-        self.in_force.iter().filter_map(bytes).collect()
+        self.in_force.files.iter().filter_map(bytes).collect()
     }
 
     /// A fence was taken or refused: what is not in force is of no use any more.
     pub(crate) fn settle(&mut self) {
-        self.held.retain(|digest| self.in_force.iter().any(|content| content.sha256 == *digest));
+        self.held.retain(|digest| self.in_force.files.iter().any(|content| content.sha256 == *digest));
     }
 }
 
@@ -140,13 +159,28 @@ mod tests {
         let refused = contents.judged(&with_rules, Ok(bad)).unwrap_err();
         assert!(refused.contains("crs/rules/a.conf:2:"), "{refused}");
         contents.settle();
-        assert_eq!((contents.in_force(), contents.parcel().len()), (good.as_slice(), 1));
+        assert_eq!((contents.in_force(), contents.parcel().len()), (good.files.as_slice(), 1));
         let unread = contents.judged(&with_rules, Ok(vec![Content::of("crs/rules/a.conf", b"other")]));
         assert!(unread.unwrap_err().contains("was not read"));
         assert_eq!(contents.judged(&with_rules, Err("no".into())), Err("no".to_owned()));
-        contents.put_in_force(Vec::new());
+        contents.put_in_force(Good::default());
         contents.settle();
         assert!(contents.parcel().is_empty() && contents.held.digests().next().is_none());
+    }
+
+    #[test]
+    fn which_rules_look_is_known() {
+        let told = |lines: &str| {
+            let text = "fence: t\ntrust_domain: t.example\ngateway: { listen: 127.0.0.1:1 }\nservices: { a: { listen: 1, routes: [{ path: /, waf: MODE }] } }\n";
+            let fence = Fence::parse(vec![("ringfence.yaml", text.replace(", waf: MODE", lines))]).unwrap();
+            let mut contents = Contents::default();
+            let good = contents.judged(&fence, Ok(Vec::new())).unwrap();
+            contents.put_in_force(good);
+            contents.rules().map(str::to_owned)
+        };
+        let rules = told("").unwrap();
+        assert!(rules.starts_with("the embedded baseline, ") && rules.ends_with(" rules"), "{rules}");
+        assert_eq!(told(", waf: off"), None);
     }
 
     #[test]

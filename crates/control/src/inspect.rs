@@ -5,19 +5,29 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ringfence_model::content::crs_rules;
-use ringfence_model::{Diagnostic, Diagnostics, Excluded, Fence, Position, SourceFile, Waf};
+use ringfence_model::{Diagnostic, Diagnostics, Excluded, Fence, Position, Protocol, SourceFile, Waf};
 use ringfence_openapi::Api;
 use ringfence_waf::{ExclusionError, LoadError, Rules, Selection, Set, Source};
 
 /// Files by name.
 pub type Files = BTreeMap<String, Arc<[u8]>>;
 
-/// Judges the files of a fence; what is worth a warning.
+/// What was found of a fence's files.
+#[derive(Debug, Default)]
+pub struct Judged {
+    /// What is worth one.
+    pub warnings: Vec<Diagnostic>,
+    /// The rules that requests are inspected by, for people: `the embedded baseline, 37 rules`. None if nobody looks.
+    pub rules: Option<String>,
+}
+
+/// Judges the files of a fence.
 ///
 /// # Errors
 /// Everything that is wrong with them.
-pub fn judge(fence: &Fence, files: &Files) -> Result<Vec<Diagnostic>, Diagnostics> {
+pub fn judge(fence: &Fence, files: &Files) -> Result<Judged, Diagnostics> {
     let (mut out, mut named) = (Diagnostics::default(), Vec::new());
+    let mut title = None;
     let source = |name: &str, text: &[u8]| SourceFile {
         name: name.into(),
         owner: None,
@@ -28,6 +38,7 @@ pub fn judge(fence: &Fence, files: &Files) -> Result<Vec<Diagnostic>, Diagnostic
             Ok(rules) => {
                 rules.warnings().iter().for_each(|warning| out.push(of_rule(warning, Diagnostic::warning)));
                 exclusions(waf, &rules, &mut out);
+                title = is_used(fence, waf).then(|| rules.title());
             }
             Err(errors) => errors.iter().for_each(|error| out.push(of_rule(error, Diagnostic::error))),
         }
@@ -68,7 +79,13 @@ pub fn judge(fence: &Fence, files: &Files) -> Result<Vec<Diagnostic>, Diagnostic
     let sources: Vec<SourceFile> =
         sources.map(|(name, text)| source(name, text)).chain(fence.files.iter().cloned()).collect();
     let out = out.finish(&sources);
-    if out.is_valid() { Ok(out.warnings) } else { Err(out) }
+    if out.is_valid() { Ok(Judged { warnings: out.warnings, rules: title }) } else { Err(out) }
+}
+
+/// Whether requests are inspected on any route.
+pub(crate) fn is_used(fence: &Fence, waf: &Waf) -> bool {
+    let services = fence.services.iter().filter(|service| service.protocol != Protocol::Tcp);
+    services.flat_map(|service| &service.routes).any(|route| !route.waf.unwrap_or(waf.mode).is_off())
 }
 
 /// The rules that a fence asks for.

@@ -337,6 +337,10 @@ async fn fill(
 ) -> Result<(), Deny> {
     let filled = pieces(ctx, front, limits, held, is_enough).await;
     ctx.live.set_held(0, 0);
+    if filled.is_ok() {
+        // One that was to give way with its last piece there: what comes next has a time of its own.
+        ctx.live.disarm();
+    }
     filled
 }
 
@@ -348,6 +352,8 @@ async fn pieces(
     is_enough: impl Fn(&Held) -> bool,
 ) -> Result<(), Deny> {
     let begun = ctx.worker.now_ms();
+    // Whoever sends next to nothing makes room at a full door, held or not.
+    let mut pace = ctx.live.pace().run(begun);
     while !held.ended() && !is_enough(held) {
         if front.request_is_end() {
             held.end();
@@ -356,6 +362,7 @@ async fn pieces(
         let whole = begun + GRACE_MS + held.len() as u64 / RATE;
         ctx.live.arm(whole.min(ctx.worker.now_ms() + limits.idle.as_millis() as u64));
         ctx.live.set_held(WAITING + held.len(), begun);
+        pace.note(held.len() as u64, true);
         match ctx.live.within(std::future::poll_fn(|cx| front.poll_piece(cx))).await {
             Ok(Ok(Piece::Data(data))) => held.add(data, front.request_is_end())?,
             Ok(Ok(Piece::Trailers(trailers))) => held.add_trailers(trailers),
@@ -364,14 +371,16 @@ async fn pieces(
                 return Err(Deny::new(refusal.status(), "parse", "framing", refusal.to_string()));
             }
             Ok(Err(Broken::Io(_) | Broken::H2(_))) => return Err(gone()),
-            Err(_) if ctx.live.gave_way() => {
-                let reason = "memory for bodies that wait to be judged got short, and this one had been coming for the longest";
-                return Err(Deny::new(503, "limit", "limit.held", reason));
+            Err(_) if ctx.live.gave_way() => return Err(gave_way()),
+            Err(_) => return Err(too_slow()),
+        }
+        // A piece that was there already neither takes back that this one gives way nor makes its time longer.
+        if !held.ended() && !is_enough(held) {
+            if ctx.live.gave_way() {
+                return Err(gave_way());
             }
-            Err(_) => {
-                let reason =
-                    "the body must be judged before it may pass, and took longer than the limit allows";
-                return Err(Deny::failure(408, "limit.idle", reason));
+            if ctx.worker.now_ms() >= whole {
+                return Err(too_slow());
             }
         }
         if limits.body.is_some_and(|most| held.len() as u64 > most) {
@@ -385,6 +394,17 @@ async fn pieces(
 fn over(limits: &Limits) -> Deny {
     let most = limits.body.unwrap_or_default();
     Deny::new(413, "limit", "limit.body", format!("the body is larger than the limit of {most} bytes"))
+}
+
+fn gave_way() -> Deny {
+    let reason =
+        "memory for bodies that wait to be judged got short, and this one had been coming for the longest";
+    Deny::new(503, "limit", "limit.held", reason)
+}
+
+fn too_slow() -> Deny {
+    let reason = "the body must be judged before it may pass, and took longer than the limit allows";
+    Deny::failure(408, "limit.idle", reason)
 }
 
 fn no_memory() -> Deny {

@@ -71,15 +71,15 @@ impl Stage {
 
     /// A fence with one route, whose provider this is said of too, to a service that answers everything, and `/stream` without end.
     pub(crate) fn raise(provider: &str, accept: &str) -> Result<Self, Unable> {
-        Self::before_service(provider, "", &format!(", accept: [{accept}]"))
+        Self::before_service(provider, &format!(", accept: [{accept}]"))
     }
 
-    /// The same with a route that is open to all, in a fence that says this besides.
-    pub(crate) fn raise_with(fence: &str) -> Result<Self, Unable> {
-        Self::before_service("", fence, "")
+    /// The same with a route that is open to all and of which this is said.
+    pub(crate) fn raise_with(route: &str) -> Result<Self, Unable> {
+        Self::before_service("", route)
     }
 
-    fn before_service(provider: &str, fence: &str, route: &str) -> Result<Self, Unable> {
+    fn before_service(provider: &str, route: &str) -> Result<Self, Unable> {
         let service = listen(|_, request| {
             if request.starts_with("GET /stream ") {
                 Answer::Stream
@@ -88,7 +88,7 @@ impl Stage {
             }
         })?;
         let services = format!(
-            "{fence}external:\n  target:\n    address: {}\n    tls: off\n    routes: [{{ path: /{route} }}]\n",
+            "external:\n  target:\n    address: {}\n    tls: off\n    routes: [{{ path: /{route} }}]\n",
             service.address
         );
         let mut stage = Self::with(provider, &services)?;
@@ -113,7 +113,7 @@ impl Stage {
         Ok((stage, seen))
     }
 
-    /// A fence with these services.
+    /// A fence with these services. Attacks are looked for only where they say so: what a drill is about must be what stops it.
     pub(crate) fn with(provider: &str, services: &str) -> Result<Self, Unable> {
         let io = |what: &'static str| move |e: std::io::Error| Unable::new(format!("cannot {what}: {e}"));
         let mut stage = Self::without_fence(free_address().map_err(io("find a free port"))?)?;
@@ -123,7 +123,7 @@ impl Stage {
         // As root each service has a uid of its own, and must get in; what is secret lies in the data directory, which is closed.
         std::fs::DirBuilder::new().mode(0o755).create(folder).map_err(io("make a folder"))?;
         let fence = format!(
-            "fence: drill\ntrust_domain: drill.example\ngateway: {{ listen: {}, tls: off }}\nproviders:\n  drill: {{ issuer: {}, audiences: [{AUDIENCE}], allow_private: true{provider} }}\n{services}",
+            "fence: drill\ntrust_domain: drill.example\ngateway: {{ listen: {}, tls: off }}\nwaf: off\nproviders:\n  drill: {{ issuer: {}, audiences: [{AUDIENCE}], allow_private: true{provider} }}\n{services}",
             stage.gateway, stage.issuer,
         );
         // Not beside the fence itself, where it would be taken for a part of it.

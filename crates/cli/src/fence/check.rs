@@ -26,12 +26,12 @@ pub(crate) struct CheckArgs {
 }
 
 pub(crate) fn run(args: CheckArgs, env: &Env) -> ExitCode {
-    let (mut checked, mut policies) = (Fence::load(&args.path), None);
+    let (mut checked, mut beside) = (Fence::load(&args.path), Beside::default());
     let fence_is_valid = checked.is_ok();
-    let (mut content, mut problems) = (None, Diagnostics::default());
+    let mut problems = Diagnostics::default();
     if let Ok(fence) = &mut checked {
         match judged(fence) {
-            Ok(found) => content = Some(found),
+            Ok((files, rules)) => (beside.files, beside.rules) = (Some(files), rules),
             Err(found) => absorb(&mut problems, found),
         }
         match super::authz::of_fence(fence, &args.data) {
@@ -39,7 +39,7 @@ pub(crate) fn run(args: CheckArgs, env: &Env) -> ExitCode {
             _ if args.data.lacks(fence) && fence.policies.is_some() => fence.warnings.push(unchecked(fence)),
             Ok(engine) => {
                 fence.warnings.extend(engine.iter().flat_map(Engine::warnings).cloned());
-                policies = engine.map(|engine| engine.policies().count());
+                beside.policies = engine.map(|engine| engine.policies().count());
             }
             Err(found) => absorb(&mut problems, found),
         }
@@ -57,11 +57,7 @@ pub(crate) fn run(args: CheckArgs, env: &Env) -> ExitCode {
         }
         Err(_) => ExitCode::from(NO),
     };
-    let shown = if args.json {
-        print_json(&report(&checked, policies, content))
-    } else {
-        text(&checked, policies, content, env)
-    };
+    let shown = if args.json { print_json(&report(&checked, &beside)) } else { text(&checked, &beside, env) };
     if shown == ExitCode::SUCCESS { code } else { shown }
 }
 
@@ -70,12 +66,23 @@ fn absorb(problems: &mut Diagnostics, found: Diagnostics) {
     found.errors.into_iter().chain(found.warnings).for_each(|problem| problems.push(problem));
 }
 
-/// Judges rules and descriptions that the fence names: how many files they are.
-fn judged(fence: &mut Fence) -> Result<usize, Diagnostics> {
+/// What was judged besides the fence itself.
+#[derive(Default)]
+struct Beside {
+    /// Policies, if they were judged.
+    policies: Option<usize>,
+    /// Files of rules and descriptions.
+    files: Option<usize>,
+    /// The rules that requests are inspected by.
+    rules: Option<String>,
+}
+
+/// Judges rules and descriptions that the fence names: how many files they are, and which rules look.
+fn judged(fence: &mut Fence) -> Result<(usize, Option<String>), Diagnostics> {
     let files: Files = content::read(fence)?.into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
-    let warnings = judge(fence, &files)?;
-    fence.warnings.extend(warnings);
-    Ok(files.len())
+    let judged = judge(fence, &files)?;
+    fence.warnings.extend(judged.warnings);
+    Ok((files.len(), judged.rules))
 }
 
 fn unchecked(fence: &Fence) -> Diagnostic {
@@ -85,12 +92,7 @@ fn unchecked(fence: &Fence) -> Diagnostic {
         .help("give a file with what it says: `ringfence check --entities FILE`".to_owned())
 }
 
-fn text(
-    checked: &Result<Fence, Diagnostics>,
-    policies: Option<usize>,
-    content: Option<usize>,
-    env: &Env,
-) -> ExitCode {
+fn text(checked: &Result<Fence, Diagnostics>, beside: &Beside, env: &Env) -> ExitCode {
     match checked {
         Ok(fence) => {
             for warning in &fence.warnings {
@@ -98,13 +100,19 @@ fn text(
             }
             let (services, edges) =
                 (count(fence.services.len(), "service"), count(fence.edges().count(), "edge"));
-            let policies = policies.map_or_else(String::new, |n| {
+            let policies = beside.policies.map_or_else(String::new, |n| {
                 format!(", {n} {}", if n == 1 { "policy" } else { "policies" })
             });
-            let files = content.filter(|n| *n > 0);
+            let files = beside.files.filter(|n| *n > 0);
             let files = files
                 .map_or_else(String::new, |n| format!(", {} of rules and descriptions", count(n, "file")));
-            print(&format!("{}: valid, {services}, {edges}{policies}{files}\n", fence.name))
+            let mode = fence.waf.as_ref().map_or("off", |waf| waf.mode.as_str());
+            let attacks = match &beside.rules {
+                Some(rules) => format!("attacks: {mode}, {rules}\n"),
+                None if fence.gateway.is_some() => "attacks are not looked for\n".to_owned(),
+                None => String::new(),
+            };
+            print(&format!("{}: valid, {services}, {edges}{policies}{files}\n{attacks}", fence.name))
         }
         Err(diagnostics) => {
             eprint!("{}", diagnostics.render(error_colour(env)));
@@ -116,11 +124,13 @@ fn text(
 }
 
 /// The documented object: `valid`, what the fence is when it is, and the lists `errors` and `warnings`.
-fn report(checked: &Result<Fence, Diagnostics>, policies: Option<usize>, content: Option<usize>) -> Value {
+fn report(checked: &Result<Fence, Diagnostics>, beside: &Beside) -> Value {
     match checked {
         Ok(fence) => json!({
             "valid": true, "fence": fence.name, "trust_domain": fence.trust_domain, "services": fence.services.len(),
-            "edges": fence.edges().count(), "policies": policies, "files": content, "errors": [], "warnings": fence.warnings, "omitted": 0,
+            "edges": fence.edges().count(), "policies": beside.policies, "files": beside.files,
+            "waf": beside.rules.as_ref().map(|rules| json!({ "mode": fence.waf.as_ref().map(|waf| waf.mode), "rules": rules })),
+            "errors": [], "warnings": fence.warnings, "omitted": 0,
         }),
         Err(found) => json!({
             "valid": false, "errors": found.errors, "warnings": found.warnings, "omitted": found.omitted,

@@ -30,6 +30,7 @@ pub(super) struct Status {
     pub(super) snapshot: Option<Snapshot>,
     nodes: Vec<Node>,
     entities: Option<Entities>,
+    waf: Option<Waf>,
 }
 
 /// What the supervisor reports.
@@ -62,6 +63,14 @@ struct Entities {
     url: String,
     confirmed_at: Option<u64>,
     trouble: Option<String>,
+}
+
+/// How attacks are looked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Waf {
+    mode: String,
+    rules: String,
 }
 
 /// A proxy, as control sees it.
@@ -127,7 +136,7 @@ fn dropped(nodes: &[NodeStats]) -> u64 {
 }
 
 fn text(status: &Status, dropped: u64, now: u64, colour: bool) -> String {
-    let Status { report, snapshot, nodes, entities } = status;
+    let Status { report, snapshot, nodes, entities, waf } = status;
     let warn = |text: &str| Paint::Warn.on(text, colour);
     let mut lines = Vec::new();
     let mut first = vec![Paint::Bold.on(&clean(&report.fence), colour)];
@@ -142,6 +151,13 @@ fn text(status: &Status, dropped: u64, now: u64, colour: bool) -> String {
     lines.push(first.join("  "));
     let isolation = format!("isolation {}", clean(&report.isolation));
     lines.push(if report.isolation == "on" { isolation } else { Paint::Bad.on(&isolation, colour) });
+    if snapshot.is_some() && !report.gateway.is_empty() {
+        let inspected = waf.as_ref().map_or_else(
+            || "attacks are not looked for".to_owned(),
+            |waf| format!("attacks: {}  {}", clean(&waf.mode), clean(&waf.rules)),
+        );
+        lines.push(inspected);
+    }
     lines.extend(report.warnings.iter().map(|warning| warn(&format!("warning: {}", clean(warning)))));
     if dropped > 0 {
         lines.push(warn(&format!("warning: {dropped} events were dropped: the disk is full or too slow")));
@@ -272,6 +288,7 @@ mod tests {
                 ],
             },
             "snapshot": {"trust_domain": "clinic.example", "revision": 3, "edges": 7},
+            "waf": {"mode": "enforce", "rules": "the embedded baseline, 37 rules"},
             "nodes": [{"node": "local", "revision": 3, "connections": 4, "stale": false, "refused": null,
                        "certificates": [["spiffe://clinic.example/service/portal", 4600]],
                        "groups": [["X25519MLKEM768", 12]]}],
@@ -287,6 +304,7 @@ mod tests {
         let text = shown(answer(), 0);
         for line in [
             "clinic  revision 3  7 edges  clinic.example  https://127.0.0.1:8443  ringfence.yaml",
+            "attacks: enforce  the embedded baseline, 37 rules",
             "keeper    11         0    1m",
             "node       -         2  down",
             "portal   ready    fenced      21    20         0",

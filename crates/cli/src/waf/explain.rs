@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use ringfence_event::{Filter, Record, read_dir};
 use ringfence_model::{Fence, content};
+use ringfence_waf::Source;
 use serde_json::{Value, json};
 
 use super::{Found, text};
@@ -153,7 +154,7 @@ fn object(record: &Record, found: &[Found], rules: &Texts) -> Value {
     })
 }
 
-/// The rule files that are here.
+/// The rule files that are here, and the embedded rules.
 struct Texts(BTreeMap<String, Vec<u8>>);
 
 /// A rule as it is written.
@@ -167,11 +168,12 @@ impl Texts {
     /// Those of a fence; none if it cannot be read, since an event explains itself.
     fn of(fence: &Path) -> Self {
         let files = Fence::load(fence).ok().and_then(|fence| content::read(&fence).ok());
-        Self(files.unwrap_or_default())
+        let embedded = [Source::base(), Source::baseline()].map(|source| (source.name, source.text));
+        Self(files.unwrap_or_default().into_iter().chain(embedded).collect())
     }
 
     fn of_rule(&self, number: u32) -> Option<Written<'_>> {
-        let files = self.0.iter().filter(|(name, _)| name.ends_with(".conf"));
+        let files = self.0.iter().filter(|(name, _)| name.ends_with(".conf") || name.starts_with('('));
         files.into_iter().find_map(|(file, bytes)| {
             let text = String::from_utf8_lossy(bytes);
             let lines: Vec<&str> = text.lines().collect();
@@ -215,5 +217,13 @@ mod tests {
         assert!(rule.text[1].contains("@detectSQLi"));
         assert_eq!(texts.of_rule(7).unwrap().text, ["SecAction \"id:7\""]);
         assert!(texts.of_rule(5).is_none() && texts.of_rule(94_210).is_none());
+    }
+
+    #[test]
+    fn an_embedded_rule_is_shown_too() {
+        let texts = Texts::of(Path::new("/nowhere/ringfence.yaml"));
+        let rule = texts.of_rule(4_610_600).unwrap();
+        assert!(rule.file == "(baseline)" && rule.text[0].contains("@detectSQLi"), "{:?}", rule.text);
+        assert_eq!(texts.of_rule(4_600_012).unwrap().file, "(base)");
     }
 }

@@ -109,8 +109,7 @@ fn where_an_edge_does_not_demand_somebody_s_behalf_the_stolen_token_comes_throug
 #[test]
 fn where_nobody_looks_for_attacks_sql_comes_through() {
     let clinic = Clinic::start(Who::Nobody);
-    let output =
-        clinic.ringfence(&["drill", "--json", "--without", "waf: { mode: enforce }", "sql-injection"]);
+    let output = clinic.ringfence(&["drill", "--json", "--without", ", waf: enforce", "sql-injection"]);
     let one = fails(&output, "sql-injection");
     assert_eq!(one["reported"], false, "{one}");
     assert!(one["detail"].as_str().unwrap().starts_with("0 of "), "not one attack is refused: {one}");

@@ -188,6 +188,10 @@ impl Core {
                 "edges": s.services.iter().map(|s| s.calls.len()).sum::<usize>(),
             })
         });
+        let waf = self.fence.as_ref().and_then(|fence| {
+            let (waf, rules) = (fence.waf.as_ref()?, self.contents.rules()?);
+            Some(json!({ "mode": waf.mode, "rules": rules }))
+        });
         let server = self.fence.as_ref().and_then(data::server);
         let entities = server.map(|server| self.entities.status(server));
         json!({
@@ -195,6 +199,7 @@ impl Core {
             "snapshot": snapshot,
             "nodes": self.nodes.status(),
             "entities": entities,
+            "waf": waf,
         })
     }
 }

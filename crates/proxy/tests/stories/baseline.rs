@@ -93,7 +93,11 @@ fn no_type_and_no_lie_about_it_leads_an_attack_past_the_rules() {
             let expected = if is_opaque { 200 } else { 403 };
             assert_eq!(post(&rig, &fields, body), expected, "{kind}: {}", String::from_utf8_lossy(body));
         }
-        for body in [&br#"{"name":"O'Brien","note":"select one of the union's rooms"}"#[..], b"[draft] don't", b"a < b"] {
+        for body in [
+            &br#"{"name":"O'Brien","note":"select one of the union's rooms"}"#[..],
+            b"[draft] don't",
+            b"a < b",
+        ] {
             assert_eq!(post(&rig, &fields, body), 200, "{kind}: {}", String::from_utf8_lossy(body));
         }
     }
@@ -138,7 +142,11 @@ fn what_is_packed_is_judged_unpacked_and_as_it_came() {
         assert_eq!(post(&rig, &form, &pack(packed, attack.as_bytes())), 403, "{packed}");
         let json = br#"{"q":"1\u0027 UNION SELECT name, password FROM users -- "}"#;
         assert_eq!(post(&rig, &fields("application/octet-stream"), &pack(packed, json)), 403, "{packed}");
-        assert_eq!(post(&rig, &fields("application/octet-stream"), &pack(packed, b"\x89PNG\r\n")), 200, "{packed}");
+        assert_eq!(
+            post(&rig, &fields("application/octet-stream"), &pack(packed, b"\x89PNG\r\n")),
+            200,
+            "{packed}"
+        );
         // What claims to be packed and is not.
         for kind in ["application/x-www-form-urlencoded", "application/octet-stream", "text/plain"] {
             assert_eq!(post(&rig, &fields(kind), attack.as_bytes()), 400, "{packed} {kind}");
@@ -205,7 +213,8 @@ fn requests_that_wait_to_be_judged_are_bounded_by_what_they_cost_and_others_pass
             let mut client = client(rig.gateway).await;
             for _ in 0..90 {
                 client = client.ready().await.unwrap();
-                let request = http::Request::post("http://a/flood").header("content-type", "application/json");
+                let request =
+                    http::Request::post("http://a/flood").header("content-type", "application/json");
                 let (answer, mut body) = client.send_request(request.body(()).unwrap(), false).unwrap();
                 body.send_data(bytes::Bytes::from_static(b"{"), false).unwrap();
                 flood.push((answer, body));

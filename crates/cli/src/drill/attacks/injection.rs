@@ -11,8 +11,8 @@ use crate::drill::watch::{Watch, rule};
 use crate::drill::wire::{self, Speak};
 use crate::drill::{Outcome, Unable};
 
-/// What a fence needs for it.
-const WAF: &str = "waf: { mode: enforce }\n";
+/// What a route needs for it, in a fence that says `waf: off`.
+const WAF: &str = ", waf: enforce";
 const SQL: &str = "1' UNION SELECT name, password FROM users -- ";
 const ENCODED: &str = "1%27%20UNION%20SELECT%20name,%20password%20FROM%20users%20--%20";
 
