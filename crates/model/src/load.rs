@@ -154,7 +154,11 @@ fn is_description(bytes: &[u8]) -> bool {
         return false;
     }
     let parsed = yaml::parse(&text, Dialect::Strict);
-    let Some(document) = parsed.documents.first() else { return false };
+    // Of what is cut off, is no YAML, or goes on with another document, nobody knows what else it says.
+    if bytes.len() > MAX_FILE_BYTES || parsed.problems.iter().any(|problem| problem.fatal) {
+        return false;
+    }
+    let [document] = &parsed.documents[..] else { return false };
     let says = |key: &str| document.get(key).is_some();
     (says("openapi") || says("swagger")) && !FENCE.keys.iter().any(|key| says(key))
 }

@@ -92,4 +92,10 @@ fn a_description_of_an_api_beside_fragments_is_none_of_them() {
     let error = &Fence::load(folder.path()).unwrap_err().errors[0];
     assert_eq!((at(&error.position), error.code), ("old.yaml:3:1".into(), "unknown-key"));
     assert!(error.help.as_deref().is_some_and(|help| help.contains("which a service names")), "{error:?}");
+    // Nor is what it says in a second document, or behind what is read of a file.
+    write("old.yaml", "openapi: 3.1.0\npaths: {}\n---\nowner: b\nlimits: { connections: 5 }\n");
+    assert!(Fence::load(folder.path()).unwrap_err().errors[0].message.contains("one document"));
+    let long = format!("openapi: 3.1.0\npaths: {{}}\n{}\nowner: b\n", "#\n".repeat(600_000));
+    write("old.yaml", &long);
+    assert!(!Fence::load(folder.path()).unwrap_err().errors.is_empty());
 }
