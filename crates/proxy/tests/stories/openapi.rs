@@ -381,3 +381,33 @@ fn a_description_that_cannot_be_enforced_is_never_in_force() {
     assert!(why.contains("broken.yaml:2:") && why.contains("a parameter has a name"), "{why}");
     assert_eq!(status(&post(&rig, r#"{"title":17}"#)), 400, "the one before still holds");
 }
+
+#[test]
+fn without_control_a_node_enforces_the_files_that_it_kept_and_lets_nobody_in_where_one_was_changed() {
+    let service = Service::start();
+    service.answers("201 Created", "text/plain", "");
+    let rig = start(&service, "notes.yaml");
+    let (good, bad) = (r#"{"title":"one"}"#, r#"{"title":17}"#);
+    let again = |rig: Rig| {
+        let control = rig.control.clone();
+        control.answers.lock().unwrap().clear();
+        Rig::with_control(rig.stop(), control)
+    };
+    let rig = again(rig);
+    assert_eq!((status(&post(&rig, good)), status(&post(&rig, bad))), (201, 400), "control is away");
+    // Whoever can write there cannot take the description away, or put another in its place.
+    let digest = ringfence_snapshot::Digest::of(DESCRIPTION.as_bytes());
+    let kept = rig.dir.path().join("proxy/content").join(digest.to_string());
+    std::fs::write(&kept, DESCRIPTION.replace("type: string, maxLength: 20", "maxLength: 20")).unwrap();
+    let rig = again(rig);
+    let seen = service.seen();
+    assert_ne!(status(&post(&rig, good)), 201);
+    assert_ne!(status(&post(&rig, bad)), 201);
+    assert_eq!(service.seen(), seen);
+    let why = "the last good snapshot is not used: notes.yaml did not come, which the snapshot names";
+    rig.event("what is missing", |r| r.json.to_string().contains(why));
+    rig.connect_control();
+    rig.give("notes.yaml", DESCRIPTION.as_bytes());
+    rig.apply(&fence(service.port, "notes.yaml"));
+    assert_eq!((status(&post(&rig, good)), status(&post(&rig, bad))), (201, 400), "control is back");
+}
