@@ -2,10 +2,10 @@
 //! number makes the same request.
 
 /// Numbers that look like chance and repeat.
-pub(super) struct Chance(u64);
+pub(crate) struct Chance(u64);
 
 impl Chance {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
@@ -16,11 +16,11 @@ impl Chance {
         self.0
     }
 
-    pub(super) fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         (self.next() >> 11) as usize % end.max(1)
     }
 
-    pub(super) fn of<'a>(&mut self, list: &[&'a str]) -> &'a str {
+    pub(crate) fn of<'a>(&mut self, list: &[&'a str]) -> &'a str {
         list[self.below(list.len())]
     }
 }
@@ -227,7 +227,7 @@ const DATA: &[&str] = &[
 ];
 
 /// Something that a person or a program sends as a value.
-pub(super) fn value(chance: &mut Chance) -> String {
+pub(crate) fn value(chance: &mut Chance) -> String {
     match chance.below(12) {
         0..=3 => prose(chance),
         4 => chance.of(NAMES).to_owned(),

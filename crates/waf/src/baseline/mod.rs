@@ -15,6 +15,6 @@ impl Source {
 }
 
 #[cfg(test)]
-mod benign;
+pub(crate) mod benign;
 #[cfg(test)]
 mod tests;

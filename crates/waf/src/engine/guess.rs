@@ -137,7 +137,7 @@ impl Transaction {
         let is_binary = sniff::is_binary(text);
         let blanked = sniff::blanked(text);
         // A few bytes that are no text are blanks; among many there is no form.
-        let plain = blanked.as_deref().or((!is_binary).then_some(text));
+        let plain = blanked.as_deref().or_else(|| (!is_binary).then_some(text));
         if let Some(plain) = plain
             && plain.contains(&b'=')
             && memchr::memchr_iter(b'&', plain).count() < PIECES
@@ -156,8 +156,15 @@ impl Transaction {
     }
 
     fn strings(&mut self, text: &[u8]) -> body::Outcome {
+        // Between bytes that happen to be quotes, something else is no string.
+        let is_text = sniff::is_nearly_text(text);
+        let is_string =
+            |string: &[u8]| is_text || (!sniff::is_binary(string) && str::from_utf8(string).is_ok());
         self.with_filler(text, |filler| {
-            sniff::strings(text, &mut Vec::new(), |string| filler.pair(NAME, string))
+            sniff::strings(text, &mut Vec::new(), |string| match is_string(string) {
+                true => filler.pair(NAME, string),
+                false => ControlFlow::Continue(()),
+            })
         })
     }
 
@@ -289,7 +296,13 @@ mod tests {
         is_refused(&TEXT, b"1'\x0cor\x0b1=1--\0");
         passes(&TEXT, b"a page\x0cand O'Neill's next\x0b\x01or not");
         passes(&["", "application/x-own"], &noise(7, 20_000));
-        passes(&ALL, &[b"{", &noise(8, 20_000)[..]].concat());
+        for seed in 8..40 {
+            passes(&ALL, &[b"{", &noise(seed, 5_000)[..]].concat());
+            passes(&ALL, &[b"\xff\xfe", &noise(seed, 5_000)[..]].concat());
+        }
+        // Who shows what is no text as such reads the rest.
+        let padded = [b"{\"a\":\"", &[0xff; 400][..], b"\",\"q\":\"1' or 1=1--\"}"].concat();
+        is_refused(&ALL, &padded);
     }
 
     /// Bytes of something that is packed.
