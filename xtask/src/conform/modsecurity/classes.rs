@@ -47,6 +47,15 @@ const CLASSES: &[Class] = &[
         holds: |d| d.ours.contains(&UNREADABLE) && d.is("application/json"),
     },
     Class {
+        name: "JSON by its suffix",
+        right: "ours",
+        why: "a type that ends in +json is JSON whatever stands before it; the rule for libmodsecurity knows clean ones only",
+        holds: |d| {
+            d.content_type().is_some_and(|value| value.to_ascii_lowercase().contains("+json"))
+                && d.only_ours(|id| id == UNREADABLE)
+        },
+    },
+    Class {
         name: "names of headers of parts",
         right: "both",
         why: "bytes that such a name may not have are an error there, and MULTIPART_INVALID_PART here",
@@ -82,7 +91,10 @@ const CLASSES: &[Class] = &[
         name: "wide characters",
         right: "ours",
         why: "libmodsecurity has no mapping to ASCII unless SecUnicodeMapFile names one",
-        holds: |d| d.only_ours(|id| d.rules.unicode.contains(&id)),
+        holds: |d| {
+            let holds = |id| d.rules.unicode.contains(&id);
+            d.only_ours(holds) || (d.has_wide() && d.all(holds))
+        },
     },
     Class {
         name: "phrases",
@@ -136,19 +148,40 @@ impl<'a> Difference<'a> {
         CLASSES.iter().find(|class| (class.holds)(self))
     }
 
-    fn is(&self, content_type: &str) -> bool {
-        let field = self.request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
-        field.is_some_and(|(_, value)| value.to_ascii_lowercase().starts_with(content_type))
+    fn content_type(&self) -> Option<&str> {
+        let mut fields = self.request.headers.iter();
+        fields.find(|(name, _)| name.eq_ignore_ascii_case("content-type")).map(|(_, value)| value.as_str())
     }
 
-    /// Whether more lines stand between two boundaries than headers, an empty line and one of content.
+    fn is(&self, content_type: &str) -> bool {
+        self.content_type().is_some_and(|value| value.to_ascii_lowercase().starts_with(content_type))
+    }
+
+    /// Whether a part has more lines than its headers, an empty one and one of content, or the boundary is not found.
     fn has_lines(&self) -> bool {
         let text = String::from_utf8_lossy(&self.body);
-        let contents =
-            text.split("\r\n\r\n").skip(1).map(|rest| rest.split("\r\n--").next().unwrap_or_default());
-        contents.clone().any(|content| content.contains('\n'))
-            || contents.count() == 0
-            || text.matches("\r\n\r\n").count() > text.matches("name=").count()
+        let boundary =
+            self.content_type().and_then(|value| value.split_once("boundary=")).map(|(_, name)| {
+                name.split([';', ',']).next().unwrap_or_default().trim_matches([' ', '\t', '"'])
+            });
+        let Some(boundary) = boundary.filter(|name| !name.is_empty()) else { return true };
+        let mark = format!("--{boundary}");
+        let mut parts = text.split(&mark).skip(1).peekable();
+        parts.peek().is_none()
+            || parts.any(|part| {
+                let content = part.split_once("\r\n\r\n").map_or(part, |(_, content)| content);
+                content.strip_suffix("\r\n").unwrap_or(content).contains('\n')
+            })
+    }
+
+    /// Whether it has characters beyond ASCII that are read as some of it.
+    fn has_wide(&self) -> bool {
+        let mut fields = self.request.headers.iter().map(|(_, value)| value.as_bytes());
+        let body = self.body.as_slice();
+        fields.by_ref().chain([self.request.uri.as_bytes(), body]).any(|text| {
+            let text = String::from_utf8_lossy(text).to_ascii_lowercase();
+            !text.is_ascii() || ["%e2", "%ef%bc", "%u"].iter().any(|mark| text.contains(mark))
+        })
     }
 
     fn only_theirs(&self, kind: impl Fn(u64) -> bool) -> bool {
