@@ -36,7 +36,7 @@ impl Engine for File {
     }
 
     async fn try_open(&self) -> Result<Store, StoreError> {
-        Store::open(&self.path(), Durability::Full).await
+        Store::open(&self.path(), Durability::Process).await
     }
 
     async fn downgrade(&self, version: u32) -> Result<(), StoreError> {
