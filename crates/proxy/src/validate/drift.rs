@@ -49,6 +49,8 @@ pub(super) struct Whence<'a> {
     pub(super) operation: &'a str,
     /// Whether the description has it: others are as many as clients like.
     pub(super) described: bool,
+    /// Whether it is the service's answer that differs: what clients send mutes nothing of it.
+    pub(super) response: bool,
     pub(super) client: IpAddr,
 }
 
@@ -56,9 +58,10 @@ impl Drift {
     /// Whether this is to be told now; then how many of its kind were not told before it.
     pub(super) fn news(&self, whence: Whence<'_>, violation: &Violation, now_ms: u64) -> Option<u64> {
         let (place, rule) = (violation.place as u8, &*violation.rule);
-        let kind = self.crowd.key((whence.described.then_some(whence.operation), place, rule));
-        let key =
-            self.crowd.key((whence.operation, place, &*violation.name, without_indexes(violation), rule));
+        let side = whence.response;
+        let kind = self.crowd.key((side, whence.described.then_some(whence.operation), place, rule));
+        let which = (&*violation.name, without_indexes(violation));
+        let key = self.crowd.key((side, whence.operation, place, which, rule));
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.told.get(&key).is_some_and(|until| *until > now_ms) {
             return None;
@@ -112,7 +115,7 @@ mod tests {
 
     fn whence(operation: &str, described: bool, client: usize) -> Whence<'_> {
         let [.., b, c] = u32::try_from(client).unwrap().to_be_bytes();
-        Whence { operation, described, client: [10, 0, b, c].into() }
+        Whence { operation, described, response: false, client: [10, 0, b, c].into() }
     }
 
     #[test]
@@ -137,6 +140,9 @@ mod tests {
         assert_eq!(flood(0, 0), FIRST as usize + usize::from(EACH));
         // Another operation, and another rule, have their own part, even for the same client.
         assert_eq!(drift.news(whence("GET /b", true, 7), &unknown("real"), 1), Some(0));
+        // So has what the service answers: the very thing that clients sent is news there.
+        let answer = Whence { response: true, ..whence("GET /a", true, 7) };
+        assert_eq!(drift.news(answer, &unknown("x0"), 1), Some(0));
         // Whoever is in another group tells of the same operation.
         let other = (8..).find(|n| {
             let group = |n| drift.crowd.group(whence("", true, n).client);

@@ -113,9 +113,9 @@ impl Stage for Validate {
         };
         let path = template.map_or_else(|| shape_of_path(view.path()), str::to_owned);
         let operation = format!("{} {path}", view.method());
-        let whence = Whence { operation: &operation, described: number.is_some(), client };
-        let news =
-            About { described: &self.described, whence, response: false, now_ms }.decide(report, notes)?;
+        let whence =
+            Whence { operation: &operation, described: number.is_some(), response: false, client };
+        let news = About { described: &self.described, whence, now_ms }.decide(report, notes)?;
         let (mut sample, mut spare) = (None, None);
         if self.described.declared.mode == Mode::Observe {
             let wanted = self.described.sampler.wants(number, &operation, client, now_ms);
@@ -160,9 +160,9 @@ impl Validation {
         if report.is_empty() {
             return Ok(false);
         }
-        let whence =
-            Whence { operation: &self.operation, described: self.number.is_some(), client: self.client };
-        About { described: &self.stage.described, whence, response, now_ms: self.now_ms }
+        let (described, client) = (self.number.is_some(), self.client);
+        let whence = Whence { operation: &self.operation, described, response, client };
+        About { described: &self.stage.described, whence, now_ms: self.now_ms }
             .decide(report, notes)
     }
 

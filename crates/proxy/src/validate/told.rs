@@ -16,7 +16,6 @@ const NAMED: usize = 5;
 pub(super) struct About<'a> {
     pub(super) described: &'a Described,
     pub(super) whence: Whence<'a>,
-    pub(super) response: bool,
     pub(super) now_ms: u64,
 }
 
@@ -58,7 +57,7 @@ impl About<'_> {
             // Nobody forbade a field that is left open: it is only news.
             () if !is_refusable(violation) && declared.undocumented.is_off() => Mode::Off,
             () if !is_refusable(violation) => Mode::Observe,
-            () if self.response => declared.responses,
+            () if self.whence.response => declared.responses,
             () if violation.unknown => declared.undocumented,
             () => declared.mode,
         }
@@ -67,7 +66,7 @@ impl About<'_> {
     fn rule(&self, violation: &Violation) -> &'static str {
         match (violation.place, &*violation.rule) {
             (Place::Status, _) => "openapi.status",
-            _ if self.response => "openapi.response",
+            _ if self.whence.response => "openapi.response",
             (Place::Path, "unknown") => "openapi.path",
             (Place::Method, _) => "openapi.method",
             (Place::Body, "media-type") if violation.pointer.is_empty() => "openapi.content-type",
@@ -78,13 +77,13 @@ impl About<'_> {
     }
 
     fn deny(&self, rule: &'static str, refused: &Report) -> Deny {
-        let reason = if self.response {
+        let reason = if self.whence.response {
             format!("the answer of {} is not as described: {}", self.whence.operation, refused.summary(NAMED))
         } else {
             format!("{}: {}", self.whence.operation, refused.summary(NAMED))
         };
         let position = Some(self.described.position.clone());
-        if self.response {
+        if self.whence.response {
             // What is wrong with it is the service's own affair.
             return Deny::new(502, "validate", rule, reason).position(position);
         }
