@@ -113,8 +113,7 @@ impl Stage for Validate {
         };
         let path = template.map_or_else(|| shape_of_path(view.path()), str::to_owned);
         let operation = format!("{} {path}", view.method());
-        let whence =
-            Whence { operation: &operation, described: number.is_some(), response: false, client };
+        let whence = Whence { operation: &operation, described: number.is_some(), response: false, client };
         let news = About { described: &self.described, whence, now_ms }.decide(report, notes)?;
         let (mut sample, mut spare) = (None, None);
         if self.described.declared.mode == Mode::Observe {
@@ -162,8 +161,7 @@ impl Validation {
         }
         let (described, client) = (self.number.is_some(), self.client);
         let whence = Whence { operation: &self.operation, described, response, client };
-        About { described: &self.stage.described, whence, now_ms: self.now_ms }
-            .decide(report, notes)
+        About { described: &self.stage.described, whence, now_ms: self.now_ms }.decide(report, notes)
     }
 
     /// The answer has something new: its shape is to be known, although nobody looked at the request.
