@@ -199,6 +199,20 @@ mod tests {
     use crate::{Api, Found, Length, Report};
 
     #[test]
+    fn a_draft_of_a_long_path_is_a_description() {
+        for path in [format!("/{}", ["a"; 60].concat()).repeat(30), format!("/c{}", "\0".repeat(200))] {
+            let mut draft = Draft::default();
+            let mut sample = Sample::new("GET", &path, Some(&path), None);
+            sample.set_response(200, Some(b"application/json"), Some(br#"{"a":[{"b":1}]}"#));
+            draft.add(&sample);
+            let yaml = draft.to_yaml("t");
+            let api = Api::load(&yaml).unwrap_or_else(|e| panic!("{e:?}: {yaml}"));
+            let found = matches!(api.find("GET", &path), Found::Operation(_));
+            assert!(found || path.contains('\0'), "{yaml}");
+        }
+    }
+
+    #[test]
     fn braces_that_name_nothing_are_no_part_of_a_draft() {
         for path in ["/a/b}", "/{/b", "/a}{b/c"] {
             let mut draft = Draft::default();

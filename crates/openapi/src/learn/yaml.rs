@@ -2,6 +2,9 @@
 
 use serde_json::Value;
 
+/// Beyond about a thousand characters a reader takes nothing for a key unless it is marked as one.
+const LONG_KEY: usize = 128;
+
 /// Writes a value in block style.
 pub(super) fn write(value: &Value) -> String {
     let mut out = String::new();
@@ -14,7 +17,14 @@ fn block(value: &Value, indent: usize, out: &mut String) {
         Value::Object(entries) => {
             for (key, value) in entries {
                 out.push_str(&" ".repeat(indent));
-                text(key, out);
+                if is_long(key) {
+                    out.push_str("? ");
+                    text(key, out);
+                    out.push('\n');
+                    out.push_str(&" ".repeat(indent));
+                } else {
+                    text(key, out);
+                }
                 after(value, indent, out);
             }
         }
@@ -54,12 +64,19 @@ fn after(value: &Value, indent: usize, out: &mut String) {
     }
 }
 
+/// In quotes a byte may take six characters.
+fn is_long(key: &str) -> bool {
+    key.len() > LONG_KEY
+}
+
 /// Whether a value is short enough for one line.
 fn is_flat(value: &Value) -> bool {
     let plain = |value: &Value| !matches!(value, Value::Array(_) | Value::Object(_));
     match value {
         Value::Array(items) => items.len() <= 8 && items.iter().all(plain),
-        Value::Object(entries) => entries.len() <= 3 && entries.values().all(plain),
+        Value::Object(entries) => {
+            entries.len() <= 3 && entries.values().all(plain) && !entries.keys().any(|key| is_long(key))
+        }
         _ => true,
     }
 }
