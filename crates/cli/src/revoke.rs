@@ -32,6 +32,7 @@ enum Thing {
     /// A session of somebody who signed in at the gateway
     Session {
         /// As `ringfence session list` and events name it
+        #[arg(allow_hyphen_values = true)]
         id: String,
     },
     /// Whatever a user was issued so far: tokens, sessions, and what was made of them
@@ -39,6 +40,7 @@ enum Thing {
         /// The provider's name in the fence
         provider: String,
         /// `sub` of the user's tokens
+        #[arg(allow_hyphen_values = true)]
         name: String,
     },
     /// Whatever a client of a provider was issued so far
@@ -46,6 +48,7 @@ enum Thing {
         /// The provider's name in the fence, or `certificate` for a client certificate's
         provider: String,
         /// `client_id` of its tokens, or the name in its certificates
+        #[arg(allow_hyphen_values = true)]
         name: String,
     },
     /// One token of a provider, or one client certificate
@@ -53,6 +56,7 @@ enum Thing {
         /// The provider's name in the fence, or `certificate`
         provider: String,
         /// `jti` of the token, or SHA-256 of the certificate
+        #[arg(allow_hyphen_values = true)]
         jti: String,
     },
     /// A session at a provider, by its own name
@@ -60,6 +64,7 @@ enum Thing {
         /// The provider's name in the fence
         provider: String,
         /// `sid` of its tokens
+        #[arg(allow_hyphen_values = true)]
         sid: String,
     },
     /// Whatever a key of a provider signed, and ever will
@@ -67,6 +72,7 @@ enum Thing {
         /// The provider's name in the fence
         provider: String,
         /// `kid` of the key
+        #[arg(allow_hyphen_values = true)]
         kid: String,
     },
     /// Whatever a provider issued so far
@@ -221,4 +227,41 @@ fn scope(one: &Revocation) -> String {
 fn date(seconds: u64) -> String {
     let time = UNIX_EPOCH + Duration::from_secs(seconds);
     humantime::format_rfc3339_seconds(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: RevokeArgs,
+    }
+
+    #[test]
+    fn what_providers_name_may_begin_with_a_hyphen() {
+        for (what, name) in
+            [("token", "-IE_OW-3SDVq4"), ("user", "-hW"), ("client", "--"), ("key", "-"), ("user", "-j-k")]
+        {
+            let separator: &[&str] = if name == "--" { &["--"] } else { &[] };
+            let asked = [&["revoke", what, "staff"][..], separator, &[name]].concat();
+            let Command { args } =
+                Command::try_parse_from([&asked[..1], &["--why", "a test"], &asked[1..]].concat()).unwrap();
+            let (Thing::Token { jti: told, .. }
+            | Thing::User { name: told, .. }
+            | Thing::Client { name: told, .. }
+            | Thing::Key { kid: told, .. }) = args.what
+            else {
+                panic!("{what}")
+            };
+            assert_eq!((&*told, &*args.why), (name, "a test"));
+        }
+        let asked = ["revoke", "token", "staff", "-IE_OW", "--why", "a test", "--json"];
+        let Command { args } = Command::try_parse_from(asked).unwrap();
+        assert!(args.json && args.why == "a test");
+        assert!(matches!(args.what, Thing::Token { jti, .. } if jti == "-IE_OW"));
+    }
 }

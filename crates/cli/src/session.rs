@@ -27,6 +27,7 @@ enum SessionCommand {
     /// End a session: everywhere within a second, open streams too
     End {
         /// Its id, as `list` shows it
+        #[arg(allow_hyphen_values = true)]
         id: String,
     },
 }
