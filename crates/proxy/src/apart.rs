@@ -5,9 +5,14 @@
 //! the processors. A pool of its own was rejected: the runtime has one, which starts a thread when there is work and ends it later.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+/// Whoever waits longer for a turn gives way: there is more to do than can be done.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Beside one thread.
 #[derive(Debug)]
@@ -19,18 +24,28 @@ impl Default for Apart {
     }
 }
 
+/// Why nothing was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Undone {
+    /// Its turn did not come in time.
+    Busy,
+    /// It panicked.
+    Broken,
+}
+
 impl Apart {
-    /// Has `work` done beside this thread; none if it panicked. Whoever stops waiting takes no other's turn: what has begun is done to its end.
+    /// Has `work` done beside this thread. Whoever stops waiting takes no other's turn: what has begun is done to its end.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Option<T> {
-        let turn = self.0.clone().acquire_owned().await.ok()?;
+    ) -> Result<T, Undone> {
+        let turn = timeout(PATIENCE, self.0.clone().acquire_owned()).await;
+        let turn = turn.map_err(|_| Undone::Busy)?.map_err(|_| Undone::Broken)?;
         let done = spawn_blocking(move || {
             let _turn = turn;
             work()
         });
-        done.await.ok()
+        done.await.map_err(|_| Undone::Broken)
     }
 }
 
@@ -64,10 +79,12 @@ mod tests {
                 first.abort();
                 assert!(first.await.unwrap_err().is_cancelled());
                 assert_eq!(apart.0.available_permits(), 0);
+                // Nobody waits for ever.
+                assert_eq!(apart.run(|| 6).await, Err(Undone::Busy));
                 go.send(()).unwrap();
-                assert_eq!(apart.run(|| 7).await, Some(7));
-                assert_eq!(apart.run(|| panic!("in vain")).await, None::<()>);
-                assert_eq!(apart.run(|| 8).await, Some(8));
+                assert_eq!(apart.run(|| 7).await, Ok(7));
+                assert_eq!(apart.run(|| panic!("in vain")).await, Err::<(), _>(Undone::Broken));
+                assert_eq!(apart.run(|| 8).await, Ok(8));
             })
             .await;
     }

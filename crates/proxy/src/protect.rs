@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
+use crate::apart::Undone;
 use crate::deny::Deny;
 use crate::front::Front;
 use crate::h1::Framing;
@@ -117,9 +118,13 @@ pub(crate) async fn request(
             let outcome = judge(&mut judges, content.as_ref(), empty, &notes);
             (judges, notes, outcome)
         };
-        let Some((back, notes, outcome)) = ctx.worker.apart.run(work).await else {
-            return Err(Deny::failure(500, "internal", "the judgement of the body broke off"));
-        };
+        let (back, notes, outcome) = ctx.worker.apart.run(work).await.map_err(|undone| match undone {
+            Undone::Busy => {
+                let reason = "there are more long bodies to judge than can be judged in time";
+                Deny::new(503, "limit", "limit.overload", reason)
+            }
+            Undone::Broken => Deny::failure(500, "internal", "the judgement of the body broke off"),
+        })?;
         judges = back;
         report.notes.merge(notes);
         outcome

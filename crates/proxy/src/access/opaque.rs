@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use tokio::time::timeout;
 use super::again::unknown;
 use super::{Evidence, Lookup, Principal, RouteAccess};
 use crate::deny::Deny;
+use crate::door::whose;
 use crate::handle::Ctx;
 use crate::shared::Shared;
 use crate::table::TableRef;
@@ -29,8 +31,9 @@ use crate::worker::unix_now;
 
 /// Answers that a thread remembers.
 const REMEMBERED: usize = 16_384;
-/// Questions that a thread has under way.
+/// Questions that a thread has under way, and those of them that one address began: nobody keeps others from being asked for.
 const MAX_FLIGHTS: usize = 64;
+const MAX_FLIGHTS_EACH: usize = 16;
 /// How long a request waits for the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest that is believed what a provider said, in seconds: that a token holds, that it does not, and that there was no answer.
@@ -44,7 +47,14 @@ type Digest = [u8; 32];
 #[derive(Default)]
 pub(crate) struct Opaques {
     known: RefCell<HashMap<Digest, Kept>>,
-    flights: RefCell<HashMap<Digest, Rc<Notify>>>,
+    flights: RefCell<HashMap<Digest, Flight>>,
+}
+
+/// A question under way.
+struct Flight {
+    done: Rc<Notify>,
+    /// Whose request began it.
+    by: IpAddr,
 }
 
 /// Tokens that were vouched for, for all threads: what one has asked for, another need not.
@@ -199,7 +209,7 @@ impl Opaques {
         shared: &Arc<Shared>,
         provider: &Provider,
         token: &str,
-        lookup: Lookup,
+        (lookup, by): (Lookup, IpAddr),
     ) -> Result<Arc<KnownOpaque>, Unknown> {
         let digest = digest(provider, token);
         if let Some(kept) = self.kept(&digest) {
@@ -217,15 +227,15 @@ impl Opaques {
                 "the token is not known here, and nobody is asked",
             ));
         }
-        let flight = self.flights.borrow().get(&digest).cloned();
+        let flight = self.flights.borrow().get(&digest).map(|flight| flight.done.clone());
         let flight = match flight {
             Some(flight) => flight,
-            None if self.flights.borrow().len() >= MAX_FLIGHTS => {
+            None if !has_room(&self.flights.borrow(), by) => {
                 return Err(Unknown::new(503, "introspection.busy", "too many tokens are being asked for"));
             }
             None => {
                 let flight = Rc::<Notify>::default();
-                self.flights.borrow_mut().insert(digest, flight.clone());
+                self.flights.borrow_mut().insert(digest, Flight { done: flight.clone(), by });
                 // Its own task: hanging up asks for nothing again.
                 let (opaques, shared) = (self.clone(), shared.clone());
                 let (provider, token) = (provider.clone(), Secret::new(token.to_owned()));
@@ -235,7 +245,7 @@ impl Opaques {
                     shared.vouched.add(digest, &kept);
                     opaques.keep(digest, kept);
                     if let Some(flight) = opaques.flights.borrow_mut().remove(&digest) {
-                        flight.notify_waiters();
+                        flight.done.notify_waiters();
                     }
                 });
                 flight
@@ -246,6 +256,12 @@ impl Opaques {
             || Unknown::new(503, "introspection.late", "the provider has not said in time what the token is");
         self.kept(&digest).unwrap_or_else(|| Err(late()))
     }
+}
+
+/// Whether one more question may be under way for an address.
+fn has_room(flights: &HashMap<Digest, Flight>, by: IpAddr) -> bool {
+    let of_it = || flights.values().filter(|flight| flight.by == by).count();
+    flights.len() < MAX_FLIGHTS && of_it() < MAX_FLIGHTS_EACH
 }
 
 fn judged(provider: &Provider, told: Result<Told, NoAnswer>, digest: Digest) -> Kept {
@@ -294,7 +310,8 @@ pub(super) async fn authenticate(
         return Err(refuse(Unknown::new(401, "token.invalid", "what was shown is no token")));
     }
     let (worker, provider) = (ctx.worker, table.providers()[place].declared());
-    let known = worker.opaques.known(&worker.shared, provider, token, lookup).await.map_err(refuse)?;
+    let asked = (lookup, whose(ctx.peer.source.ip()));
+    let known = worker.opaques.known(&worker.shared, provider, token, asked).await.map_err(refuse)?;
     let revoked = worker.tokens.revoked();
     let tokens = &revoked.as_ref().ok_or_else(unknown)?.tokens;
     known
@@ -307,6 +324,25 @@ pub(super) async fn authenticate(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_address_leaves_room_for_the_questions_of_others() {
+        let mut flights = HashMap::new();
+        let mut fill = |by: IpAddr| {
+            let mut begun = 0;
+            while has_room(&flights, by) {
+                let digest = [flights.len() as u8; 32];
+                flights.insert(digest, Flight { done: Rc::default(), by });
+                begun += 1;
+            }
+            begun
+        };
+        assert_eq!(fill([10, 0, 0, 1].into()), MAX_FLIGHTS_EACH);
+        assert_eq!(fill([10, 0, 0, 1].into()), 0);
+        assert_eq!(fill([10, 0, 0, 2].into()), MAX_FLIGHTS_EACH);
+        let others: usize = (3..20).map(|n| fill([10, 0, 0, n].into())).sum();
+        assert_eq!(others, MAX_FLIGHTS - 2 * MAX_FLIGHTS_EACH);
+    }
 
     #[test]
     fn a_jwt_is_never_shown_to_a_provider() {

@@ -11,6 +11,8 @@ use crate::plan::{Bit, NO_BIT};
 const PLACES: usize = 512;
 /// The longest value that is remembered: tokens and cookies are.
 const LONGEST: usize = 1024;
+/// Entries that are asked to make room for one.
+const LOOKS: usize = 8;
 /// Bytes of values altogether.
 const MOST: usize = 128 << 10;
 
@@ -61,12 +63,18 @@ pub(crate) struct Memory {
     places: Vec<[Entry; 2]>,
     /// Bytes that entries take.
     held: usize,
+    /// Whose newest entry makes room next.
+    next: usize,
 }
 
 /// No profile has this number.
 const NOBODY: u32 = u32::MAX;
 
 impl Entry {
+    fn nothing() -> Self {
+        Self { profile: NOBODY, hash: 0, left: Left::NONE, bytes: Vec::new() }
+    }
+
     fn is(&self, profile: u32, hash: u32, value: &[u8]) -> bool {
         self.hash == hash && self.profile == profile && self.bytes == value
     }
@@ -102,14 +110,26 @@ impl Memory {
             return;
         }
         if self.places.is_empty() {
-            let nothing = || Entry { profile: NOBODY, hash: 0, left: Left::NONE, bytes: Vec::new() };
-            self.places.resize_with(PLACES, || [nothing(), nothing()]);
+            self.places.resize_with(PLACES, || [Entry::nothing(), Entry::nothing()]);
         }
-        let [_, entry] = &mut self.places[Self::place(profile, hash)];
-        let before = entry.bytes.capacity();
+        let place = Self::place(profile, hash);
+        let before = self.places[place][1].bytes.capacity();
+        for _ in 0..LOOKS {
+            if self.held + value.len().saturating_sub(before) <= MOST {
+                break;
+            }
+            // Long values that came once give their bytes back, wherever they are.
+            self.next = (self.next + 1) % PLACES;
+            if self.next != place {
+                let [_, newest] = &mut self.places[self.next];
+                self.held -= newest.bytes.capacity();
+                *newest = Entry::nothing();
+            }
+        }
         if self.held + value.len().saturating_sub(before) > MOST {
             return;
         }
+        let [_, entry] = &mut self.places[place];
         (entry.profile, entry.hash, entry.left) = (profile, hash, left);
         entry.bytes.clear();
         entry.bytes.reserve_exact(value.len());
@@ -173,8 +193,17 @@ mod tests {
         let held: usize = memory.places.iter().flatten().map(|entry| entry.bytes.capacity()).sum();
         assert_eq!(held, memory.held);
         assert!(held <= MOST);
-        // A place that has room is still used.
+        // A place that has room is still used, and one without any gets it after a while.
         memory.add(1, 0, b"short", Left::NONE);
         assert!(memory.left(1, 0, b"short").is_some());
+        for hash in 0..PLACES as u32 {
+            let tries = (0..PLACES).find(|_| {
+                memory.add(1, hash, b"a name", Left::NONE);
+                memory.left(1, hash, b"a name").is_some()
+            });
+            assert!(tries.is_some(), "{hash}");
+        }
+        let held: usize = memory.places.iter().flatten().map(|entry| entry.bytes.capacity()).sum();
+        assert!(held == memory.held && held <= MOST);
     }
 }
