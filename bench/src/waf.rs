@@ -245,7 +245,7 @@ fn probes() -> Vec<Probe> {
 struct Words(u64);
 
 const WORDS: [&str; 32] = [
-    "patient", "seen", "Monday", "feels", "better", "than", "last", "week", "blood", "pressure", "was",
+    "patient", "seen", "Monday", "feels", "better", "than", "next", "week", "blood", "pressure", "was",
     "normal", "fever", "none", "garden", "river", "market", "morning", "Miller", "Okafor", "Lindgren",
     "Tanaka", "Rossi", "Haddad", "window", "paper", "quiet", "yellow", "seven", "holiday", "letter",
     "station",
