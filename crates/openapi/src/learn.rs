@@ -199,6 +199,28 @@ mod tests {
     use crate::{Api, Found, Length, Report};
 
     #[test]
+    fn a_draft_escapes_what_yaml_forbids() {
+        for c in ('\0'..='\u{9f}').chain([
+            '\u{2028}',
+            '\u{2029}',
+            '\u{feff}',
+            '\u{fffe}',
+            '\u{ffff}',
+            '\u{10ffff}',
+        ]) {
+            let mut draft = Draft::default();
+            let path = format!("/a{c}b/c");
+            let mut sample = Sample::new("POST", &path, Some(&path), None);
+            let body = serde_json::json!({ format!("n{c}m"): "v" }).to_string();
+            sample.set_request(Some(b"application/json"), Some(body.as_bytes()));
+            sample.set_response(200, Some(b"application/json"), Some(body.as_bytes()));
+            draft.add(&sample);
+            let yaml = draft.to_yaml(&c.to_string());
+            assert!(Api::load(&yaml).is_ok(), "{c:?}: {:?}: {yaml}", Api::load(&yaml));
+        }
+    }
+
+    #[test]
     fn a_draft_of_a_long_path_is_a_description() {
         for path in [format!("/{}", ["a"; 60].concat()).repeat(30), format!("/c{}", "\0".repeat(200))] {
             let mut draft = Draft::default();

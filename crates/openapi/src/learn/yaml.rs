@@ -120,6 +120,13 @@ fn text(word: &str, out: &mut String) {
         out.push_str(word);
     } else {
         // JSON's quotes are YAML's, but for the escape of a slash, which is not written.
-        out.push_str(&Value::String(word.to_owned()).to_string());
+        // Of what JSON takes as it is, YAML forbids some.
+        for c in Value::String(word.to_owned()).to_string().chars() {
+            if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') {
+                out.push_str(&format!("\\u{:04x}", u32::from(c)));
+            } else {
+                out.push(c);
+            }
+        }
     }
 }
