@@ -11,8 +11,10 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-/// Whoever waits longer for a turn gives way: there is more to do than can be done.
+/// Whoever waits longer for a turn gives way: there is more to do than can be done. What is long may wait longer, as it takes longer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// For each MiB of it.
+const MORE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Beside one thread.
 #[derive(Debug)]
@@ -34,12 +36,15 @@ pub(crate) enum Undone {
 }
 
 impl Apart {
-    /// Has `work` done beside this thread. Whoever stops waiting takes no other's turn: what has begun is done to its end.
+    /// Has `work` on so many bytes done beside this thread. Whoever stops waiting takes no other's turn: what has begun is done to its end.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
+        bytes: usize,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Undone> {
-        let turn = timeout(PATIENCE, self.0.clone().acquire_owned()).await;
+        let patience =
+            PATIENCE + MORE_PATIENCE.saturating_mul(u32::try_from(bytes >> 20).unwrap_or(u32::MAX));
+        let turn = timeout(patience, self.0.clone().acquire_owned()).await;
         let turn = turn.map_err(|_| Undone::Busy)?.map_err(|_| Undone::Broken)?;
         let done = spawn_blocking(move || {
             let _turn = turn;
@@ -71,7 +76,7 @@ mod tests {
                             told.send(()).unwrap();
                             wait.recv().unwrap();
                         };
-                        apart.run(work).await
+                        apart.run(0, work).await
                     })
                 };
                 hears.await.unwrap();
@@ -80,11 +85,11 @@ mod tests {
                 assert!(first.await.unwrap_err().is_cancelled());
                 assert_eq!(apart.0.available_permits(), 0);
                 // Nobody waits for ever.
-                assert_eq!(apart.run(|| 6).await, Err(Undone::Busy));
+                assert_eq!(apart.run(0, || 6).await, Err(Undone::Busy));
                 go.send(()).unwrap();
-                assert_eq!(apart.run(|| 7).await, Ok(7));
-                assert_eq!(apart.run(|| panic!("in vain")).await, Err::<(), _>(Undone::Broken));
-                assert_eq!(apart.run(|| 8).await, Ok(8));
+                assert_eq!(apart.run(0, || 7).await, Ok(7));
+                assert_eq!(apart.run(0, || panic!("in vain")).await, Err::<(), _>(Undone::Broken));
+                assert_eq!(apart.run(0, || 8).await, Ok(8));
             })
             .await;
     }

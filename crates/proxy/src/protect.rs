@@ -113,18 +113,20 @@ pub(crate) async fn request(
     let outcome = if content.as_ref().is_some_and(|content| content.len() > LONG) {
         // It is ours to be quick now: no deadline of the client's runs on.
         ctx.live.disarm();
+        let bytes = content.as_ref().map_or(0, |content| content.len());
         let work = move || {
             let notes = Notes::default();
             let outcome = judge(&mut judges, content.as_ref(), empty, &notes);
             (judges, notes, outcome)
         };
-        let (back, notes, outcome) = ctx.worker.apart.run(work).await.map_err(|undone| match undone {
-            Undone::Busy => {
-                let reason = "there are more long bodies to judge than can be judged in time";
-                Deny::new(503, "limit", "limit.overload", reason)
-            }
-            Undone::Broken => Deny::failure(500, "internal", "the judgement of the body broke off"),
-        })?;
+        let (back, notes, outcome) =
+            ctx.worker.apart.run(bytes, work).await.map_err(|undone| match undone {
+                Undone::Busy => {
+                    let reason = "there are more long bodies to judge than can be judged in time";
+                    Deny::new(503, "limit", "limit.overload", reason)
+                }
+                Undone::Broken => Deny::failure(500, "internal", "the judgement of the body broke off"),
+            })?;
         judges = back;
         report.notes.merge(notes);
         outcome
