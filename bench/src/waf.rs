@@ -192,7 +192,8 @@ fn probes() -> Vec<Probe> {
     )
     .into_bytes();
     let mut words = Words(0);
-    while upload.len() < 12 << 20 {
+    // Four at once fit into what a thread may hold of bodies before those that wait give way.
+    while upload.len() < 12_000_000 {
         upload.extend_from_slice(&words.next().to_le_bytes());
     }
     upload.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
