@@ -14,6 +14,7 @@ use crate::front::Front;
 use crate::h1::Framing;
 use crate::handle::{Ctx, Report};
 use crate::held::{self, Body, Coding, Content, Held, Hold};
+use crate::limits;
 use crate::note::Notes;
 use crate::peer::Authorized;
 use crate::responses::Hygiene;
@@ -122,8 +123,7 @@ pub(crate) async fn request(
         let (back, notes, outcome) =
             ctx.worker.apart.run(bytes, work).await.map_err(|undone| match undone {
                 Undone::Busy => {
-                    let reason = "there are more long bodies to judge than can be judged in time";
-                    Deny::new(503, "limit", "limit.overload", reason)
+                    limits::overload("there are more long bodies to judge than can be judged in time")
                 }
                 Undone::Broken => Deny::failure(500, "internal", "the judgement of the body broke off"),
             })?;

@@ -23,7 +23,7 @@ use ringfence_snapshot::{Identity, IdentityKind};
 pub(crate) use self::guard::{Failures, failed, sign_in, spent};
 pub(crate) use self::plan::{LimitTable, Plan};
 use self::plan::{Rule, Rules};
-pub(crate) use self::shed::{Busy, Shed};
+pub(crate) use self::shed::{Busy, Shed, overload};
 use crate::deny::{Deny, Told};
 use crate::front::Front;
 use crate::handle::{Ctx, Report};

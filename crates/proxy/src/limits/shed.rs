@@ -11,6 +11,12 @@ use crate::deny::{Deny, Told};
 /// When whoever gave way may come again, in seconds.
 const RETRY_SECS: u64 = 2;
 
+/// The answer to what gives way.
+pub(crate) fn overload(reason: impl Into<String>) -> Deny {
+    let told = Told { fields: vec![("retry-after", RETRY_SECS.to_string())], ..Told::default() };
+    Deny::new(503, "limit", "limit.overload", reason).told(told)
+}
+
 /// Of one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Shed {
@@ -49,9 +55,7 @@ impl Shed {
                 "the gateway has more to do than it can (things wait {} ms), and the route is {what}",
                 shedder.waits().as_millis()
             );
-            let told = Told { fields: vec![("retry-after", RETRY_SECS.to_string())], ..Told::default() };
-            let deny = Deny::new(503, "limit", "limit.overload", reason).told(told);
-            return Err(deny.position(position.map(ToOwned::to_owned)));
+            return Err(overload(reason).position(position.map(ToOwned::to_owned)));
         }
         self.under_way.set(self.under_way.get() + 1);
         Ok(Busy(self.under_way.clone()))
