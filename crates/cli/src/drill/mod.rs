@@ -69,6 +69,20 @@ pub(crate) struct Outcome {
     detail: String,
 }
 
+impl Outcome {
+    /// Of several attempts: those that came through, and those that no event tells of.
+    fn listed<T: AsRef<str>, U: AsRef<str>>(mut detail: String, passed: &[T], untold: &[U]) -> Self {
+        let mut list = |what: &str, names: Vec<&str>| {
+            if !names.is_empty() {
+                detail.push_str(&format!("; {what}: {}", names.join(", ")));
+            }
+        };
+        list("PASSED", passed.iter().map(AsRef::as_ref).collect());
+        list("NOT told", untold.iter().map(AsRef::as_ref).collect());
+        Self { stopped: passed.is_empty(), reported: untold.is_empty(), detail }
+    }
+}
+
 /// An attack that could not even be tried; which is no pass.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

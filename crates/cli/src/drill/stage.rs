@@ -25,6 +25,11 @@ use crate::client::Client;
 const UP: Duration = Duration::from_secs(40);
 const DOWN: Duration = Duration::from_secs(15);
 
+/// What services of a stage run, in its folder.
+pub(crate) const BINARY: &str = "./attack";
+/// How much of what `up` said last is told.
+const SAID: usize = 400;
+
 /// What a described service has.
 const DESCRIPTION: &str = r##"openapi: 3.1.0
 info: { title: Drill, version: "1" }
@@ -130,6 +135,11 @@ impl Stage {
         std::fs::DirBuilder::new().mode(0o755).create(folder.join("openapi")).map_err(io("make a folder"))?;
         std::fs::write(folder.join("openapi/notes.yaml"), DESCRIPTION).map_err(io("write a description"))?;
         std::fs::write(folder.join("ringfence.yaml"), fence).map_err(io("write a fence"))?;
+        if services.contains(BINARY) {
+            let binary = std::env::current_exe().map_err(io("find this binary"))?;
+            // As it may lie where services with a uid of their own cannot reach it.
+            std::fs::copy(binary, folder.join(BINARY)).map_err(io("copy this binary"))?;
+        }
         let log = std::fs::File::create(folder.join("up.log")).map_err(io("make a log"))?;
         let binary = std::env::current_exe().map_err(io("find this binary"))?;
         let up = Command::new(binary)
@@ -172,11 +182,10 @@ impl Stage {
             let ended = self.up.as_mut().is_some_and(|up| !matches!(up.try_wait(), Ok(None)));
             if ended || begun.elapsed() > UP {
                 let said = std::fs::read_to_string(self.folder.join("up.log")).unwrap_or_default();
-                let said: String = said.chars().take(400).collect();
-                return Err(Unable::new(format!(
-                    "the fence for this drill did not come up: {}",
-                    said.trim()
-                )));
+                let said = said.trim();
+                let last = said.char_indices().rev().nth(SAID).map_or(0, |(at, _)| at);
+                let reason = format!("the fence for this drill did not come up: {}", &said[last..]);
+                return Err(Unable::new(reason));
             }
             std::thread::sleep(Duration::from_millis(200));
         }

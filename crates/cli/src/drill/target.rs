@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ringfence_control::supervisor::{Applied, Report};
-use ringfence_model::{Fence, GatewayTls, Protocol, Service};
+use ringfence_model::{Fence, GatewayTls, Protocol, Route, Service};
 use ringfence_snapshot::{Der, service_ip};
 use serde::Deserialize;
 
@@ -105,11 +105,16 @@ impl Target {
             .ok_or_else(|| Unable::new("the running `ringfence up` does not say where its mesh listener is"))
     }
 
-    /// Host and path of something that is reachable from outside.
+    /// Host and path of something that is reachable from outside: by everybody, if anything is, so that nothing is refused for want of a
+    /// credential before what is attacked comes to its turn.
     pub(crate) fn route(&self) -> Result<(String, String), Unable> {
         let gateway = self.gateway()?;
-        let route =
-            self.fence.services.iter().filter(|s| s.protocol != Protocol::Tcp).find_map(|s| s.routes.first());
+        let routes = || {
+            let services = self.fence.services.iter().filter(|s| s.protocol != Protocol::Tcp);
+            services.flat_map(|s| s.routes.iter().map(move |route| (s, route)))
+        };
+        let is_open = |(s, route): &(&Service, &Route)| s.access.is_open() && route.access.is_open();
+        let route = routes().find(is_open).or_else(|| routes().next()).map(|(_, route)| route);
         let route = route.ok_or_else(|| Unable::new("the fence has no route from outside"))?;
         Ok((route.host.clone().unwrap_or_else(|| gateway.to_string()), route.path.clone()))
     }

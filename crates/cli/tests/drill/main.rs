@@ -104,3 +104,17 @@ fn drills_are_listed_chosen_by_name_and_refused_where_nothing_runs() {
     assert!(text(&nothing.stderr).contains("ringfence up"), "{}", text(&nothing.stderr));
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[test]
+fn where_every_route_wants_a_credential_the_refusal_for_want_of_one_is_the_report() {
+    let fence = "fence: clinic\ntrust_domain: clinic.example\ngateway: { listen: 127.0.0.1:8443 }\nservices:\n  portal:\n    run: [python3, -m, http.server, '9000']\n    listen: 9000\n    routes: [{ path: /, accept: [api_key] }]\n";
+    let clinic = Clinic::start_fence(Who::Nobody, fence, Vec::new(), |_| {});
+    let drills = ["smuggled-request", "spoofed-header", "claimed-method"];
+    let output = clinic.ringfence(&[&["drill", "--json"][..], &drills].concat());
+    for name in drills {
+        let one = score(&output, name);
+        assert_eq!((&one["stopped"], &one["reported"]), (&true.into(), &true.into()), "{one}");
+    }
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(clinic.stop(), [""; 0]);
+}

@@ -167,14 +167,8 @@ impl Scene {
                 untold.push(attack.name);
             }
         }
-        let (stopped, reported) = (passed.is_empty(), untold.is_empty());
-        let mut detail = format!("{} of {} attacks refused", attacks.len() - passed.len(), attacks.len());
-        for (what, names) in [("PASSED", passed), ("NOT told", untold)] {
-            if !names.is_empty() {
-                detail.push_str(&format!("; {what}: {}", names.join(", ")));
-            }
-        }
-        Ok(Outcome { stopped, reported, detail })
+        let detail = format!("{} of {} attacks refused", attacks.len() - passed.len(), attacks.len());
+        Ok(Outcome::listed(detail, &passed, &untold))
     }
 }
 

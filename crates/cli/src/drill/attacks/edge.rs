@@ -38,21 +38,18 @@ pub(super) fn smuggled(target: &Target) -> Result<Outcome, Unable> {
         if !refused {
             passed.push(variant.name);
         }
+        // Where every route wants a credential, what is wrong with a body is not come to: that refusal is told.
+        let shut = wire::status(&answer.bytes) == Some(401);
         let framing = |e: &ringfence_event::Record| {
-            e.kind() == "call" && e.denied() && point(e) == "gateway" && rule(e) == "framing"
+            let denied = e.kind() == "call" && e.denied() && point(e) == "gateway";
+            denied && (shut || rule(e) == "framing")
         };
         if variant.told && watch.wait(framing).is_none() {
             untold.push(variant.name);
         }
     }
-    let (stopped, reported) = (passed.is_empty(), untold.is_empty());
-    let mut detail = format!("{} of {total} variants refused", total - passed.len());
-    for (what, names) in [("PASSED", passed), ("NOT told", untold)] {
-        if !names.is_empty() {
-            detail.push_str(&format!("; {what}: {}", names.join(", ")));
-        }
-    }
-    Ok(Outcome { stopped, reported, detail })
+    let detail = format!("{} of {total} variants refused", total - passed.len());
+    Ok(Outcome::listed(detail, &passed, &untold))
 }
 
 fn variants(host: &str, path: &str) -> Vec<Variant> {
@@ -142,7 +139,9 @@ pub(super) fn spoofed(target: &Target) -> Result<Outcome, Unable> {
     let seen = if reflected { "the service SAW them" } else { "nothing of them came back" };
     // What the gateway says that it dropped, it has dropped: the words come from the list that the writer leaves out.
     let stopped = !reflected && (corrected || refused);
-    Ok(Outcome { stopped, reported: corrected, detail: format!("{status}, {seen}; {told}") })
+    // Whoever shows no credential is refused for that, with whatever else was shown.
+    let shut = refused && wire::status(&answer.bytes) == Some(401);
+    Ok(Outcome { stopped, reported: corrected || shut, detail: format!("{status}, {seen}; {told}") })
 }
 
 /// Requests that claim another method than they have.
@@ -169,14 +168,8 @@ pub(super) fn claimed(target: &Target) -> Result<Outcome, Unable> {
             untold.push(claim);
         }
     }
-    let (stopped, reported) = (passed.is_empty(), untold.is_empty());
-    let mut detail = format!("{} of {} claims refused", CLAIMS.len() - passed.len(), CLAIMS.len());
-    for (what, names) in [("PASSED", passed), ("NOT told", untold)] {
-        if !names.is_empty() {
-            detail.push_str(&format!("; {what}: {}", names.join(", ")));
-        }
-    }
-    Ok(Outcome { stopped, reported, detail })
+    let detail = format!("{} of {} claims refused", CLAIMS.len() - passed.len(), CLAIMS.len());
+    Ok(Outcome::listed(detail, &passed, &untold))
 }
 
 fn speak(target: &Target, host: &str, protocol: Alpn) -> Result<Speak, Unable> {

@@ -58,14 +58,8 @@ pub(super) fn rate_flood(target: &Target) -> Result<Outcome, Unable> {
             untold.push(flood.name.to_owned());
         }
     }
-    let (stopped, reported) = (through.is_empty(), untold.is_empty());
-    let mut detail = format!("{} of {} floods held", floods.len() - through.len(), floods.len());
-    for (what, names) in [("PASSED", through), ("NOT told", untold)] {
-        if !names.is_empty() {
-            detail.push_str(&format!("; {what}: {}", names.join(", ")));
-        }
-    }
-    Ok(Outcome { stopped, reported, detail })
+    let detail = format!("{} of {} floods held", floods.len() - through.len(), floods.len());
+    Ok(Outcome::listed(detail, &through, &untold))
 }
 
 /// One user with a token for each request.

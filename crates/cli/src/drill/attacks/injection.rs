@@ -60,14 +60,8 @@ pub(super) fn sql(target: &Target) -> Result<Outcome, Unable> {
             untold.push(attack.name);
         }
     }
-    let (stopped, reported) = (passed.is_empty(), untold.is_empty());
-    let mut detail = format!("{} of {} attacks refused", attacks.len() - passed.len(), attacks.len());
-    for (what, names) in [("PASSED", passed), ("NOT told", untold)] {
-        if !names.is_empty() {
-            detail.push_str(&format!("; {what}: {}", names.join(", ")));
-        }
-    }
-    Ok(Outcome { stopped, reported, detail })
+    let detail = format!("{} of {} attacks refused", attacks.len() - passed.len(), attacks.len());
+    Ok(Outcome::listed(detail, &passed, &untold))
 }
 
 fn post(name: &'static str, kind: &str, body: impl Into<Vec<u8>>) -> Attack {

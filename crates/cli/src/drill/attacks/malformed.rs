@@ -61,12 +61,6 @@ pub(super) fn body(target: &Target) -> Result<Outcome, Unable> {
             untold.push(*name);
         }
     }
-    let (stopped, reported) = (passed.is_empty(), untold.is_empty());
-    let mut detail = format!("{} of {} requests refused", ATTACKS.len() - passed.len(), ATTACKS.len());
-    for (what, names) in [("PASSED", passed), ("NOT told", untold)] {
-        if !names.is_empty() {
-            detail.push_str(&format!("; {what}: {}", names.join(", ")));
-        }
-    }
-    Ok(Outcome { stopped, reported, detail })
+    let detail = format!("{} of {} requests refused", ATTACKS.len() - passed.len(), ATTACKS.len());
+    Ok(Outcome::listed(detail, &passed, &untold))
 }

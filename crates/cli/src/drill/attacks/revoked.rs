@@ -66,19 +66,12 @@ pub(super) fn revoked_session(target: &Target) -> Result<Outcome, Unable> {
             || watch.wait(|e| e.kind() == "call" && e.denied() && rules.contains(&rule(e))).is_some();
         untold.extend((!(told() && told())).then_some(one.name));
     }
-    let (stopped, reported) = (passed.is_empty(), untold.is_empty());
     let uses = all.len() * 2;
     let mut detail = format!("{} of {uses} uses ended", uses - passed.len());
-    if stopped {
+    if passed.is_empty() {
         detail.push_str(&format!(", the slowest after {} ms", slowest.as_millis()));
     }
-    for (what, names) in [("PASSED", passed), ("NOT told", untold.iter().map(ToString::to_string).collect())]
-    {
-        if !names.is_empty() {
-            detail.push_str(&format!("; {what}: {}", names.join(", ")));
-        }
-    }
-    Ok(Outcome { stopped, reported, detail })
+    Ok(Outcome::listed(detail, &passed, &untold))
 }
 
 /// A gateway that asks nobody whether something was revoked lets it in for ever.

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::drill::attack::ROLE;
 use crate::drill::issuer::now;
-use crate::drill::stage::{Stage, free_address};
+use crate::drill::stage::{BINARY, Stage, free_address};
 use crate::drill::target::Target;
 use crate::drill::watch::{Watch, rule};
 use crate::drill::wire::{self, Speak};
@@ -82,7 +82,6 @@ fn turn() -> Result<TcpListener, Unable> {
 
 /// Two services that may call a third on somebody's behalf, which tells everybody what it was sent.
 fn services() -> Result<String, Unable> {
-    let binary = std::env::current_exe().map_err(|e| Unable::new(format!("cannot find this binary: {e}")))?;
     let mut services = "services:\n".to_owned();
     let calls = ", calls: [{ service: vault, on_behalf: required }]";
     let route = ", routes: [{ path: /front, accept: [{ token: drill }] }]";
@@ -91,7 +90,7 @@ fn services() -> Result<String, Unable> {
     {
         let address = free_address().map_err(|e| Unable::new(format!("cannot find a free port: {e}")))?;
         let port = address.port();
-        let run = json!([binary, ROLE, "serve", port.to_string()]);
+        let run = json!([BINARY, ROLE, "serve", port.to_string()]);
         services.push_str(&format!("  {name}: {{ run: {run}, listen: {port}{more} }}\n"));
     }
     Ok(services)
@@ -161,12 +160,6 @@ fn score(tried: &[Tried], mut watch: Option<&mut Watch>) -> Outcome {
             untold.push(one.name);
         }
     }
-    let (stopped, reported) = (passed.is_empty(), untold.is_empty());
-    let mut detail = format!("{} of {} uses refused", tried.len() - passed.len(), tried.len());
-    for (what, names) in [("PASSED", passed), ("NOT told", untold)] {
-        if !names.is_empty() {
-            detail.push_str(&format!("; {what}: {}", names.join(", ")));
-        }
-    }
-    Outcome { stopped, reported, detail }
+    let detail = format!("{} of {} uses refused", tried.len() - passed.len(), tried.len());
+    Outcome::listed(detail, &passed, &untold)
 }
