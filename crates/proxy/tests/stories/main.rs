@@ -29,6 +29,7 @@ mod mixed;
 mod net;
 mod opaque;
 mod openapi;
+mod patience;
 mod policies;
 mod responses;
 mod revoke;

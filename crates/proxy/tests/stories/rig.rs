@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -33,6 +33,8 @@ use ringfence_token::Revocation;
 
 use crate::keeper::Keeper;
 use crate::net::Net;
+use crate::patience::within;
+pub use crate::patience::{Stopwatch, eventually};
 
 /// Data-plane threads of nodes started from now on.
 pub static THREADS: AtomicUsize = AtomicUsize::new(2);
@@ -524,48 +526,6 @@ impl Control {
             }
         }
         None
-    }
-}
-
-/// Asks until there is an answer, half a minute at most: longer than a busy machine takes for anything here.
-pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
-    within(Duration::from_secs(30), what, ask)
-}
-
-/// The same with another bound.
-fn within<T>(time: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + time;
-    loop {
-        if let Some(found) = ask() {
-            return found;
-        }
-        assert!(Instant::now() < end, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// The time in which somebody on this machine waited for a processor or the disk. What is promised within a time is promised on a machine that
-/// has time for it: bounds leave this out, and are strict where nothing else runs.
-#[derive(Clone, Copy)]
-pub struct Stopwatch {
-    begun: Instant,
-    stalled: u64,
-}
-
-impl Stopwatch {
-    pub fn start() -> Self {
-        let total = |what: &str| -> Option<u64> {
-            let text = std::fs::read_to_string(format!("/proc/pressure/{what}")).ok()?;
-            text.lines().next()?.rsplit_once("total=")?.1.parse().ok()
-        };
-        Self { begun: Instant::now(), stalled: ["cpu", "io"].into_iter().filter_map(total).sum() }
-    }
-
-    /// How long ago that was, without the time in which somebody waited.
-    pub fn elapsed(self) -> Duration {
-        let now = Self::start();
-        let stalled = Duration::from_micros(now.stalled - self.stalled);
-        now.begun.duration_since(self.begun).saturating_sub(stalled)
     }
 }
 
