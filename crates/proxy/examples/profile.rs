@@ -18,6 +18,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 mod keeper;
 #[path = "../tests/stories/net.rs"]
 mod net;
+#[path = "../tests/stories/patience.rs"]
+mod patience;
 #[path = "../tests/stories/rig.rs"]
 mod rig;
 

@@ -11,7 +11,8 @@ use ringfence_snapshot::{Identity, IdentityKind, Policies, Text};
 use serde_json::json;
 
 use crate::net::{Net, echo};
-use crate::rig::{Rig, Stopwatch, THREADS, eventually, field, local, raw, unix};
+use crate::patience::Stopwatch;
+use crate::rig::{Rig, THREADS, eventually, field, local, raw, unix};
 use crate::tokens::{ISSUER, Provider, bearer, tell};
 
 /// A way of three services; who calls patients must do so on somebody's behalf.

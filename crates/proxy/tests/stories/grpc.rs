@@ -11,7 +11,8 @@ use http::{HeaderMap, Request, Response};
 
 use crate::mesh::clinic;
 use crate::net::echo;
-use crate::rig::{Rig, Stopwatch, eventually, field};
+use crate::patience::Stopwatch;
+use crate::rig::{Rig, eventually, field};
 
 const FENCE: &str = "fence: clinic
 trust_domain: clinic.example

@@ -13,7 +13,8 @@ use http::{HeaderMap, Request};
 
 use crate::grpc::{client, runtime};
 use crate::net::echo;
-use crate::rig::{Rig, Stopwatch, eventually, field, local, raw};
+use crate::patience::Stopwatch;
+use crate::rig::{Rig, eventually, field, local, raw};
 use crate::waf::{dial, start, status};
 
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";

@@ -8,7 +8,8 @@ use std::time::Duration;
 use ringfence_proxy::protocol::ToNode;
 
 use crate::net::{Net, echo};
-use crate::rig::{Rig, Stopwatch, eventually, field, get, raw};
+use crate::patience::Stopwatch;
+use crate::rig::{Rig, eventually, field, get, raw};
 
 /// portal may call patients (only GET of records), records at will, and the TCP service vault; patients may call nobody.
 pub const FENCE: &str = "fence: clinic

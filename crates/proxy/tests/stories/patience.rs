@@ -19,8 +19,8 @@ pub fn within<T>(time: Duration, what: &str, mut ask: impl FnMut() -> Option<T>)
     }
 }
 
-/// The time in which somebody on this machine waited for a processor or the disk. What is promised within a time is promised on a machine that
-/// has time for it: bounds leave this out, and are strict where nothing else runs.
+/// The time in which somebody on this machine waited for a processor or the disk. What is promised within a time is
+/// promised on a machine that has time for it: bounds leave this out, and are strict where nothing else runs.
 #[derive(Clone, Copy)]
 pub struct Stopwatch {
     begun: Instant,

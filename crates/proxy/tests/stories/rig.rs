@@ -33,8 +33,8 @@ use ringfence_token::Revocation;
 
 use crate::keeper::Keeper;
 use crate::net::Net;
+pub use crate::patience::eventually;
 use crate::patience::within;
-pub use crate::patience::{Stopwatch, eventually};
 
 /// Data-plane threads of nodes started from now on.
 pub static THREADS: AtomicUsize = AtomicUsize::new(2);

@@ -10,7 +10,8 @@ use ringfence_token::{KeySet, SigningInput};
 use serde_json::{Value, json};
 
 use crate::net::echo;
-use crate::rig::{Rig, Stopwatch, eventually, field, local, raw, unix};
+use crate::patience::Stopwatch;
+use crate::rig::{Rig, eventually, field, local, raw, unix};
 
 pub const ISSUER: &str = "https://id.clinic.example";
 

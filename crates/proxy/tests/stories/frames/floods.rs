@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::hpack::{get, indexed, literal, post, remembered};
 use super::*;
 use crate::framing::SOON;
-use crate::rig::{Stopwatch, field};
+use crate::patience::Stopwatch;
+use crate::rig::field;
 
 /// A flood: what is repeated, the number of the time given; the rule that ends it, or none where `h2` ends it by itself.
 type Flood = (&'static str, fn(u32) -> Vec<u8>, Option<&'static str>);
