@@ -37,6 +37,25 @@ pub fn peer_pidfd(socket: impl AsFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// How many bytes the kernel takes from us for this TCP socket beyond what it could send already (`TCP_NOTSENT_LOWAT`, tcp(7)).
+/// Connections that a listener accepts have its bound.
+///
+/// # Errors
+/// What the kernel says, such as `ENOPROTOOPT` for a socket that is no TCP.
+pub fn set_unsent_limit(socket: impl AsFd, bytes: u32) -> io::Result<()> {
+    // SAFETY: `bytes` lives across the call and its size is given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
+            (&raw const bytes).cast(),
+            size_of::<u32>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Makes this process invisible to `ptrace` and `/proc/PID/mem` of the same user and excludes it from core dumps
 /// (`PR_SET_DUMPABLE`).
 pub fn set_undumpable() -> io::Result<()> {

@@ -40,6 +40,10 @@ const ENFILE: i32 = 23;
 /// Connections that make room at once where there is none in the process.
 const AT_ONCE: usize = 16;
 
+/// Bytes that the kernel holds of one connection beyond what it could send. Without a bound it is the socket's whole buffer, some
+/// megabytes, and a few hundred clients that do not read would use up what all of the machine's connections may hold together.
+const MAX_UNSENT: u32 = 128 << 10;
+
 /// What the control thread tells a data-plane thread.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -299,7 +303,11 @@ async fn serve(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
             Some(Command::Listen(kind, sockets, done)) => {
                 let opened: std::io::Result<Vec<TcpListener>> = sockets
                     .into_iter()
-                    .map(|socket| socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket)))
+                    .map(|socket| {
+                        ringfence_channel::sys::set_unsent_limit(&socket, MAX_UNSENT)?;
+                        socket.set_nonblocking(true)?;
+                        TcpListener::from_std(socket)
+                    })
                     .collect();
                 // What is wrong is learnt from the dropped answer.
                 let Ok(opened) = opened else { continue };

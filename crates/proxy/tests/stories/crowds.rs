@@ -116,6 +116,36 @@ fn whoever_sends_or_takes_next_to_nothing_makes_room_too() {
 }
 
 #[test]
+fn what_a_client_does_not_read_waits_at_the_service_not_in_the_kernel() {
+    let (listener, port) = local();
+    let sent = Arc::new(AtomicU64::new(0));
+    let count = sent.clone();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        socket2::SockRef::from(&stream).set_send_buffer_size(16 << 10).unwrap();
+        while stream.read(&mut [0; 1024]).is_ok_and(|read| read == 1024) {}
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 268435456\r\n\r\n").unwrap();
+        while stream.write_all(&[b'x'; 4096]).is_ok() {
+            count.fetch_add(4096, Ordering::Relaxed);
+        }
+    });
+    let rig = Rig::start(&fence(port));
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&rig.gateway.into()).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    eventually("the service's first bytes", || (sent.load(Ordering::Relaxed) > 0).then_some(()));
+    let still = || {
+        let before = sent.load(Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(700));
+        (sent.load(Ordering::Relaxed) == before).then_some(before)
+    };
+    let sent = eventually("the service to be stopped", still);
+    assert!(sent < 1 << 20, "{sent} bytes were taken from the service");
+}
+
+#[test]
 fn handshakes_that_are_not_finished_make_room_and_end_in_time() {
     let (listener, port) = local();
     echo(listener);
