@@ -75,10 +75,7 @@ const CASES: [Case; 4] = [
             Request { method: "GET", uri, kind: None, body: String::new() }
         },
     },
-    Case {
-        name: "POST JSON, 2 KB",
-        make: |words| post("/patients", "application/json", json(words)),
-    },
+    Case { name: "POST JSON, 2 KB", make: |words| post("/patients", "application/json", json(words)) },
     Case {
         name: "POST form, SQL injection",
         make: |mut words| {
