@@ -10,6 +10,7 @@ mod request;
 mod response;
 mod run;
 mod sieve;
+mod sift;
 mod state;
 mod subjects;
 mod values;

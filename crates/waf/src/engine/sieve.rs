@@ -1,20 +1,23 @@
 //! The sieve at work: transformed values, each worked out once per transaction, and what each may match.
 
 use super::memory::{Left, Memory};
+use super::sift::{narrow, scan};
 use super::{
     state::{NONE, State},
     subjects::view,
     values::{PASSING, ValueId, Values},
 };
-use crate::plan::{Bit, ByteSet, ChainId, LENGTHS, Plan, Profile, Sieve};
+use crate::plan::{Bit, ByteSet, ChainId, LENGTHS, Plan, Profile, Sieve, Tier};
 
 /// What is known of a value.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     /// Which trigger sets it meets, by number.
     triggers: u32,
-    /// Where its set of rules begins, plus one.
+    /// Where its set of rules begins, plus one. The rules that its bytes leave follow, and then its bytes.
     maybe: u32,
+    /// Whether its texts were looked for, which they are only when a rule that needs one is left.
+    scanned: bool,
 }
 
 /// Where it stands that a rule may match a value.
@@ -24,7 +27,16 @@ pub(crate) struct Maybe {
     mask: u64,
 }
 
-const UNKNOWN: Known = Known { triggers: 0, maybe: 0 };
+const UNKNOWN: Known = Known { triggers: 0, maybe: 0, scanned: false };
+
+/// The rules that a value may match after a list of transformations, before it was transformed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beforehand {
+    /// Where the set begins.
+    Set(u32),
+    /// Nothing can be told.
+    Unknown,
+}
 
 /// A value that rules of the phase may match, and where in `rests` the sets of these rules are, one for each list of transformations.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +68,9 @@ pub(crate) struct Buffers {
     /// By value, for the sieves of requests and of responses.
     known: [Vec<Known>; 2],
     sets: Vec<u64>,
+    /// Of one value, what transformations may make it of, and where the set of rules for that begins.
+    after: Vec<(ByteSet, u32)>,
+    after_of: ValueId,
     /// Rules of the phase that some value may match.
     pub(crate) maybe: Vec<u64>,
     words: Vec<u64>,
@@ -78,6 +93,8 @@ impl Default for Buffers {
             out: Vec::new(),
             known: [Vec::new(), Vec::new()],
             sets: Vec::new(),
+            after: Vec::new(),
+            after_of: NONE,
             maybe: Vec::new(),
             words: Vec::new(),
             seen: Vec::new(),
@@ -100,6 +117,7 @@ impl Buffers {
             known.clear();
         }
         self.sets.clear();
+        self.after_of = NONE;
     }
 
     /// `value` after the transformations of `chain`.
@@ -150,17 +168,83 @@ impl Buffers {
             // What changes every value changes the empty one, too.
             triggers |= u32::from(set.meets(*trigger) || *trigger == ByteSet::ALL) << number;
         }
-        let known = Known { triggers, maybe: self.sets.len() as u32 + 1 };
-        sift(&plan.sieves[side], bytes, set, &mut self.sets, &mut self.words);
+        let start = self.sets.len();
+        let known = Known { triggers, maybe: start as u32 + 1, scanned: false };
+        narrow(&plan.sieves[side], set, bytes.len(), &mut self.sets, &mut self.words);
+        self.sets.extend_from_within(start..);
+        self.sets.extend_from_slice(&set.words());
+        self.keep(side, values, value, known);
+        known
+    }
+
+    fn keep(&mut self, side: usize, values: &Values, value: ValueId, known: Known) {
         if value == PASSING {
-            return known;
+            return;
         }
+        let index = value.0 as usize;
         let list = &mut self.known[side];
         if list.len() <= index {
             list.resize(values.len().max(index + 1), UNKNOWN);
         }
         list[index] = known;
-        known
+    }
+
+    /// The tier that judges a value, and the rules it may match as far as is known.
+    fn tier<'p>(&self, sieve: &'p Sieve, known: Known) -> (&'p Tier, &[u64]) {
+        let set = &self.sets[known.maybe as usize - 1..];
+        (sieve.tier(bytes_in(&set[2 * sieve.words..])), &set[..sieve.words])
+    }
+
+    /// Looks for the texts of a value.
+    fn scan(&mut self, sieve: &Sieve, side: usize, values: &Values, value: ValueId, known: Known) {
+        let (tier, _) = self.tier(sieve, known);
+        let start = known.maybe as usize - 1;
+        let set = &mut self.sets[start..start + sieve.words];
+        scan(tier, values.get(value), set, &mut self.words);
+        self.keep(side, values, value, Known { scanned: true, ..known });
+    }
+
+    /// What `value` may match after the transformations of `chain`, by the bytes that it can then be made of.
+    fn beforehand(
+        &mut self,
+        plan: &Plan,
+        side: usize,
+        values: &Values,
+        value: ValueId,
+        known: Known,
+        chain: ChainId,
+    ) -> Beforehand {
+        let sieve = &plan.sieves[side];
+        let info = &plan.chain_infos[usize::from(chain)];
+        if info.makes_any() {
+            return Beforehand::Unknown;
+        }
+        let own = known.maybe as usize - 1 + sieve.words;
+        let bytes = bytes_in(&self.sets[own + sieve.words..]);
+        let length = values.get(value).len();
+        let fits = info.longest(length) <= length;
+        if fits && info.keeps_bytes(known.triggers, bytes.contains(b' ')) {
+            return Beforehand::Set(own as u32);
+        }
+        let after = info.bytes_after(values.get(value), bytes).fold();
+        if after == ByteSet::ALL {
+            return Beforehand::Unknown;
+        }
+        // Rules ask regardless of case.
+        if fits && after.without(bytes.fold()) == ByteSet::EMPTY {
+            return Beforehand::Set(own as u32);
+        }
+        if self.after_of != value || value == PASSING {
+            self.after_of = value;
+            self.after.clear();
+        }
+        if let Some((_, set)) = self.after.iter().find(|(bytes, _)| *bytes == after) {
+            return Beforehand::Set(*set);
+        }
+        let set = self.sets.len() as u32;
+        narrow(sieve, after, LENGTHS, &mut self.sets, &mut self.words);
+        self.after.push((after, set));
+        Beforehand::Set(set)
     }
 
     /// Whether a rule may match `value`, if that is known from before.
@@ -183,12 +267,26 @@ impl Buffers {
     ) -> Option<Maybe> {
         let info = &plan.chain_infos[usize::from(chain)];
         let mut known = self.known(plan, side, values, value);
+        let (word, mask) = (u32::from(bit) / 64, 1 << (bit % 64));
+        let mut looked_at = value;
         if known.triggers & info.triggers != 0 {
-            let transformed = self.transform(plan, values, value, info.folded);
-            known = self.known(plan, side, values, transformed);
+            if let Beforehand::Set(set) = self.beforehand(plan, side, values, value, known, chain)
+                && self.sets[(set + word) as usize] & mask == 0
+            {
+                return None;
+            }
+            looked_at = self.transform(plan, values, value, info.folded);
+            known = self.known(plan, side, values, looked_at);
         }
-        let maybe = Maybe { word: known.maybe - 1 + u32::from(bit) / 64, mask: 1 << (bit % 64) };
-        (self.sets[maybe.word as usize] & maybe.mask != 0).then_some(maybe)
+        let maybe = Maybe { word: known.maybe - 1 + word, mask };
+        if self.sets[maybe.word as usize] & mask == 0 {
+            return None;
+        }
+        let sieve = &plan.sieves[side];
+        if !known.scanned && self.tier(sieve, known).0.textless[word as usize] & mask == 0 {
+            self.scan(sieve, side, values, looked_at, known);
+        }
+        (self.sets[maybe.word as usize] & mask != 0).then_some(maybe)
     }
 
     /// Notes that the rule was asked and does not match.
@@ -323,31 +421,53 @@ impl Buffers {
     ) {
         let known = self.known(plan, side, values, value);
         if known.triggers & profile.triggers == 0 {
-            return self.note(sieve, known, &profile.all);
+            return self.note(sieve, side, values, value, known, &profile.all);
         }
         let length = values.get(value).len();
         for (chain, rules) in &profile.chains {
             let info = &plan.chain_infos[usize::from(*chain)];
             if known.triggers & info.triggers == 0 {
-                self.note(sieve, known, rules);
+                let known = self.known(plan, side, values, value);
+                self.note(sieve, side, values, value, known, rules);
                 continue;
             }
-            // A value that is too short for all of them need not be transformed.
+            // A value that is too short for all of them, or has none of the bytes they need, need not be transformed.
             let longest = info.longest(length);
             let long_enough = &sieve.lengths[longest * sieve.words..(longest + 1) * sieve.words];
-            if long_enough.iter().zip(rules).all(|(long, rule)| long & rule == 0) {
+            if !meets(long_enough, rules) {
+                continue;
+            }
+            if let Beforehand::Set(set) = self.beforehand(plan, side, values, value, known, *chain)
+                && !meets(&self.sets[set as usize..], rules)
+            {
                 continue;
             }
             let transformed = self.transform(plan, values, value, *chain);
             let known = self.known(plan, side, values, transformed);
-            self.note(sieve, known, rules);
+            self.note(sieve, side, values, transformed, known, rules);
         }
     }
 
-    fn note(&mut self, sieve: &Sieve, known: Known, rules: &[u64]) {
+    /// Notes the rules that a value may match.
+    fn note(
+        &mut self,
+        sieve: &Sieve,
+        side: usize,
+        values: &Values,
+        value: ValueId,
+        known: Known,
+        rules: &[u64],
+    ) {
+        if !known.scanned {
+            let (tier, set) = self.tier(sieve, known);
+            let needs_text = |((set, rules), textless): ((&u64, &u64), &u64)| set & rules & !textless != 0;
+            if set.iter().zip(rules).zip(&tier.textless).any(needs_text) {
+                self.scan(sieve, side, values, value, known);
+            }
+        }
         let at = known.maybe as usize - 1;
         let set = &self.sets[at..at + sieve.words];
-        if set.iter().zip(rules).all(|(set, rules)| set & rules == 0) {
+        if !meets(set, rules) {
             return;
         }
         self.rests.push((at as u32, self.rest.len() as u32));
@@ -358,87 +478,12 @@ impl Buffers {
     }
 }
 
-/// Appends the set of rules that a value may match.
-fn sift(sieve: &Sieve, value: &[u8], bytes: ByteSet, sets: &mut Vec<u64>, scratch: &mut Vec<u64>) {
-    let words = sieve.words;
-    let start = sets.len();
-    let length = value.len().min(LENGTHS);
-    sets.extend_from_slice(&sieve.lengths[length * words..(length + 1) * words]);
-    let set = &mut sets[start..];
-    let any = match words {
-        1 => narrow::<1>(sieve, bytes, set),
-        2 => narrow::<2>(sieve, bytes, set),
-        3 => narrow::<3>(sieve, bytes, set),
-        4 => narrow::<4>(sieve, bytes, set),
-        5 => narrow::<5>(sieve, bytes, set),
-        6 => narrow::<6>(sieve, bytes, set),
-        _ => narrow_any(sieve, bytes, set, scratch),
-    };
-    if !any {
-        return add_always(sieve, &mut sets[start..]);
-    }
-    let Some(texts) = &sieve.texts else { return add_always(sieve, &mut sets[start..]) };
-    // Only if a rule that needs a text is left.
-    if sets[start..].iter().zip(&sieve.textless).all(|(set, textless)| set & !textless == 0) {
-        return add_always(sieve, &mut sets[start..]);
-    }
-    scratch.clear();
-    scratch.extend_from_slice(&sieve.textless);
-    for found in texts.find_overlapping_iter(value) {
-        let (from, to) = sieve.patterns[found.pattern().as_usize()];
-        for bit in &sieve.users[from as usize..to as usize] {
-            scratch[usize::from(*bit) / 64] |= 1 << (bit % 64);
-        }
-    }
-    for (set, word) in sets[start..].iter_mut().zip(&*scratch) {
-        *set &= word;
-    }
-    add_always(sieve, &mut sets[start..]);
+/// Whether two sets of rules have one in common; the longer of them may go on.
+fn meets(a: &[u64], b: &[u64]) -> bool {
+    a.iter().zip(b).any(|(a, b)| a & b != 0)
 }
 
-fn add_always(sieve: &Sieve, set: &mut [u64]) {
-    for (set, always) in set.iter_mut().zip(&sieve.always) {
-        *set |= always;
-    }
-}
-
-/// Leaves of a set the rules of which the value has a byte of each class they need; false if none is left. The number of words is known, so
-/// that they stay in registers.
-fn narrow<const WORDS: usize>(sieve: &Sieve, bytes: ByteSet, set: &mut [u64]) -> bool {
-    let (Ok(set), mut any) = (<&mut [u64; WORDS]>::try_from(set), true) else { return true };
-    for table in &sieve.classes {
-        let mut rules = [0; WORDS];
-        rules.copy_from_slice(&table.free);
-        for byte in bytes.both(table.any).iter() {
-            let at = usize::from(byte) * WORDS;
-            for (all, rules_of_byte) in rules.iter_mut().zip(&table.by_byte[at..at + WORDS]) {
-                *all |= rules_of_byte;
-            }
-        }
-        for (set, rules) in set.iter_mut().zip(rules) {
-            *set &= rules;
-        }
-        any = set.iter().any(|word| *word != 0);
-        if !any {
-            break;
-        }
-    }
-    any
-}
-
-fn narrow_any(sieve: &Sieve, bytes: ByteSet, set: &mut [u64], scratch: &mut Vec<u64>) -> bool {
-    for table in &sieve.classes {
-        scratch.clear();
-        scratch.extend_from_slice(&table.free);
-        for byte in bytes.both(table.any).iter() {
-            let at = usize::from(byte) * sieve.words;
-            for (all, rules_of_byte) in scratch.iter_mut().zip(&table.by_byte[at..at + sieve.words]) {
-                *all |= rules_of_byte;
-            }
-        }
-        for (set, rules) in set.iter_mut().zip(&*scratch) {
-            *set &= rules;
-        }
-    }
-    set.iter().any(|word| *word != 0)
+/// The bytes of a value where they are kept.
+fn bytes_in(words: &[u64]) -> ByteSet {
+    ByteSet::of_words(std::array::from_fn(|at| words[at]))
 }

@@ -23,7 +23,7 @@ enum Texts {
 }
 
 /// A set of texts in lower case of which one is, in whichever case, in every value that the expression matches.
-pub(super) fn required(hir: &Hir) -> Option<Vec<Vec<u8>>> {
+pub(crate) fn required(hir: &Hir) -> Option<Vec<Vec<u8>>> {
     let mut texts = texts(hir).containing()?;
     // What is in nearly every value excuses none.
     if frequency(&texts) > MAX_FREQUENCY {

@@ -16,6 +16,8 @@ mod text;
 
 pub use captures::{Captures, GROUPS};
 
+pub(crate) use literal::required as required_texts;
+
 use crate::detect;
 use address::Networks;
 use bytes::ByteSet;

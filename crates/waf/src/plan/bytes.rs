@@ -43,7 +43,14 @@ impl ByteSet {
         self.0[usize::from(byte >> 6)] |= 1 << (byte & 63);
     }
 
-    #[cfg(test)]
+    pub(crate) const fn words(self) -> [u64; 4] {
+        self.0
+    }
+
+    pub(crate) const fn of_words(words: [u64; 4]) -> Self {
+        Self(words)
+    }
+
     pub(crate) fn contains(self, byte: u8) -> bool {
         self.0[usize::from(byte >> 6)] >> (byte & 63) & 1 == 1
     }
@@ -82,13 +89,10 @@ impl ByteSet {
     }
 
     /// With both cases of every ASCII letter of which one is in.
-    pub(crate) fn fold(self) -> Self {
-        let mut folded = self;
-        for byte in self.iter() {
-            folded.insert(byte.to_ascii_lowercase());
-            folded.insert(byte.to_ascii_uppercase());
-        }
-        folded
+    pub(crate) const fn fold(self) -> Self {
+        const UPPER: u64 = 0x07ff_fffe;
+        let [a, b, c, d] = self.0;
+        Self([a, b | (b & UPPER) << 32 | b >> 32 & UPPER, c, d])
     }
 
     /// How likely an ordinary value meets the set, in thousandths, roughly.
@@ -113,11 +117,14 @@ const USELESS: u32 = 900;
 /// Sets that are kept of one expression.
 pub(crate) const KEPT: usize = 3;
 
+/// Reads an expression over bytes.
+pub(crate) fn parse(expression: &str) -> Option<Hir> {
+    regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(expression).ok()
+}
+
 /// Sets of which a value must meet every one for `expression` to match; the rarest first. Closed under ASCII case.
-pub(crate) fn required(expression: &str) -> Vec<ByteSet> {
-    let mut parser = regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build();
-    let Ok(hir) = parser.parse(expression) else { return Vec::new() };
-    best(of(&hir))
+pub(crate) fn required(expression: &Hir) -> Vec<ByteSet> {
+    best(of(expression))
 }
 
 /// The same for a list of texts of which one must be there.
@@ -201,6 +208,10 @@ fn alternatives(all: Vec<Vec<ByteSet>>) -> Vec<ByteSet> {
 mod tests {
     use super::*;
 
+    fn required(expression: &str) -> Vec<ByteSet> {
+        super::required(&parse(expression).unwrap())
+    }
+
     #[test]
     fn an_expression_tells_the_rare_bytes_it_needs() {
         assert_eq!(required(r"(?i)select\s+\(")[0], ByteSet::of(b"("));
@@ -211,6 +222,14 @@ mod tests {
             either[0].contains(b'<') && either[0].contains(b':') && !either[0].contains(b'?'),
             "{either:?}"
         );
+    }
+
+    #[test]
+    fn letters_and_nothing_else_have_two_cases() {
+        for byte in 0..=u8::MAX {
+            let both = ByteSet::of(&[byte.to_ascii_lowercase(), byte.to_ascii_uppercase()]);
+            assert_eq!(ByteSet::of(&[byte]).fold(), both);
+        }
     }
 
     #[test]

@@ -10,7 +10,9 @@ mod reach;
 mod rule;
 mod sieve;
 mod text;
+mod tier;
 mod trigger;
+mod within;
 
 pub(crate) use bytes::ByteSet;
 pub(crate) use chains::{ChainId, Chains};
@@ -21,6 +23,7 @@ pub(crate) use rule::{
 };
 pub(crate) use sieve::{Bit, ChainInfo, LENGTHS, Look, NO_BIT, Profile, Sieve};
 pub(crate) use text::{Piece, RuleField, Text};
+pub(crate) use tier::Tier;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

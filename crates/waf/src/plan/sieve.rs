@@ -5,19 +5,14 @@
 //! take part; the rest are evaluated each time. Of some, as of negated ones, nothing can be told beforehand: for them it is always "maybe",
 //! but as all others they are not asked again about a value that is known from before.
 
-use std::collections::HashMap;
-
-use aho_corasick::{AhoCorasick, AhoCorasickKind};
-
 use super::{
-    ChainId, Chains, Members, Rule, Test,
-    bytes::{self, ByteSet, KEPT},
-    trigger,
+    ChainId, Chains, Members, Rule,
+    bytes::ByteSet,
+    tier::{Need, TIERS, Tier},
+    trigger::{self, Brings},
 };
-use crate::{engine::is_of_message, lang::Variable, transform::Transformation};
+use crate::{lang::Variable, transform::Transformation};
 
-/// Texts longer than this are cut: the rest tells nothing more.
-const TEXT: usize = 8;
 /// Lengths are told apart up to this.
 pub(crate) const LENGTHS: usize = 40;
 
@@ -31,29 +26,12 @@ pub(crate) const NO_BIT: Bit = Bit::MAX;
 pub(crate) struct Sieve {
     /// Words of a set of rules.
     pub(crate) words: usize,
-    pub(crate) texts: Option<AhoCorasick>,
-    /// Rules by pattern: start and end in `users`.
-    pub(crate) patterns: Vec<(u32, u32)>,
-    pub(crate) users: Vec<Bit>,
-    /// Rules that need no text.
-    pub(crate) textless: Vec<u64>,
-    /// Rules that need nothing that could be told of a value; they are in no other set but those of lengths.
-    pub(crate) always: Vec<u64>,
-    pub(crate) classes: Vec<ClassTable>,
+    /// By what values are made of; the last one is for any.
+    pub(crate) tiers: Vec<Tier>,
     /// Rules that a value of this length can pass, [`LENGTHS`] + 1 sets.
     pub(crate) lengths: Vec<u64>,
     /// For the phases of this sieve, how each variable is looked at.
     pub(crate) phases: [Vec<Look>; 2],
-}
-
-/// For each byte, the rules that it satisfies.
-#[derive(Debug)]
-pub(crate) struct ClassTable {
-    pub(crate) by_byte: Vec<u64>,
-    /// Rules that need no such byte.
-    pub(crate) free: Vec<u64>,
-    /// Bytes that satisfy any rule.
-    pub(crate) any: ByteSet,
 }
 
 /// How the rules of a phase look at one variable.
@@ -121,12 +99,44 @@ pub(crate) struct ChainInfo {
     /// Which of the plan's trigger sets change a value under `folded`.
     pub(crate) triggers: u32,
     longest: [u8; LENGTHS + 1],
+    /// What is in `folded`, and what must be in a value for it to change.
+    steps: Vec<(Transformation, ByteSet)>,
+    /// Trigger sets that bring no other bytes into a value, and those that do not into one with a space.
+    mild: [u32; 2],
+    /// What it makes of a value can be made of any bytes.
+    any: bool,
 }
 
 impl ChainInfo {
     /// The longest that a value of this length can become, both capped at [`LENGTHS`].
     pub(crate) fn longest(&self, length: usize) -> usize {
         usize::from(self.longest[length.min(LENGTHS)])
+    }
+
+    /// Whether `folded` makes of a value, which meets `triggers` and has a space or not, one of the same bytes regardless of case.
+    pub(crate) fn keeps_bytes(&self, triggers: u32, has_space: bool) -> bool {
+        triggers & self.triggers & !self.mild[usize::from(has_space)] == 0
+    }
+
+    /// Whether nothing can be told of the bytes of what `folded` makes of a value.
+    pub(crate) fn makes_any(&self) -> bool {
+        self.any
+    }
+
+    /// Bytes of which a value can be made that `folded` makes of this one, whose bytes are `bytes`.
+    pub(crate) fn bytes_after(&self, value: &[u8], bytes: ByteSet) -> ByteSet {
+        let mut now = bytes;
+        let mut same = true;
+        for (step, triggers) in &self.steps {
+            if *triggers == ByteSet::ALL || now.meets(*triggers) {
+                now = match same {
+                    true => trigger::bytes_of(*step, value, now),
+                    false => trigger::bytes_after(*step, now),
+                };
+                same = false;
+            }
+        }
+        now
     }
 }
 
@@ -168,59 +178,34 @@ pub(crate) fn chain_infos(chains: &Chains) -> (Vec<ChainInfo>, Vec<ByteSet>) {
                 folded = chains.parent(folded);
             }
             let transformations = chains.list(folded);
-            let triggers = transformations
-                .iter()
-                .map(|step| trigger::triggers(*step))
-                .filter(|set| *set != ByteSet::EMPTY)
-                .fold(0, |bits, set| bits | 1 << number(set, &mut sets));
-            ChainInfo { folded, triggers, longest: reach(&transformations) }
+            let steps: Vec<_> =
+                transformations.iter().map(|step| (*step, trigger::triggers(*step))).collect();
+            let mut info = ChainInfo {
+                folded,
+                triggers: 0,
+                longest: reach(&transformations),
+                mild: [0; 2],
+                any: steps.iter().any(|(step, triggers)| {
+                    *triggers == ByteSet::ALL && trigger::bytes_after(*step, ByteSet::EMPTY) == ByteSet::ALL
+                }),
+                steps,
+            };
+            let mut wild = [0; 2];
+            for (step, set) in info.steps.iter().filter(|(_, set)| *set != ByteSet::EMPTY) {
+                let bit = 1 << number(*set, &mut sets);
+                info.triggers |= bit;
+                let brings = trigger::brings(*step);
+                wild[0] |= if brings == Brings::Nothing { 0 } else { bit };
+                wild[1] |= if brings == Brings::Others { bit } else { 0 };
+            }
+            info.mild = wild.map(|wild| info.triggers & !wild);
+            info
         })
         .collect();
     (infos, sets)
 }
 
-/// What a value must fulfil for a rule, if the rule looks at messages only.
-struct Need {
-    rule: u32,
-    /// Of a value alone nothing can be told: the rule is asked, and what it says is remembered.
-    always: bool,
-    texts: Option<Vec<Vec<u8>>>,
-    classes: Vec<ByteSet>,
-    length: usize,
-}
-
-fn need(index: u32, rule: &Rule) -> Option<Need> {
-    let Test::Operator { operator, negated, .. } = &rule.test else { return None };
-    if operator.takes_macro()
-        || rule.targets.is_empty()
-        || rule.targets.iter().any(|target| target.count || !is_of_message(target.variable))
-    {
-        return None;
-    }
-    if *negated {
-        return Some(Need { rule: index, always: true, texts: None, classes: Vec::new(), length: 0 });
-    }
-    let filter = operator.literals();
-    let mut classes = filter.expression.as_deref().map(bytes::required).unwrap_or_default();
-    let mut texts = filter.literals;
-    if let Some(list) = &mut texts {
-        for text in list.iter_mut() {
-            text.make_ascii_lowercase();
-            text.truncate(TEXT);
-        }
-        classes.extend(bytes::required_of_texts(list));
-        // Single bytes are better asked for as a set.
-        if list.iter().any(|text| text.len() < 2) {
-            texts = None;
-        }
-    }
-    classes.dedup();
-    classes.truncate(KEPT);
-    let always = texts.is_none() && classes.is_empty() && filter.min_len == 0;
-    Some(Need { rule: index, always, texts, classes, length: filter.min_len })
-}
-
-fn set(words: &mut [u64], bit: Bit) {
+pub(super) fn set(words: &mut [u64], bit: Bit) {
     words[usize::from(bit) / 64] |= 1 << (bit % 64);
 }
 
@@ -238,90 +223,36 @@ impl Sieve {
             .iter()
             .flat_map(|phase| phase.iter())
             .filter(|rule| !cold(**rule))
-            .filter_map(|rule| need(*rule, &rules[*rule as usize]))
+            .filter_map(|rule| Need::of(*rule, &rules[*rule as usize]))
             .take(usize::from(NO_BIT))
             .collect();
         let words = needs.len().div_ceil(64).max(1);
         let mut sieve = Self {
             words,
-            texts: None,
-            patterns: Vec::new(),
-            users: Vec::new(),
-            textless: vec![0; words],
-            always: vec![0; words],
-            classes: Vec::new(),
+            tiers: (0..TIERS.len()).map(|tier| Tier::new(tier, &needs, words)).collect(),
             lengths: vec![0; words * (LENGTHS + 1)],
             phases: [Vec::new(), Vec::new()],
         };
-        let mut texts: HashMap<&[u8], Vec<Bit>> = HashMap::new();
         for (bit, need) in needs.iter().enumerate() {
             let bit = bit as Bit;
             bits[need.rule as usize] = bit;
-            match &need.texts {
-                _ if need.always => set(&mut sieve.always, bit),
-                Some(list) => {
-                    for text in list {
-                        texts.entry(text).or_default().push(bit);
-                    }
-                }
-                None => set(&mut sieve.textless, bit),
-            }
             for length in need.length.min(LENGTHS)..=LENGTHS {
                 set(&mut sieve.lengths[length * words..(length + 1) * words], bit);
             }
         }
-        for rank in 0..KEPT {
-            let mut table =
-                ClassTable { by_byte: vec![0; 256 * words], free: vec![0; words], any: ByteSet::EMPTY };
-            for (bit, need) in needs.iter().enumerate() {
-                match need.classes.get(rank) {
-                    Some(class) => {
-                        table.any = table.any.union(*class);
-                        for byte in class.iter() {
-                            let at = usize::from(byte) * words;
-                            set(&mut table.by_byte[at..at + words], bit as Bit);
-                        }
-                    }
-                    None if need.always => {}
-                    None => set(&mut table.free, bit as Bit),
-                }
-            }
-            if table.any != ByteSet::EMPTY {
-                sieve.classes.push(table);
-            }
-        }
-        sieve.add_texts(texts);
         for (index, phase) in phases.into_iter().enumerate() {
             sieve.phases[index] = looks(rules, phase, bits, words, chains, infos);
         }
         sieve
     }
 
-    fn add_texts(&mut self, texts: HashMap<&[u8], Vec<Bit>>) {
-        if texts.is_empty() {
-            return;
-        }
-        let mut texts: Vec<_> = texts.into_iter().collect();
-        texts.sort_unstable();
-        for (_, users) in &texts {
-            let start = self.users.len() as u32;
-            self.users.extend_from_slice(users);
-            self.patterns.push((start, self.users.len() as u32));
-        }
-        let build = |kind| {
-            AhoCorasick::builder()
-                .ascii_case_insensitive(true)
-                .kind(Some(kind))
-                .build(texts.iter().map(|(text, _)| text))
-        };
-        // A table for every state is fastest; a set that is too large for one still works.
-        let bytes: usize = texts.iter().map(|(text, _)| text.len()).sum();
-        let kind = if bytes < 60_000 { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
-        self.texts = build(kind).or_else(|_| build(AhoCorasickKind::NoncontiguousNFA)).ok();
-        if self.texts.is_none() {
-            // Without the texts every rule that needs one is a maybe.
-            self.textless.fill(u64::MAX);
-        }
+    /// The tier of values that are made of these bytes.
+    pub(crate) fn tier(&self, bytes: ByteSet) -> &Tier {
+        let last = self.tiers.len() - 1;
+        self.tiers[..last]
+            .iter()
+            .find(|tier| bytes.without(tier.bytes) == ByteSet::EMPTY)
+            .unwrap_or(&self.tiers[last])
     }
 }
 

@@ -52,6 +52,81 @@ pub(crate) fn longest(transformation: Transformation, length: usize) -> usize {
     }
 }
 
+/// Bytes that a transformation can bring into a value which has none of them, in either case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Brings {
+    Nothing,
+    /// At most spaces.
+    Spaces,
+    /// Others, as far as [`bytes_after`] tells.
+    Others,
+}
+
+/// What the transformation can bring in.
+pub(crate) fn brings(transformation: Transformation) -> Brings {
+    use Transformation as T;
+    match transformation {
+        T::None
+        | T::Lowercase
+        | T::Uppercase
+        | T::RemoveNulls
+        | T::RemoveWhitespace
+        | T::Trim
+        | T::TrimLeft
+        | T::TrimRight
+        | T::RemoveCommentsChar
+        | T::NormalizePath => Brings::Nothing,
+        T::ReplaceNulls | T::CompressWhitespace | T::ReplaceComments | T::CmdLine => Brings::Spaces,
+        _ => Brings::Others,
+    }
+}
+
+/// Bytes of which a value can be made that the transformation makes of one made of `bytes`.
+pub(crate) fn bytes_after(transformation: Transformation, bytes: ByteSet) -> ByteSet {
+    use Transformation as T;
+    let with = |more: &[u8]| bytes.union(ByteSet::of(more));
+    // What the bytes of an escape stand for cannot be told.
+    let unless = |escapes: &[u8]| if bytes.meets(ByteSet::of(escapes)) { ByteSet::ALL } else { bytes };
+    match transformation {
+        T::Lowercase | T::Uppercase => bytes.fold(),
+        T::CmdLine => with(b" ").fold(),
+        T::UrlDecode | T::UrlDecodeUni if !bytes.contains(b'%') => with(b" "),
+        T::HtmlEntityDecode => unless(b"&"),
+        T::JsDecode | T::CssDecode | T::EscapeSeqDecode => unless(b"\\"),
+        T::RemoveComments => with(b" \0"),
+        T::NormalizePathWin => with(b"/"),
+        T::Utf8toUnicode => with(b"%u0123456789abcdef"),
+        _ => match brings(transformation) {
+            Brings::Nothing => bytes,
+            Brings::Spaces => with(b" "),
+            Brings::Others => ByteSet::ALL,
+        },
+    }
+}
+
+/// The same for a value that is known; its bytes are `bytes`.
+pub(crate) fn bytes_of(transformation: Transformation, value: &[u8], bytes: ByteSet) -> ByteSet {
+    let wide = match transformation {
+        Transformation::UrlDecode => false,
+        Transformation::UrlDecodeUni => true,
+        _ => return bytes_after(transformation, bytes),
+    };
+    let mut after = bytes.union(ByteSet::of(b" "));
+    for at in memchr::memchr_iter(b'%', value) {
+        match value[at + 1..] {
+            [b'u' | b'U', ..] if wide => return ByteSet::ALL,
+            [high, low, ..] => {
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                if let (Some(high), Some(low)) = (digit(high), digit(low)) {
+                    after.insert((high << 4 | low) as u8);
+                }
+            }
+            _ => {}
+        }
+    }
+    after
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -124,6 +199,16 @@ mod tests {
                     prop_assert!(!changed || out == value, "{} changed {value:?}", transformation.name());
                 }
                 if changed {
+                    for after in [bytes_after(transformation, bytes), bytes_of(transformation, &value, bytes)] {
+                        let made = ByteSet::in_value(&out).without(after);
+                        prop_assert!(made == ByteSet::EMPTY, "{} makes {made:?} of {value:?}", transformation.name());
+                    }
+                    let made = ByteSet::in_value(&out).fold().without(bytes.fold());
+                    match brings(transformation) {
+                        Brings::Nothing => prop_assert_eq!(made, ByteSet::EMPTY),
+                        Brings::Spaces => prop_assert_eq!(made.without(ByteSet::of(b" ")), ByteSet::EMPTY),
+                        Brings::Others => {}
+                    }
                     prop_assert!(out.len() <= longest(transformation, value.len()), "{} of {value:?}", transformation.name());
                 }
             }
