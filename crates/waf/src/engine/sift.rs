@@ -30,15 +30,9 @@ pub(super) fn narrow(
 
 /// Leaves of a set the rules that need none of the tier's texts, or one that is in the value.
 pub(super) fn scan(tier: &Tier, value: &[u8], set: &mut [u64], scratch: &mut Vec<u64>) {
-    let Some(texts) = &tier.texts else { return };
     scratch.clear();
     scratch.extend_from_slice(&tier.textless);
-    for found in texts.find_overlapping_iter(value) {
-        let (from, to) = tier.patterns[found.pattern().as_usize()];
-        for bit in &tier.users[from as usize..to as usize] {
-            scratch[usize::from(*bit) / 64] |= 1 << (bit % 64);
-        }
-    }
+    tier.find(value, scratch);
     for (set, word) in set.iter_mut().zip(&*scratch) {
         *set &= word;
     }

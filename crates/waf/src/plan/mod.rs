@@ -10,6 +10,7 @@ mod reach;
 mod rule;
 mod sieve;
 mod text;
+mod texts;
 mod tier;
 mod trigger;
 mod within;

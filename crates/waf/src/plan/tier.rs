@@ -8,6 +8,7 @@ use super::{
     Rule, Test,
     bytes::{self, ByteSet, KEPT},
     sieve::{Bit, set},
+    texts::Texts,
     within::{self, WORDS},
 };
 use crate::{
@@ -25,15 +26,22 @@ pub(super) const TIERS: [ByteSet; 2] = [WORDS, ByteSet::ALL];
 #[derive(Debug)]
 pub(crate) struct Tier {
     pub(crate) bytes: ByteSet,
-    pub(crate) texts: Option<AhoCorasick>,
-    /// Rules by pattern: start and end in `users`.
-    pub(crate) patterns: Vec<(u32, u32)>,
-    pub(crate) users: Vec<Bit>,
+    texts: Search,
     /// Rules that any value of the tier can match.
     pub(crate) possible: Vec<u64>,
     /// Rules that need no text, or of which nothing can be told.
     pub(crate) textless: Vec<u64>,
     pub(crate) classes: Vec<ClassTable>,
+}
+
+/// How the texts of a tier are looked for.
+#[derive(Debug)]
+enum Search {
+    /// There are none.
+    Nothing,
+    Texts(Texts),
+    /// There are too many for a table; each with the rules that look for it.
+    Many(AhoCorasick, Vec<Vec<u64>>),
 }
 
 /// For each byte, the rules that it satisfies.
@@ -131,14 +139,12 @@ impl Tier {
     pub(super) fn new(number: usize, needs: &[Need], words: usize) -> Self {
         let mut tier = Self {
             bytes: TIERS[number],
-            texts: None,
-            patterns: Vec::new(),
-            users: Vec::new(),
+            texts: Search::Nothing,
             possible: vec![0; words],
             textless: vec![0; words],
             classes: Vec::new(),
         };
-        let mut texts: HashMap<&[u8], Vec<Bit>> = HashMap::new();
+        let mut texts: HashMap<&[u8], Vec<u64>> = HashMap::new();
         for (bit, need) in needs.iter().enumerate() {
             match &need.within[number].texts {
                 Some(list) if !need.always => {
@@ -146,7 +152,7 @@ impl Tier {
                         set(&mut tier.possible, bit as Bit);
                     }
                     for text in list {
-                        texts.entry(text).or_default().push(bit as Bit);
+                        set(texts.entry(text).or_insert_with(|| vec![0; words]), bit as Bit);
                     }
                 }
                 _ => {
@@ -174,34 +180,49 @@ impl Tier {
                 tier.classes.push(table);
             }
         }
-        tier.add_texts(texts);
+        let mut texts: Vec<_> = texts.into_iter().collect();
+        texts.sort_unstable();
+        match Search::new(texts, words) {
+            Some(search) => tier.texts = search,
+            // Without the texts every rule that needs one is a maybe.
+            None => tier.textless.fill(u64::MAX),
+        }
         tier
     }
 
-    fn add_texts(&mut self, texts: HashMap<&[u8], Vec<Bit>>) {
-        if texts.is_empty() {
-            return;
+    /// Adds the rules that need a text which is in the value.
+    pub(crate) fn find(&self, value: &[u8], rules: &mut [u64]) {
+        match &self.texts {
+            Search::Nothing => {}
+            Search::Texts(texts) => texts.find(value, rules),
+            Search::Many(texts, sets) => {
+                for found in texts.find_overlapping_iter(value) {
+                    for (rules, found) in rules.iter_mut().zip(&sets[found.pattern().as_usize()]) {
+                        *rules |= found;
+                    }
+                }
+            }
         }
-        let mut texts: Vec<_> = texts.into_iter().collect();
-        texts.sort_unstable();
-        for (_, users) in &texts {
-            let start = self.users.len() as u32;
-            self.users.extend_from_slice(users);
-            self.patterns.push((start, self.users.len() as u32));
+    }
+}
+
+impl Search {
+    fn new(texts: Vec<(&[u8], Vec<u64>)>, words: usize) -> Option<Self> {
+        if texts.is_empty() {
+            return Some(Self::Nothing);
+        }
+        if let Some(texts) = Texts::new(&texts, words) {
+            return Some(Self::Texts(texts));
         }
         let build = |kind| {
             AhoCorasick::builder()
                 .ascii_case_insensitive(true)
                 .kind(Some(kind))
                 .build(texts.iter().map(|(text, _)| text))
+                .ok()
         };
-        // A table for every state is fastest; a set that is too large for one still works.
-        let bytes: usize = texts.iter().map(|(text, _)| text.len()).sum();
-        let kind = if bytes < 60_000 { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
-        self.texts = build(kind).or_else(|_| build(AhoCorasickKind::NoncontiguousNFA)).ok();
-        if self.texts.is_none() {
-            // Without the texts every rule that needs one is a maybe.
-            self.textless.fill(u64::MAX);
-        }
+        let search =
+            build(AhoCorasickKind::ContiguousNFA).or_else(|| build(AhoCorasickKind::NoncontiguousNFA))?;
+        Some(Self::Many(search, texts.into_iter().map(|(_, rules)| rules).collect()))
     }
 }

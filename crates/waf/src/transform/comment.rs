@@ -102,30 +102,48 @@ pub(super) fn command_line(input: &[u8], out: &mut Vec<u8>) -> bool {
     let Some(first) = (0..input.len()).find(|at| command_line_changes(&input[*at..])) else { return false };
     start(out, input, first);
     let mut space = first > 0 && input[first - 1] == b' ';
-    for &byte in &input[first..] {
-        match byte {
-            b'"' | b'\'' | b'\\' | b'^' => {}
-            b' ' | b',' | b';' | b'\t' | b'\r' | b'\n' => {
-                if !space {
-                    out.push(b' ');
-                }
-                space = true;
-            }
-            b'/' | b'(' => {
-                if space {
-                    out.pop();
-                }
-                space = false;
-                out.push(byte);
-            }
-            _ => {
-                space = false;
-                out.push(byte.to_ascii_lowercase());
-            }
-        }
+    // Nothing is branched on, as what comes next is hard to foresee.
+    let mut end = first;
+    out.resize(input.len(), 0);
+    for byte in &input[first..] {
+        let (kind, written) = KINDS[usize::from(*byte)];
+        end -= usize::from(space & (kind == Kind::Joins));
+        out[end] = written;
+        end +=
+            usize::from((kind == Kind::Stays) | (kind == Kind::Joins) | (!space & (kind == Kind::Separates)));
+        space = (kind == Kind::Separates) | (space & (kind == Kind::Goes));
     }
+    out.truncate(end);
     true
 }
+
+/// What becomes of a byte on a command line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Stays,
+    Goes,
+    /// It becomes a space, if it is the first.
+    Separates,
+    /// It stays, and the space before it goes.
+    Joins,
+}
+
+/// For each byte, and what is written for it.
+const KINDS: [(Kind, u8); 256] = {
+    let mut kinds = [(Kind::Stays, 0); 256];
+    let mut at = 0;
+    while at < 256 {
+        let byte = at as u8;
+        kinds[at] = match byte {
+            b'"' | b'\'' | b'\\' | b'^' => (Kind::Goes, byte),
+            b' ' | b',' | b';' | b'\t' | b'\r' | b'\n' => (Kind::Separates, b' '),
+            b'/' | b'(' => (Kind::Joins, byte),
+            _ => (Kind::Stays, byte.to_ascii_lowercase()),
+        };
+        at += 1;
+    }
+    kinds
+};
 
 fn command_line_changes(text: &[u8]) -> bool {
     match text {

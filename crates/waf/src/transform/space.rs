@@ -49,6 +49,10 @@ pub(super) fn remove_whitespace(input: &[u8], out: &mut Vec<u8>) -> bool {
     };
     let Some(first) = (0..input.len()).find(|at| goes(&input[*at..]) > 0) else { return false };
     start(out, input, first);
+    if memchr::memchr(0xc2, &input[first..]).is_none() {
+        squeeze(&input[first..], out, |byte| !is_space(byte) && byte != 0xa0);
+        return true;
+    }
     let mut rest = &input[first..];
     while let [byte, tail @ ..] = rest {
         match goes(rest) {
@@ -60,6 +64,17 @@ pub(super) fn remove_whitespace(input: &[u8], out: &mut Vec<u8>) -> bool {
         }
     }
     true
+}
+
+/// Appends the bytes that stay. Which do is hard to foresee in prose, so none is branched on.
+fn squeeze(input: &[u8], out: &mut Vec<u8>, stays: impl Fn(u8) -> bool) {
+    let mut end = out.len();
+    out.resize(end + input.len(), 0);
+    for byte in input {
+        out[end] = *byte;
+        end += usize::from(stays(*byte));
+    }
+    out.truncate(end);
 }
 
 /// Each run of white space becomes one space.
