@@ -296,10 +296,18 @@ impl Transaction {
             number => number,
         };
         if let (true, Given::Value(value)) = (rule.capture && !negated, value) {
+            let mut found = std::mem::take(&mut state.buffer);
             for group in 0..10 {
-                let found = state.captures.get(group, state.values.get(value)).map(<[u8]>::to_vec);
-                state.tx[group] = found.map_or(Tx::Unset, |found| Tx::Value(state.values.add(&found)));
+                state.tx[group] = match state.captures.get(group, state.values.get(value)) {
+                    Some(bytes) => {
+                        found.clear();
+                        found.extend_from_slice(bytes);
+                        Tx::Value(state.values.add(&found))
+                    }
+                    None => Tx::Unset,
+                };
             }
+            state.buffer = found;
         }
         let matched = Matched { variable: subject.variable, name: subject.name, value, count: subject.count };
         state.matched.push(matched);

@@ -68,6 +68,8 @@ pub(crate) struct Matched {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) values: Values,
+    /// The values `0` to `9` as far as they were needed: nearly all numbers are one of them.
+    digits: [ValueId; 10],
     pub(crate) bags: [Vec<Entry>; BAGS],
     pub(crate) scalars: Vec<ValueId>,
     pub(crate) tx: Vec<Tx>,
@@ -117,6 +119,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             values: Values::default(),
+            digits: [NONE; 10],
             bags: Default::default(),
             scalars: Vec::new(),
             tx: Vec::new(),
@@ -161,6 +164,7 @@ impl State {
     /// Empties everything for the next transaction.
     pub(crate) fn reset(&mut self, plan: &Plan) {
         self.values.clear();
+        self.digits = [NONE; 10];
         for bag in &mut self.bags {
             bag.clear();
         }
@@ -213,9 +217,7 @@ impl State {
     }
 
     pub(crate) fn set_number(&mut self, variable: Variable, value: u64) {
-        let mut digits = [0; 20];
-        let start = digits_of(value, &mut digits);
-        self.set(variable, &digits[start..]);
+        self.scalars[variable as usize] = self.unsigned(value);
     }
 
     /// The value of a member of TX, as bytes.
@@ -228,13 +230,25 @@ impl State {
     }
 
     pub(crate) fn number(&mut self, number: i64) -> ValueId {
-        let mut digits = [0; 20];
-        let start = digits_of(number.unsigned_abs(), &mut digits);
-        if number < 0 {
-            let mut signed = [b'-'; 21];
-            signed[start + 1..].copy_from_slice(&digits[start..]);
-            return self.values.add(&signed[start..]);
+        if number >= 0 {
+            return self.unsigned(number.unsigned_abs());
         }
+        let (mut digits, mut signed) = ([0; 20], [b'-'; 21]);
+        let start = digits_of(number.unsigned_abs(), &mut digits);
+        signed[start + 1..].copy_from_slice(&digits[start..]);
+        self.values.add(&signed[start..])
+    }
+
+    fn unsigned(&mut self, number: u64) -> ValueId {
+        let known = usize::try_from(number).ok().and_then(|number| self.digits.get_mut(number));
+        if let Some(known) = known {
+            if *known == NONE {
+                *known = self.values.add(&[b'0' + number as u8]);
+            }
+            return *known;
+        }
+        let mut digits = [0; 20];
+        let start = digits_of(number, &mut digits);
         self.values.add(&digits[start..])
     }
 }

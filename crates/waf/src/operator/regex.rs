@@ -11,7 +11,7 @@ use regex_automata::util::syntax;
 use regex_automata::{Input, MatchKind};
 use regex_syntax::hir::Hir;
 
-use super::{Captures, OperatorError, cache, literal, pattern};
+use super::{Captures, GROUPS, OperatorError, cache, literal, pattern};
 
 /// What one compiled expression may take; the largest of the Core Rule Set takes a tenth of it.
 const MAX_COMPILED: usize = 10 << 20;
@@ -71,9 +71,16 @@ impl Expression {
                 return false;
             }
             if let Some(captures) = captures {
-                let mut slots = regex.create_captures();
-                regex.search_captures_with(cache, &Input::new(value), &mut slots);
-                keep(&slots, captures);
+                let mut slots = [None; 2 * GROUPS];
+                let groups = regex.captures_len();
+                let used = &mut slots[..2 * groups.min(GROUPS)];
+                regex.search_slots_with(cache, &Input::new(value), used);
+                for (group, span) in used.chunks_exact(2).enumerate() {
+                    if let [Some(start), Some(end)] = span {
+                        captures.set(group, start.get()..end.get());
+                    }
+                }
+                captures.set_len(groups);
             }
             true
         })

@@ -21,7 +21,9 @@ pub(crate) fn within(hir: &Hir, bytes: ByteSet) -> Option<Hir> {
             }
             hir.clone()
         }
-        HirKind::Class(Class::Bytes(class)) => {
+        HirKind::Class(class) => {
+            // Characters beyond ASCII are several bytes: it may match as before.
+            let Some(class) = class_of_bytes(class) else { return Some(hir.clone()) };
             let of =
                 |byte: u8| class.ranges().iter().any(|range| range.start() <= byte && byte <= range.end());
             let left = bytes.iter().filter(|byte| of(*byte)).map(|byte| ClassBytesRange::new(byte, byte));
@@ -31,8 +33,6 @@ pub(crate) fn within(hir: &Hir, bytes: ByteSet) -> Option<Hir> {
             }
             Hir::class(Class::Bytes(left))
         }
-        // Characters are not bytes: it may match as before.
-        HirKind::Class(Class::Unicode(_)) => hir.clone(),
         HirKind::Repetition(repetition) => match within(&repetition.sub, bytes) {
             Some(sub) => Hir::repetition(Repetition { sub: Box::new(sub), ..repetition.clone() }),
             None if repetition.min == 0 => Hir::empty(),
@@ -50,4 +50,72 @@ pub(crate) fn within(hir: &Hir, bytes: ByteSet) -> Option<Hir> {
             Hir::alternation(left)
         }
     })
+}
+
+fn class_of_bytes(class: &Class) -> Option<ClassBytes> {
+    match class {
+        Class::Bytes(class) => Some(class.clone()),
+        Class::Unicode(class) => class.to_byte_class(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use regex_automata::meta::Regex;
+
+    use super::*;
+    use crate::plan::bytes;
+
+    fn left(expression: &str, bytes: ByteSet) -> Option<String> {
+        within(&bytes::parse(expression).unwrap(), bytes).map(|hir| hir.to_string())
+    }
+
+    #[test]
+    fn without_quotes_a_command_that_may_be_quoted_is_a_word() {
+        let expression = r#"s["'\\]*u["'\\]*(?:\$[a-z]*)?d["'\\]*o"#;
+        assert_eq!(left(expression, WORDS).as_deref(), Some("(?:sudo)"));
+        assert_eq!(left(r"select.*\(|a\+", WORDS), None);
+        assert_eq!(left(r"(?:\(|x)+y", WORDS).as_deref(), left("x+y", WORDS).as_deref());
+    }
+
+    /// Expressions of all shapes.
+    fn expression() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            proptest::sample::select(vec![
+                "a", "b", "ab", "\\(", "[a(]", "[^a]", "[^(]", "\\s", "\\b", "^", "$", ".", "",
+            ])
+            .prop_map(str::to_owned),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            let many = proptest::collection::vec(inner.clone(), 1..4);
+            prop_oneof![
+                many.clone().prop_map(|parts| parts.concat()),
+                many.prop_map(|parts| format!("(?:{})", parts.join("|"))),
+                (inner.clone(), proptest::sample::select(vec!["?", "*", "+", "{2}", "{0,2}"]))
+                    .prop_map(|(part, times)| format!("(?:{part}){times}")),
+                inner.prop_map(|part| format!("({part})")),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3000))]
+
+        #[test]
+        fn values_of_these_bytes_match_what_is_left_if_and_only_if_they_match_all_of_it(
+            expression in expression(),
+            values in proptest::collection::vec("[abAB \\n]{0,6}", 1..8),
+            words in any::<bool>(),
+        ) {
+            let bytes = if words { WORDS.union(ByteSet::of(b"\n")) } else { ByteSet::of(b"abAB \n") };
+            let hir = bytes::parse(&format!("(?ism-u:{expression})")).unwrap();
+            let whole = Regex::builder().build_from_hir(&hir).unwrap();
+            let left = within(&hir, bytes).map(|left| Regex::builder().build_from_hir(&left).unwrap());
+            for value in values {
+                let found = left.as_ref().is_some_and(|left| left.is_match(&value));
+                prop_assert_eq!(found, whole.is_match(&value), "{} in {:?}", expression, value);
+            }
+        }
+    }
 }
