@@ -9,6 +9,9 @@ use super::{
 };
 use crate::plan::{Bit, ByteSet, ChainId, LENGTHS, Plan, Profile, Sieve, Tier};
 
+/// Entries of a list that stay allocated for the next transaction.
+const KEPT: usize = 1 << 15;
+
 /// What is known of a value.
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -115,8 +118,10 @@ impl Buffers {
         self.memory.belongs_to(plan.number);
         for known in &mut self.known {
             known.clear();
+            known.shrink_to(KEPT);
         }
         self.sets.clear();
+        self.sets.shrink_to(KEPT);
         self.after_of = NONE;
     }
 

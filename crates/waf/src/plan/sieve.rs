@@ -4,6 +4,8 @@
 //! asked regardless of ASCII case, so that a value and its lower case get one answer. Only rules that look at messages and at nothing else
 //! take part; the rest are evaluated each time. Of some, as of negated ones, nothing can be told beforehand: for them it is always "maybe",
 //! but as all others they are not asked again about a value that is known from before.
+//!
+//! What is needed depends on what a value is made of: of words alone, most expressions need much more.
 
 use super::{
     ChainId, Chains, Members, Rule,
