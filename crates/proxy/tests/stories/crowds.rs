@@ -198,6 +198,11 @@ fn honest(rig: &Rig, time: Duration) -> (Duration, usize, usize) {
     (p99, times.len(), failed)
 }
 
+/// This thread takes no time on the processor from the gateway or from who is honest, as who attacks from elsewhere does not.
+fn elsewhere() {
+    rustix::process::setpriority_process(None, 19).unwrap();
+}
+
 /// A process that ends with this.
 struct Running(Child);
 
@@ -311,6 +316,7 @@ fn a_flood_of_rapid_resets_costs_nobody_else_their_time() {
         .map(|_| {
             let (over, streams, ends) = (over.clone(), streams.clone(), ends.clone());
             std::thread::spawn(move || {
+                elsewhere();
                 while !over.load(Ordering::Relaxed) {
                     let mut client = Client::new(address, &[]);
                     let mut n = 0;
