@@ -19,6 +19,7 @@ mod report;
 mod run;
 mod stats;
 mod tokens;
+mod typed;
 mod upstream;
 mod waf;
 

@@ -18,6 +18,7 @@ use crate::machine::{self, Cores};
 use crate::run::{self, Place, Running, per_request};
 use crate::stats::median;
 use crate::tokens::Tokens;
+use crate::typed::{self, DIFFERENT, Words};
 use crate::upstream::Upstream;
 
 /// A kind of request: its name, such requests, and how each is answered when it is inspected.
@@ -27,10 +28,6 @@ struct Probe {
     requests: Vec<Vec<u8>>,
     status: u16,
 }
-
-/// Requests of a kind that are asked in turn. Names of fields and most header values are the same in all, as clients send them; what
-/// people typed differs in each, so that nobody is measured by what it remembers of the request before.
-const DIFFERENT: u64 = 2048;
 
 /// In the order in which they are asked.
 const WHO: [&str; 4] = ["nginx", "ringfence without rules", "modsecurity", "ringfence"];
@@ -203,34 +200,27 @@ fn probes() -> Vec<Probe> {
         Probe {
             name: "get",
             what: "GET with 4 arguments",
-            requests: each(&|mut words| {
-                let (page, q) = (1 + words.below(99), words.some(2, "+"));
-                format!("GET /patients?page={page}&sort=name&order=asc&q={q} HTTP/1.1\r\n{HEAD}\r\n")
-                    .into_bytes()
+            requests: each(&|words| {
+                format!("GET {} HTTP/1.1\r\n{HEAD}\r\n", typed::search(words)).into_bytes()
             }),
             status: 200,
         },
         Probe {
             name: "json",
             what: "POST of 2 KB of JSON",
-            requests: each(&|words| post("/patients", "application/json", json(words).as_bytes())),
+            requests: each(&|words| post("/patients", "application/json", typed::json(words).as_bytes())),
             status: 200,
         },
         Probe {
             name: "sqli",
             what: "form with an SQL injection",
-            requests: each(&|mut words| {
-                let (name, n) = (words.some(2, "+"), words.below(10_000));
-                let body =
-                    format!("name={name}&city={n}%27+OR+{n}%3D{n}+UNION+SELECT+user%2Cpassword+FROM+users--");
-                post("/search", form, body.as_bytes())
-            }),
+            requests: each(&|words| post("/search", form, typed::injection(words).as_bytes())),
             status: 403,
         },
         Probe {
             name: "form",
             what: "form of 10 KB",
-            requests: each(&|words| post("/notes", form, prose(words).as_bytes())),
+            requests: each(&|words| post("/notes", form, typed::prose(words).as_bytes())),
             status: 200,
         },
         Probe {
@@ -240,61 +230,6 @@ fn probes() -> Vec<Probe> {
             status: 200,
         },
     ]
-}
-
-/// Words and numbers that are the same in each run: a generator by its state (SplitMix64).
-struct Words(u64);
-
-const WORDS: [&str; 32] = [
-    "patient", "seen", "Monday", "feels", "better", "than", "next", "week", "blood", "pressure", "was",
-    "normal", "fever", "none", "garden", "river", "market", "morning", "Miller", "Okafor", "Lindgren",
-    "Tanaka", "Rossi", "Haddad", "window", "paper", "quiet", "yellow", "seven", "holiday", "letter",
-    "station",
-];
-
-impl Words {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn some(&mut self, count: usize, between: &str) -> String {
-        let words: Vec<_> = (0..count).map(|_| WORDS[self.next() as usize % WORDS.len()]).collect();
-        words.join(between)
-    }
-}
-
-/// About 2 KB with a hundred leaves.
-fn json(mut words: Words) -> String {
-    let people: Vec<String> = (0..13)
-        .map(|_| {
-            let (name, street, note) = (words.some(2, " "), words.some(2, " "), words.some(2, " "));
-            let (id, zip, visits) = (1 + words.below(99_999), 10_000 + words.below(90_000), words.below(40));
-            format!(
-                "{{\"id\":{id},\"name\":\"{name}\",\"city\":\"Springfield\",\"street\":\"{street} {visits}\",\"zip\":\"{zip}\",\
-                 \"active\":true,\"visits\":{visits},\"note\":\"{note}\"}}"
-            )
-        })
-        .collect();
-    format!("{{\"page\":1,\"people\":[{}]}}", people.join(","))
-}
-
-/// 10 KB of prose in ten fields.
-fn prose(mut words: Words) -> String {
-    let fields = (0..10).map(|n| {
-        let mut text = String::new();
-        while text.len() < 1000 {
-            text += &format!("The+{}%2C+no+{}.+", words.some(9, "+"), words.some(1, ""));
-        }
-        format!("field{n}={}", text.trim_end_matches('+'))
-    });
-    fields.collect::<Vec<_>>().join("&")
 }
 
 pub(crate) fn table(rows: &[Row], wholes: &[Whole]) -> String {

@@ -1,6 +1,7 @@
-//! What the Core Rule Set costs per request: `cargo bench -p ringfence-waf --bench crs -- DIR [CASE] [rules] [long] [same] [count=N]`, where DIR has
-//! `rules/` and `crs-setup.conf.example`. What people type differs in each request, unless `same` is asked for. CASE is the number of one case, from zero; with `rules`, the costliest rules of each case follow; with
-//! `count`, paranoia level 1 is asked so often and nothing is timed, for those who count instructions.
+//! What the Core Rule Set costs per request: `cargo bench -p ringfence-waf --bench crs -- DIR [CASE] [rules] [long] [same] [count=N]`,
+//! where DIR has `rules/` and `crs-setup.conf.example`. What people type differs in each request, unless `same` is asked for. CASE is the
+//! number of one case, from zero; with `rules`, the costliest rules of each case follow; with `count`, paranoia level 1 is asked so often
+//! and nothing is timed, for those who count instructions.
 
 #![expect(clippy::unwrap_used, reason = "whoever measures reads the panic")]
 
@@ -12,7 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[path = "../../../bench/src/typed.rs"]
+mod typed;
+
 use ringfence_waf::{Files, Options, Rules, Scratch, Source, Transaction};
+use typed::{DIFFERENT, Words};
 
 struct Folder(HashMap<String, Vec<u8>>);
 
@@ -44,9 +49,6 @@ fn sources(folder: &Path, paranoia: u8) -> (Vec<Source>, Folder) {
     (sources, Folder(data))
 }
 
-/// Requests of a kind before the first comes again: more than are remembered.
-const DIFFERENT: u64 = 2048;
-
 /// A kind of request: the same ones that `cargo xtask bench -- waf` sends through the gateway.
 struct Case {
     name: &'static str,
@@ -69,79 +71,12 @@ fn post(uri: &str, kind: &'static str, body: String) -> Request {
 const CASES: [Case; 4] = [
     Case {
         name: "GET, 4 arguments",
-        make: |mut words| {
-            let (page, q) = (1 + words.below(99), words.some(2, "+"));
-            let uri = format!("/patients?page={page}&sort=name&order=asc&q={q}");
-            Request { method: "GET", uri, kind: None, body: String::new() }
-        },
+        make: |words| Request { method: "GET", uri: typed::search(words), kind: None, body: String::new() },
     },
-    Case { name: "POST JSON, 2 KB", make: |words| post("/patients", "application/json", json(words)) },
-    Case {
-        name: "POST form, SQL injection",
-        make: |mut words| {
-            let (name, n) = (words.some(2, "+"), words.below(10_000));
-            let body =
-                format!("name={name}&city={n}%27+OR+{n}%3D{n}+UNION+SELECT+user%2Cpassword+FROM+users--");
-            post("/search", FORM, body)
-        },
-    },
-    Case { name: "POST form, 10 KB", make: |words| post("/notes", FORM, prose(words)) },
+    Case { name: "POST JSON, 2 KB", make: |words| post("/patients", "application/json", typed::json(words)) },
+    Case { name: "POST form, SQL injection", make: |words| post("/search", FORM, typed::injection(words)) },
+    Case { name: "POST form, 10 KB", make: |words| post("/notes", FORM, typed::prose(words)) },
 ];
-
-/// Words and numbers that are the same in each run: a generator by its state (SplitMix64).
-struct Words(u64);
-
-const WORDS: [&str; 32] = [
-    "patient", "seen", "Monday", "feels", "better", "than", "next", "week", "blood", "pressure", "was",
-    "normal", "fever", "none", "garden", "river", "market", "morning", "Miller", "Okafor", "Lindgren",
-    "Tanaka", "Rossi", "Haddad", "window", "paper", "quiet", "yellow", "seven", "holiday", "letter",
-    "station",
-];
-
-impl Words {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn some(&mut self, count: usize, between: &str) -> String {
-        let words: Vec<_> = (0..count).map(|_| WORDS[self.next() as usize % WORDS.len()]).collect();
-        words.join(between)
-    }
-}
-
-/// About 2 KB with a hundred leaves.
-fn json(mut words: Words) -> String {
-    let people: Vec<String> = (0..13)
-        .map(|_| {
-            let (name, street, note) = (words.some(2, " "), words.some(2, " "), words.some(2, " "));
-            let (id, zip, visits) = (1 + words.below(99_999), 10_000 + words.below(90_000), words.below(40));
-            format!(
-                "{{\"id\":{id},\"name\":\"{name}\",\"city\":\"Springfield\",\"street\":\"{street} {visits}\",\"zip\":\"{zip}\",\
-                 \"active\":true,\"visits\":{visits},\"note\":\"{note}\"}}"
-            )
-        })
-        .collect();
-    format!("{{\"page\":1,\"people\":[{}]}}", people.join(","))
-}
-
-/// 10 KB of prose in ten fields.
-fn prose(mut words: Words) -> String {
-    let fields = (0..10).map(|n| {
-        let mut text = String::new();
-        while text.len() < 1000 {
-            text += &format!("The+{}%2C+no+{}.+", words.some(9, "+"), words.some(1, ""));
-        }
-        format!("field{n}={}", text.trim_end_matches('+'))
-    });
-    fields.collect::<Vec<_>>().join("&")
-}
 
 fn run(rules: &Arc<Rules>, request: &Request, scratch: Scratch, profile: bool) -> Transaction {
     let mut transaction = Transaction::new(rules, scratch);

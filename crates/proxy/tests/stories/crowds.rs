@@ -250,16 +250,26 @@ impl Drop for Running {
     }
 }
 
-/// What an attack costs those who are honest: in the long form twice the calm at most, among tests not much. Told at once; judged by
-/// the caller when all is told.
+/// What an attack costs those who are honest: in the long form twice of `otherwise` at most, among tests not much. Told at once; judged
+/// by the caller when all is told.
 #[must_use]
-fn compare(name: &str, calm: (Duration, usize, usize), under: (Duration, usize, usize)) -> bool {
+fn compare(
+    name: &str,
+    (when, otherwise): (&str, (Duration, usize, usize)),
+    under: (Duration, usize, usize),
+) -> bool {
     println!(
-        "{name}: p99 {:?} of {} calm, {:?} of {} under attack, {} failed",
-        calm.0, calm.1, under.0, under.1, under.2
+        "{name}: p99 {:?} of {} {when}, {:?} of {} under attack ({:.2} x), {} failed",
+        otherwise.0,
+        otherwise.1,
+        under.0,
+        under.1,
+        under.0.as_secs_f64() / otherwise.0.as_secs_f64(),
+        under.2
     );
     // Among other tests the attackers, who run here too, and whatever else there is share the processors with who is honest.
-    let most = if long().is_some() { calm.0 * 2 } else { Duration::from_secs(3).max(calm.0 * 2) };
+    let twice = otherwise.0 * 2;
+    let most = if long().is_some() { twice } else { Duration::from_secs(3).max(twice) };
     under.2 == 0 && under.0 <= most
 }
 
@@ -301,8 +311,9 @@ fn patient() -> u16 {
     port
 }
 
-/// This many connections of one kind, against a gateway that may have `most`. In the long form those who are honest are measured also
-/// while the same happens to another server of this machine: what `slowhttptest` itself takes from them is none of the gateway's.
+/// This many connections of one kind, against a gateway that may have `most`. What `slowhttptest` itself takes from who is honest is none
+/// of the gateway's: on a machine with so few processors that nobody keeps clear of it, the long form also measures while the same
+/// happens to another server here, tells both, and judges by that.
 fn slow((name, kind, path): (&str, &str, &str), count: usize, most: usize, time: Duration) -> bool {
     let rig = Rig::start(&format!("{}limits: {{ connections: {most} }}\n", fence(patient())));
     let attack = |address: SocketAddr| {
@@ -319,14 +330,17 @@ fn slow((name, kind, path): (&str, &str, &str), count: usize, most: usize, time:
         std::thread::sleep(Duration::from_secs(if long().is_some() { 5 } else { 2 }));
         attack
     };
-    let mut calm = honest(&rig, time.min(Duration::from_secs(10)));
-    if long().is_some() {
-        println!("{name}: p99 {:?} where nobody attacks", calm.0);
+    let name = format!("{name}, {count} where {most} may be");
+    let short = time.min(Duration::from_secs(10));
+    let calm = honest(&rig, short);
+    let shared = (long().is_some() && cpus() < 4).then(|| {
         let _elsewhere = attack((Ipv4Addr::LOCALHOST, patient()).into());
-        calm = honest(&rig, time.min(Duration::from_secs(10)));
-    }
+        honest(&rig, short)
+    });
     let _attack = attack(rig.gateway);
-    compare(&format!("{name}, {count} where {most} may be"), calm, honest(&rig, time))
+    let under = honest(&rig, time);
+    let strict = compare(&name, ("calm", calm), under);
+    shared.map_or(strict, |shared| compare(&name, ("with the same elsewhere on the machine", shared), under))
 }
 
 /// How many descriptors this process may have.
@@ -396,5 +410,5 @@ fn a_flood_of_rapid_resets_costs_nobody_else_their_time() {
     let (streams, ends) = (streams.load(Ordering::Relaxed), ends.load(Ordering::Relaxed));
     println!("rapid reset: {streams} streams on {ends} connections that were ended");
     assert!(ends > 4, "those who flood are sent away");
-    assert!(compare("rapid reset", calm, under));
+    assert!(compare("rapid reset", ("calm", calm), under));
 }
