@@ -9,6 +9,7 @@ failure and `schemathesis: passed/total`; ends with 1 if there is any that is no
 import argparse
 import http.server
 import os
+import random
 import re
 import shutil
 import signal
@@ -20,7 +21,7 @@ import time
 import urllib.request
 
 CHECKS = "not_a_server_error,negative_data_rejection,positive_data_acceptance,missing_required_header,unsupported_method"
-PATIENCE = 60
+PATIENCE = 120
 # What ends otherwise on purpose, and why.
 DIFFERENCES = {
     "Unsupported method TRACE returned 400": "a TRACE with a body is malformed (RFC 9110, section 9.3.8): the framing guard refuses it first",
@@ -57,25 +58,39 @@ class Service(http.server.BaseHTTPRequestHandler):
 
 
 def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """Below those that the kernel gives to connections: one of them cannot take it meanwhile."""
+    while True:
+        port = random.randrange(10_000, 30_000)
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass
+
+
+def answers(port):
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10)
+    except urllib.error.HTTPError as answer:
+        return answer.code != 503
+    except OSError:
+        return False
+    return True
 
 
 def ready(port, up, log):
-    start = time.monotonic()
+    start, served = time.monotonic(), 0
     while time.monotonic() - start < PATIENCE:
         if up.poll() is not None:
             break
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2)
-            return
-        except urllib.error.HTTPError as answer:
-            # Until the fence is in force, nothing is there.
-            if answer.code != 503:
+        # Until the fence is in force, nothing is there; it must be so in each thread.
+        if answers(port):
+            served += 1
+            if served == 8:
                 return
-        except OSError:
-            pass
+            continue
+        served = 0
         time.sleep(0.1)
     with open(log) as said:
         sys.exit(f"the gateway does not serve:\n{said.read()}")
@@ -115,7 +130,7 @@ external:
         command = [os.path.join(os.path.dirname(sys.executable), "schemathesis"), "run", description]
         command += ["--url", f"http://127.0.0.1:{port}{base(description)}", "--checks", CHECKS, "--mode", "all"]
         command += ["--phases", "coverage,fuzzing", "--max-examples", str(options.examples), "--seed", str(options.seed)]
-        command += ["--no-color", "--request-timeout", "10"]
+        command += ["--no-color", "--request-timeout", "60"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1800)
     finally:
         up.send_signal(signal.SIGINT)

@@ -22,8 +22,8 @@ use super::wire::{self, Speak};
 use crate::client::Client;
 
 /// How long a fence may take to come up, and to go.
-const UP: Duration = Duration::from_secs(40);
-const DOWN: Duration = Duration::from_secs(15);
+const UP: Duration = Duration::from_secs(120);
+const DOWN: Duration = Duration::from_secs(30);
 
 /// What services of a stage run, in its folder.
 pub(crate) const BINARY: &str = "./attack";
@@ -160,13 +160,20 @@ impl Stage {
 
     /// Waits until a good token opens `path`.
     pub(crate) fn wait_for(&mut self, path: &str) -> Result<(), Unable> {
-        let (gateway, token) = (self.gateway, self.access_token(&json!({}))?);
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {gateway}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
-        );
+        let gateway = self.gateway;
+        // Each thread of the gateway learns of the keys in its own moment: all of them must have. No user asks twice, who may be limited.
+        let request = |n: usize| {
+            let token = self.access_token(&json!({ "sub": format!("ready-{n}") }))?;
+            Ok(format!(
+                "GET {path} HTTP/1.1\r\nHost: {gateway}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+            ))
+        };
+        let requests = (0..8).map(request).collect::<Result<Vec<_>, Unable>>()?;
         self.wait(|| {
-            let answer = wire::exchange(gateway, &Speak::Plain, request.as_bytes());
-            answer.is_ok_and(|answer| wire::status(&answer.bytes) == Some(200))
+            requests.iter().all(|request| {
+                let answer = wire::exchange(gateway, &Speak::Plain, request.as_bytes());
+                answer.is_ok_and(|answer| wire::status(&answer.bytes) == Some(200))
+            })
         })
     }
 
@@ -221,9 +228,16 @@ impl Drop for Stage {
     }
 }
 
-/// An address that nobody listens at now.
+/// An address that nobody listens at now, below those that the kernel gives to connections: one of them cannot take it meanwhile.
 pub(crate) fn free_address() -> std::io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+    let mut tried = 0;
+    loop {
+        let port = 10_000 + u16::from_le_bytes(ringfence_keys::random()) % 20_000;
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|listener| listener.local_addr()) {
+            Err(_) if tried < 100 => tried += 1,
+            found => return found,
+        }
+    }
 }
 
 fn listen(answer: impl Fn(SocketAddr, &str) -> Answer + Send + 'static) -> Result<Server, Unable> {

@@ -9,7 +9,7 @@ use ringfence_tls::pki_types::ServerName;
 use ringfence_tls::{ClientConfig, ClientConnection, Error};
 
 /// How long an answer may take, and how long it may pause.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(300);
 /// Most that is read of an answer.
 const MAX_ANSWER: usize = 256 * 1024;

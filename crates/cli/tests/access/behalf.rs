@@ -18,7 +18,7 @@ class Relay(http.server.BaseHTTPRequestHandler):
             passed = [n for n in ('txn-token', 'traceparent') if n in fields and not (self.path == '/api/forget' and port == 9002 and n == 'txn-token')]
             request = urllib.request.Request('http://' + following[0] + self.path, headers={n: fields[n] for n in passed})
             try:
-                with urllib.request.urlopen(request, timeout=10) as answer:
+                with urllib.request.urlopen(request, timeout=60) as answer:
                     said['next'] = json.load(answer)
             except urllib.error.HTTPError as e:
                 said['next'] = e.code

@@ -56,6 +56,7 @@ fn known(clinic: &Clinic, path: &str, provider: &Provider) {
     let token = provider.token("reader", "read");
     let known = eventually(SOON, || (ask(clinic, path, &token).0 == 401).then_some(()));
     assert!(known.is_some(), "{path}: {:?}\n{}", ask(clinic, path, &token), clinic.said());
+    clinic.settle_at(&["-H", &format!("authorization: Bearer {token}")], path, 401);
 }
 
 fn machine(id: &str, more: Value) -> Value {
@@ -83,6 +84,9 @@ fn bound_and_opaque_tokens_let_their_holders_in_and_nobody_else() {
     let clinic = start(&key, &mtls, &opaque);
     known(&clinic, "/key", &key);
     known(&clinic, "/certificate", &mtls);
+    // What this one is asked, it can be asked once its metadata is there.
+    let known = eventually(SOON, || (ask(&clinic, "/opaque", "unheard-of").0 == 401).then_some(()));
+    assert!(known.is_some(), "{:?}\n{}", ask(&clinic, "/opaque", "unheard-of"), clinic.said());
     for library in NODE {
         proved(&clinic, &key, library);
         certified(&clinic, &mtls, library);

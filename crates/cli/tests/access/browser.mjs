@@ -42,7 +42,7 @@ const send = (method, params = {}, sessionId = undefined) =>
     chromium.stdio[3].write(`${JSON.stringify({ id: number, method, params, sessionId })}\0`);
   });
 /// The next event of a kind, of those from now on.
-const next = (method, within = 20_000) =>
+const next = (method, within = 90_000) =>
   new Promise((done, failed) => {
     const late = setTimeout(() => failed(new Error(`no ${method}`)), within);
     const listener = (message) => {

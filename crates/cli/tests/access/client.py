@@ -25,7 +25,7 @@ session = OAuth2Session(
 # Nothing of the environment counts: what is trusted is in the job.
 session.verify, session.trust_env = verify, False
 discovered = session.get(
-    f"{job['issuer']}/.well-known/openid-configuration", timeout=20, withhold_token=True
+    f"{job['issuer']}/.well-known/openid-configuration", timeout=90, withhold_token=True
 ).json()
 
 
@@ -35,7 +35,7 @@ def browse(url, user):
     browser.verify, browser.trust_env = verify, False
     method, data = "GET", None
     for _ in range(20):
-        answer = browser.request(method, url, data=data, allow_redirects=False, timeout=20)
+        answer = browser.request(method, url, data=data, allow_redirects=False, timeout=90)
         method, data = "GET", None
         if "location" in answer.headers:
             url = requests.compat.urljoin(url, answer.headers["location"])
@@ -62,6 +62,6 @@ for _ in range(job.get("refresh", 0)):
     token = session.refresh_token(discovered["token_endpoint"], refresh_token=token["refresh_token"])
 calls = []
 for call in job.get("calls", []):
-    answer = session.request(call.get("method", "GET"), call["url"], timeout=20)
+    answer = session.request(call.get("method", "GET"), call["url"], timeout=90)
     calls.append({"status": answer.status_code, "body": answer.text})
 print(json.dumps({"token": token["access_token"], "kind": token["token_type"], "before": before, "calls": calls}))

@@ -22,7 +22,7 @@ const web = (url, { method = 'GET', headers, body } = {}) =>
       fields['content-type'] ??= 'application/x-www-form-urlencoded';
     }
     last = [`${url}`, { method, headers: fields, body: text }];
-    const sent = request(url, { method, headers: fields, timeout: 20_000, agent: false, ...job.tls }, (answer) => {
+    const sent = request(url, { method, headers: fields, timeout: 90_000, agent: false, ...job.tls }, (answer) => {
       const parts = [];
       answer.on('data', (part) => parts.push(part));
       answer.on('end', () => {

@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::clients::url;
 use crate::provider::Provider;
 use crate::running::{Clinic, Who, eventually, text};
-use crate::{ECHO, SOON, at_once};
+use crate::{ECHO, SOON, at_once, now};
 
 const SESSION: &str = "__Host-ringfence-staff";
 
@@ -89,7 +88,7 @@ impl<'a> Agent<'a> {
     fn step(&self, address: &str, options: &[&str]) -> Step {
         let address = if address.starts_with('/') { url(self.clinic, address) } else { address.to_owned() };
         let output = Command::new("curl")
-            .args(["--silent", "--show-error", "--max-time", "30", "-H", "accept: text/html", "--cacert"])
+            .args(["--silent", "--show-error", "--max-time", "60", "-H", "accept: text/html", "--cacert"])
             .arg(self.folder.path().join("trusted.pem"))
             .args(["-b".as_ref(), self.jar().as_os_str(), "-c".as_ref(), self.jar().as_os_str()])
             .args(["-w", "\n%{http_code} %{redirect_url}"])
@@ -153,6 +152,7 @@ fn ready(agent: &Agent<'_>) {
         agent.clinic.said(),
         text(&agent.clinic.ringfence(&["events"]).stdout)
     );
+    agent.clinic.settle_at(&["-H", "accept: text/html"], "/.ringfence/login/staff", 303);
 }
 
 fn refused_by(clinic: &Clinic, rule: &str) {
@@ -222,7 +222,7 @@ fn a_session_is_as_strong_as_it_must_be_and_ends_when_the_operator_says() {
     let ours = sessions.iter().find(|s| s["user"] == "ann").unwrap_or_else(|| panic!("{list}"));
     let done = clinic.ringfence(&["session", "end", ours["id"].as_str().unwrap()]);
     assert!(done.status.success(), "{}", text(&done.stderr));
-    at_once(Instant::now(), 303, || agent.get("/records").status);
+    at_once(now(), 303, || agent.get("/records").status);
     assert_eq!(clinic.stop(), [""; 0]);
 }
 

@@ -23,7 +23,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use provider::Provider;
-use running::{Clinic, Who, eventually, text};
+use running::{Clinic, Stalls, Who, eventually, text};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -77,16 +77,21 @@ services:
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// No request that begins a second after `since`, or later, is answered otherwise than so. How long a busy machine takes for the
-/// request itself does not matter.
-fn at_once(since: Instant, wanted: u16, ask: impl Fn() -> u16) {
+/// request itself does not matter, nor how long somebody waited for a processor meanwhile.
+fn at_once((since, stalls): (Instant, Stalls), wanted: u16, ask: impl Fn() -> u16) {
     loop {
-        let begun = since.elapsed();
+        let begun = stalls.without(since.elapsed().as_secs_f64());
         let status = ask();
         if status == wanted {
             return;
         }
-        assert!(begun < AT_ONCE, "a request that began {begun:?} later is answered with {status}");
+        assert!(begun < AT_ONCE.as_secs_f64(), "a request that began {begun} s later is answered with {status}");
     }
+}
+
+/// This moment, for [`at_once`].
+fn now() -> (Instant, Stalls) {
+    (Instant::now(), Stalls::begin())
 }
 
 fn ask(clinic: &Clinic, path: &str, token: &str) -> (u16, String) {
@@ -98,11 +103,14 @@ fn ask(clinic: &Clinic, path: &str, token: &str) -> (u16, String) {
     (code.parse().unwrap(), body.to_owned())
 }
 
-/// A token is accepted as soon as the provider's keys have arrived.
+/// A token is accepted as soon as the provider's keys have arrived, in every thread of the gateway.
 fn served(clinic: &Clinic, path: &str, token: &str) -> String {
     let answer = eventually(SOON, || Some(ask(clinic, path, token)).filter(|(code, _)| *code == 200));
     let events = || text(&clinic.ringfence(&["events"]).stdout);
-    answer.unwrap_or_else(|| panic!("{:?}\n{}{}", ask(clinic, path, token), clinic.said(), events())).1
+    let answer =
+        answer.unwrap_or_else(|| panic!("{:?}\n{}{}", ask(clinic, path, token), clinic.said(), events()));
+    clinic.settle_at(&["-H", &format!("authorization: Bearer {token}")], path, 200);
+    answer.1
 }
 
 #[test]

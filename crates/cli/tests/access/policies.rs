@@ -52,6 +52,13 @@ services:
     })
 }
 
+/// As editors do: whoever looks sees the old file or the new.
+fn write(file: &std::path::Path, text: &str) {
+    let new = file.with_extension("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(new, file).unwrap();
+}
+
 fn ask(clinic: &Clinic, method: &str, path: &str, token: &str) -> u16 {
     let field = format!("authorization: Bearer {token}");
     let body = ["--data", "x"];
@@ -72,6 +79,7 @@ fn a_policy_lets_a_client_read_and_not_write_and_a_change_holds_at_once() {
     let (reader, nightly) = (provider.token("reader", "read"), provider.token("nightly", "read+write"));
     let served = eventually(SOON, || (ask(&clinic, "GET", "/api/a", &reader) == 200).then_some(()));
     assert!(served.is_some(), "{}\n{}", clinic.said(), text(&clinic.ringfence(&["events"]).stdout));
+    clinic.settle_at(&["-H", &format!("authorization: Bearer {reader}")], "/api/a", 200);
     assert_eq!(ask(&clinic, "POST", "/api/b", &reader), 403);
     assert_eq!(ask(&clinic, "POST", "/api/b", &nightly), 200);
     let denied = |rule: &'static str| {
@@ -85,9 +93,10 @@ fn a_policy_lets_a_client_read_and_not_write_and_a_change_holds_at_once() {
     let file = clinic.folder.join("policies/clinic.cedar");
     let forbid =
         "\n@id(\"reader-stays-out\")\nforbid(principal == Client::\"staff/reader\", action, resource);\n";
-    std::fs::write(&file, format!("{POLICY}{forbid}")).unwrap();
+    write(&file, &format!("{POLICY}{forbid}"));
     let changed = eventually(SOON, || (ask(&clinic, "GET", "/api/a", &reader) == 403).then_some(()));
     assert!(changed.is_some(), "{}", clinic.said());
+    clinic.settle();
     assert_eq!(
         denied("reader-stays-out"),
         (Value::from("reader"), Value::from("policies/clinic.cedar:12:1")),
@@ -95,7 +104,7 @@ fn a_policy_lets_a_client_read_and_not_write_and_a_change_holds_at_once() {
     );
 
     // One that does not fit the fence is refused with its place, and the ones before stay in force.
-    std::fs::write(&file, POLICY.replace("Service::\"portal\"", "Service::\"protal\"")).unwrap();
+    write(&file, &POLICY.replace("Service::\"portal\"", "Service::\"protal\""));
     let told = eventually(SOON, || clinic.said().contains("policies/clinic.cedar:3:").then_some(()));
     assert!(told.is_some(), "{}", clinic.said());
     assert_eq!(ask(&clinic, "GET", "/api/a", &reader), 403);
@@ -104,7 +113,7 @@ fn a_policy_lets_a_client_read_and_not_write_and_a_change_holds_at_once() {
     assert_eq!(check.status.code(), Some(1));
     assert!(text(&check.stderr).contains("policies/clinic.cedar:3:"), "{}", text(&check.stderr));
 
-    std::fs::write(&file, POLICY).unwrap();
+    write(&file, POLICY);
     let again = eventually(SOON, || (ask(&clinic, "GET", "/api/a", &reader) == 200).then_some(()));
     assert!(again.is_some(), "{}", clinic.said());
     assert_eq!(clinic.stop(), [""; 0]);

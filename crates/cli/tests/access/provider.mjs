@@ -75,7 +75,7 @@ const moods = {
 let trusted;
 const fetch = (url, { method = 'GET', headers = {}, body } = {}) =>
   new Promise((done, failed) => {
-    const sent = ask(url, { method, ca: trusted, headers: Object.fromEntries(new Headers(headers)), timeout: 2500 }, (answer) => {
+    const sent = ask(url, { method, ca: trusted, headers: Object.fromEntries(new Headers(headers)), timeout: 60_000 }, (answer) => {
       const parts = [];
       answer.on('data', (part) => parts.push(part));
       answer.on('end', () => done(new Response(answer.statusCode === 204 ? null : Buffer.concat(parts), { status: answer.statusCode })));

@@ -59,7 +59,7 @@ impl Provider {
     /// An access token of a client, by its credentials (RFC 6749, section 4.4).
     pub(crate) fn token(&self, client: &str, scope: &str) -> String {
         let output = Command::new("curl")
-            .args(["--silent", "--show-error", "--max-time", "30", "--cacert"])
+            .args(["--silent", "--show-error", "--max-time", "60", "--cacert"])
             .arg(&self.ca)
             .args(["--user", &format!("{client}:secret"), "--data"])
             .arg(format!("grant_type=client_credentials&scope={scope}"))

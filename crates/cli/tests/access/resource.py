@@ -19,7 +19,7 @@ ALGORITHMS = ["EdDSA"]
 
 
 def keys():
-    with urllib.request.urlopen(os.environ["RINGFENCE_URL"] + "/jwks.json", timeout=10) as answer:
+    with urllib.request.urlopen(os.environ["RINGFENCE_URL"] + "/jwks.json", timeout=60) as answer:
         return KeySet.import_key_set(json.load(answer))
 
 
@@ -65,7 +65,7 @@ class Service(http.server.BaseHTTPRequestHandler):
         return self.answer(200, {"claims": claims, "user": user, "forged": forged})
 
     def records(self, tokens):
-        connection = http.client.HTTPConnection("records", timeout=10)
+        connection = http.client.HTTPConnection("records", timeout=60)
         connection.request("GET", "/", headers={"txn-token": tokens[0]} if tokens else {})
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())

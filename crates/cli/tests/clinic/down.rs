@@ -5,19 +5,19 @@ use std::time::{Duration, Instant};
 
 use crate::running::{Clinic, Who, eventually, text};
 
-/// A service that takes 5 s to end.
+/// A service that takes 8 s to end: less than it is given, and long enough to be told of when all others are gone.
 const SLOW: &str = "
 fence: slow
 trust_domain: slow.example
 gateway: { listen: 127.0.0.1:8443 }
 services:
   quick: { run: [/bin/sleep, '600'] }
-  sluggish: { run: [/usr/bin/python3, sluggish.py], listen: 9000 }
+  sluggish: { run: [/usr/bin/python3, sluggish.py], listen: 9000, ready: tcp }
 ";
 const SLUGGISH: &str = "
 import signal, socket, sys, time
 def end(*_):
-    time.sleep(5)
+    time.sleep(8)
     sys.exit()
 signal.signal(signal.SIGTERM, end)
 listener = socket.create_server(('127.0.0.1', 9000))
@@ -58,7 +58,7 @@ fn down_waits_for_a_service_that_takes_its_time_and_names_it() {
         let (code, _, said) = ended(&clinic.ringfence(&["down"]));
         assert_eq!(clinic.leftovers(), [""; 0], "{who:?}: {said}");
         assert_eq!(code, Some(0), "{who:?}: {said}");
-        assert!(start.elapsed() >= Duration::from_secs(5), "{who:?}: {:?}", start.elapsed());
+        assert!(start.elapsed() >= Duration::from_secs(8), "{who:?}: {:?}", start.elapsed());
         assert!(said.contains("still stopping: sluggish (its shim) (pid "), "{who:?}: {said}");
         // Said every two seconds; the others may take one of them on a busy machine.
         let last = said.lines().rfind(|line| line.contains("still stopping: ")).unwrap();

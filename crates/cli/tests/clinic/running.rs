@@ -20,6 +20,8 @@ pub(crate) enum Who {
 }
 
 const NOBODY: u32 = 65_534;
+/// However long a busy machine takes for what is about to be so.
+const SETTLED: Duration = Duration::from_secs(60);
 
 pub(crate) struct Clinic {
     pub(crate) who: Who,
@@ -57,7 +59,7 @@ impl Clinic {
 
     /// Waits until every service is ready; panics with what `up` said otherwise.
     pub(crate) fn wait_ready(&mut self) {
-        let ready = eventually(Duration::from_secs(120), || {
+        let ready = eventually(Duration::from_secs(240), || {
             assert!(self.up.try_wait().unwrap().is_none(), "up ended:\n{}", self.said());
             let status = self.try_json(&["status", "--json"])?;
             let services = status["report"]["services"].as_array()?;
@@ -66,9 +68,32 @@ impl Clinic {
                     .iter()
                     .all(|s| matches!(s["state"].as_str(), Some("ready" | "external" | "waiting")));
             let served = self.curl(&["/"]).status.success();
-            (all && served).then_some(())
+            (all && served && is_settled(&status)).then_some(())
         });
         assert!(ready.is_some(), "not ready: {:?}\n{}", self.try_json(&["status", "--json"]), self.said());
+    }
+
+    /// Waits until what control last put in force is so in every thread of the node: one that is asked over a new connection may be behind
+    /// the one that answered before.
+    pub(crate) fn settle(&self) {
+        let settled = eventually(SETTLED, || self.try_json(&["status", "--json"]).filter(is_settled));
+        assert!(settled.is_some(), "{:?}\n{}", self.try_json(&["status", "--json"]), self.said());
+    }
+
+    /// Waits until a request is answered so over every one of many connections, and so by every thread of the gateway: what is no part of a
+    /// snapshot, such as the keys of a provider, each of them learns in its own moment.
+    pub(crate) fn settle_at(&self, options: &[&str], path: &str, wanted: u16) {
+        let each = ["--http1.1", "-H", "connection: close", "-o", "/dev/null", "-w", "%{http_code}\n"];
+        let many = format!("{path}#[1-12]");
+        let mut last = String::new();
+        let settled = eventually(SETTLED, || {
+            last = text(&self.curl(&[&each, options, &[&many]].concat()).stdout);
+            let all = last.lines().count() == 12 && last.lines().all(|code| code == wanted.to_string());
+            // Guessing is limited.
+            (!all).then(|| std::thread::sleep(Duration::from_millis(300)));
+            all.then_some(())
+        });
+        assert!(settled.is_some(), "{path}: {last:?}, not {wanted} only\n{}", self.said());
     }
 
     /// What `up` printed so far.
@@ -103,7 +128,7 @@ impl Clinic {
     pub(crate) fn curl(&self, args: &[&str]) -> Output {
         let (path, options) = args.split_last().unwrap();
         Command::new("curl")
-            .args(["--silent", "--show-error", "--max-time", "30", "--cacert"])
+            .args(["--silent", "--show-error", "--max-time", "60", "--cacert"])
             .arg(self.folder.join(".ringfence/ca.pem"))
             .args(options)
             .arg(format!("https://127.0.0.1:{}{path}", self.port))
@@ -154,11 +179,14 @@ impl Clinic {
         })
     }
 
-    /// Process id by role from `status`.
+    /// Process id by role from `status`, once control is there to be asked.
     pub(crate) fn process(&self, name: &str) -> u32 {
-        let status = self.json(&["status", "--json"]);
-        let processes = status["report"]["processes"].as_array().unwrap();
-        processes.iter().find(|p| p["name"] == name).unwrap()["pid"].as_u64().unwrap() as u32
+        let pid = eventually(SETTLED, || {
+            let status = self.try_json(&["status", "--json"])?;
+            let processes = status["report"]["processes"].as_array()?;
+            processes.iter().find(|p| p["name"] == name)?["pid"].as_u64().filter(|pid| *pid != 0)
+        });
+        pid.unwrap_or_else(|| panic!("no {name}\n{}", self.said())) as u32
     }
 
     pub(crate) fn up_pid(&self) -> u32 {
@@ -185,18 +213,23 @@ impl Clinic {
         if self.up.try_wait().unwrap().is_none() {
             Command::new("kill").args(["-INT", &pid]).status().unwrap();
         }
-        let ended = eventually(Duration::from_secs(60), || self.up.try_wait().unwrap());
+        let ended = eventually(Duration::from_secs(120), || self.up.try_wait().unwrap());
         if ended.is_none() {
             self.up.kill().unwrap();
             self.up.wait().unwrap();
         }
     }
 
-    /// What is left: processes and sockets that mention the folder.
+    /// What is left: processes and sockets that mention the folder. Clients that the test itself has started are none of the fence's.
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let mut found = Vec::new();
         let data = self.folder.join(".ringfence");
+        let mut clients = children(std::process::id());
+        clients.retain(|pid| *pid != self.up.id());
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            if clients.iter().any(|pid| entry.file_name() == *pid.to_string()) {
+                continue;
+            }
             let cwd = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
             let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             if cwd.starts_with(&self.folder) || text(&line).contains(self.folder.to_str().unwrap()) {
@@ -297,20 +330,27 @@ pub(crate) fn binary() -> PathBuf {
             forget_binaries();
             let place = std::env::temp_dir().join(format!("{BINARIES}{}", std::process::id()));
             std::fs::create_dir_all(&place).unwrap();
-            for program in [&built, &clinic] {
-                std::fs::copy(program, place.join(program.file_name().unwrap())).unwrap();
-            }
+            copy_program(&built, &place);
+            copy_program(&clinic, &place);
             place.join("ringfence")
         })
         .clone()
+}
+
+/// Copies what is to be executed, by another process: a file that is open for writing here would be so too in whatever another thread
+/// starts in this moment, and could not be executed until that has begun.
+pub(crate) fn copy_program(program: &Path, to: &Path) {
+    assert!(Command::new("cp").arg(program).arg(to).status().unwrap().success(), "{}", program.display());
 }
 
 pub(crate) fn make_folder(who: Who) -> PathBuf {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    // No name begins with another: processes are told by it. What an ended program of the same number left is none of ours.
     let folder =
-        std::env::temp_dir().join(format!("ringfence-{who:?}-{}-{n}", std::process::id()).to_lowercase());
+        std::env::temp_dir().join(format!("ringfence-{who:?}-{}-{n:04}", std::process::id()).to_lowercase());
+    let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
     folder
 }
@@ -335,6 +375,13 @@ pub(crate) fn services(folder: &Path) {
     std::fs::copy(source, folder.join("services/patients.py")).unwrap();
 }
 
+/// Whether the node has in force what control last put in force; it says so when every thread of it has.
+fn is_settled(status: &Value) -> bool {
+    let newest = &status["snapshot"]["revision"];
+    let nodes = status["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    newest.is_u64() && !nodes.is_empty() && nodes.iter().all(|node| node["revision"] == *newest)
+}
+
 pub(crate) fn children(pid: u32) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -349,6 +396,7 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
 
 /// The time in which somebody on this machine waited for a processor or the disk. What is promised within a time is promised on a machine that
 /// has time for it: bounds leave this out, and are strict where nothing else runs.
+#[derive(Clone, Copy)]
 pub(crate) struct Stalls(u64);
 
 impl Stalls {

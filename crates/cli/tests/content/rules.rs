@@ -52,8 +52,11 @@ fn write(folder: &Path, name: &str, text: &str) {
 /// How long until a path is answered so.
 fn until(clinic: &Clinic, path: &str, wanted: u16) -> Duration {
     let begun = Instant::now();
-    let found = eventually(SOON, || (clinic.get(path).0 == wanted).then(|| begun.elapsed()));
-    found.unwrap_or_else(|| panic!("{path}: {:?}, not {wanted}\n{}", clinic.get(path), clinic.said()))
+    let found = eventually(2 * SOON, || (clinic.get(path).0 == wanted).then(|| begun.elapsed()));
+    let found =
+        found.unwrap_or_else(|| panic!("{path}: {:?}, not {wanted}\n{}", clinic.get(path), clinic.said()));
+    clinic.settle();
+    found
 }
 
 /// The id of the event that tells of a refusal.

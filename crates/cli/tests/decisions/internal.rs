@@ -32,7 +32,7 @@ def post(path, value):
     request = urllib.request.Request(BASE + path, json.dumps(value).encode(),
         {'content-type': 'application/json', 'x-request-id': 'a-7'})
     try:
-        answer = urllib.request.urlopen(request, timeout=10)
+        answer = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
         answer = error
     return {'status': answer.status, 'id': answer.headers['x-request-id'], 'body': json.loads(answer.read())}
@@ -41,8 +41,8 @@ class Patients(http.server.BaseHTTPRequestHandler):
         who = {'type': 'client', 'id': 'api_key/' + self.headers.get('ringfence-user', 'nobody')}
         of = lambda path, service='patients': {'resource': {'type': 'path', 'id': service + path}}
         if self.path == '/keys':
-            body = {'keys': json.loads(urllib.request.urlopen(BASE + '/jwks.json', timeout=10).read()),
-                    'where': json.loads(urllib.request.urlopen(BASE + '/.well-known/authzen-configuration', timeout=10).read())}
+            body = {'keys': json.loads(urllib.request.urlopen(BASE + '/jwks.json', timeout=60).read()),
+                    'where': json.loads(urllib.request.urlopen(BASE + '/.well-known/authzen-configuration', timeout=60).read())}
         else:
             shared = {'subject': who, 'action': {'name': 'GET'}}
             body = {'one': post('/access/v1/evaluation', {**shared, **of(self.path + '/diagnoses')}),

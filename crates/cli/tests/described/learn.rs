@@ -97,7 +97,11 @@ fn describe(clinic: &Clinic, description: &str, how: &str) {
     assert_eq!(check.status.code(), Some(0), "{}\n{description}", text(&check.stderr));
     let port = format!(":{}", clinic.port);
     let openapi = format!("    openapi: {}\n", how.replace("FILE", name));
+    let revision = || clinic.json(&["status", "--json"])["snapshot"]["revision"].as_u64().unwrap_or_default();
+    let before = revision();
     write(&clinic.folder, "ringfence.yaml", &(FENCE.replace(":8443", &port) + &openapi));
+    assert!(eventually(SOON, || (revision() > before).then_some(())).is_some(), "{}", clinic.said());
+    clinic.settle();
 }
 
 fn write(folder: &Path, name: &str, text: &str) {

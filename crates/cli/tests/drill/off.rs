@@ -223,7 +223,7 @@ outside=$!
 "$@" up . --isolation off --quiet >up.log 2>&1 &
 up=$!
 trap 'kill $outside; kill -INT $up; wait $up' EXIT
-for i in $(seq 300); do
+for i in $(seq 900); do
     if "$@" status --json >status.json 2>/dev/null &&
         python3 -c 'import json,sys; s=json.load(open("status.json"))["report"]["services"]; sys.exit(not s or any(x["state"]!="ready" for x in s))'
     then break; fi

@@ -82,7 +82,7 @@ while True: threading.Thread(target=serve, args=listener.accept()[:1], daemon=Tr
             .unwrap();
         let server = Self { child, folder, address: format!("127.0.0.1:{port}") };
         let listens =
-            eventually(Duration::from_secs(10), || std::net::TcpStream::connect(&server.address).ok());
+            eventually(Duration::from_secs(60), || std::net::TcpStream::connect(&server.address).ok());
         assert!(listens.is_some(), "the server does not listen");
         server
     }

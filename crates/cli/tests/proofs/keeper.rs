@@ -20,7 +20,7 @@ pub(crate) struct Taken(BlockingChannel<Call, Answer>);
 impl Taken {
     pub(crate) fn over(rig: &Rig) -> Self {
         let channel = BlockingChannel::new(rig.supervised.introduce_control().unwrap());
-        channel.set_timeout(Some(Duration::from_secs(20))).unwrap();
+        channel.set_timeout(Some(Duration::from_secs(60))).unwrap();
         Self(channel)
     }
 

@@ -55,7 +55,7 @@ impl Place {
             .spawn()
             .unwrap();
         let said = || std::fs::read_to_string(&log).unwrap();
-        let up = eventually(Duration::from_secs(60), || {
+        let up = eventually(Duration::from_secs(240), || {
             assert!(child.try_wait().unwrap().is_none(), "{}", said());
             said().contains("1 of 1 services ready").then_some(())
         });
@@ -121,7 +121,7 @@ fn a_wrong_or_missing_master_key_is_a_clear_error_and_changes_nothing() {
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{what}: {said}");
         assert!(said.contains(expected), "{what}: {said}");
-        assert!(took < Duration::from_secs(20), "{what}: {took:?}");
+        assert!(took < Duration::from_secs(60), "{what}: {took:?}");
         assert_eq!(state(&place.data()), before, "{what}");
     };
     std::fs::remove_file(&key).unwrap();

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::keys;
 use crate::master::{Place, state};
-use crate::running::text;
+use crate::running::{eventually, text};
 
 const WORDS: (&str, &str) = ("RINGFENCE_ROOT_PASSPHRASE", "correct horse battery");
 const WRONG: (&str, &str) = ("RINGFENCE_ROOT_PASSPHRASE", "incorrect horse battery");
@@ -180,10 +180,20 @@ fn whenever_an_export_is_killed_the_root_is_here_or_in_the_package() {
         std::thread::sleep(whole * n / 10);
         let _ = child.kill();
         child.wait().unwrap();
-        // Its keeper ends with it.
-        std::thread::sleep(Duration::from_millis(200));
+        // Its keeper ends with it, in a moment.
+        let gone = eventually(Duration::from_secs(60), || works_in(&place.folder).is_empty().then_some(()));
+        assert!(gone.is_some(), "{:?}", works_in(&place.folder));
     }
     assert!(offline > 0, "some ran to their end");
+}
+
+/// Processes whose working directory this is.
+fn works_in(folder: &Path) -> Vec<std::ffi::OsString> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let here = |process: &std::fs::DirEntry| {
+        std::fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(folder))
+    };
+    processes.filter(here).map(|process| process.file_name()).collect()
 }
 
 /// Types a passphrase twice at a terminal.
@@ -191,7 +201,7 @@ const TYPE: &str = r#"
 import signal
 signal.alarm(120)
 import os, pty, signal, sys
-signal.alarm(60)
+signal.alarm(120)
 pid, terminal = pty.fork()
 if pid == 0:
     os.execv(sys.argv[2], sys.argv[2:])

@@ -32,7 +32,7 @@ external:
 ";
 pub(crate) const PORTAL: &str = "spiffe://clinic.example/service/portal";
 pub(crate) const BILLING: &str = "spiffe://clinic.example/service/billing";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A data directory with a keeper.
 pub(crate) struct Rig {
@@ -104,7 +104,7 @@ impl Rig {
     /// Refusals among the events of control, by the name that was asked for.
     pub(crate) fn refused(&self, name: &str) -> bool {
         let path = self.data.join("events/control/control.jsonl");
-        let found = eventually(Duration::from_secs(5), || {
+        let found = eventually(Duration::from_secs(60), || {
             let events = std::fs::read_to_string(&path).unwrap_or_default();
             let mut events = events.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             events.any(|e| e["entity"]["name"] == name && e["action_id"] == 2).then_some(())

@@ -33,9 +33,9 @@ services:
 fn sqlmap(clinic: &Clinic, effort: &[&str]) -> String {
     let folder = format!("{}-sqlmap", clinic.folder.display());
     let output = Command::new("timeout")
-        .args(["--signal=KILL", "300", "sqlmap", "--batch", "--flush-session", "--disable-coloring"])
+        .args(["--signal=KILL", "900", "sqlmap", "--batch", "--flush-session", "--disable-coloring"])
         // Its own name would give it away.
-        .args(["--random-agent", "--ignore-proxy", "--retries=0", "--timeout=5", "-p", "name"])
+        .args(["--random-agent", "--ignore-proxy", "--retries=0", "--timeout=60", "-p", "name"])
         .args(["--dbms=sqlite", "--tables"])
         .args(effort)
         .arg(format!("--output-dir={folder}"))

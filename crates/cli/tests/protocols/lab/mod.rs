@@ -76,7 +76,12 @@ impl Lab {
         let before = std::fs::read_to_string(&path).unwrap();
         let after = change(before.clone());
         assert_ne!(before, after, "the change changes something");
-        std::fs::write(path, after).unwrap();
+        let next = path.with_extension("next");
+        std::fs::write(&next, after).unwrap();
+        std::fs::rename(next, path).unwrap();
+        // Now, and not when it is noticed.
+        let hup = Command::new("kill").args(["-HUP", &self.clinic.up_pid().to_string()]).status().unwrap();
+        assert!(hup.success());
     }
 
     /// Has a client tell a story, and gives back what it says.
@@ -96,7 +101,7 @@ impl Lab {
         let (stdout, stderr) = match from {
             From::Caller => {
                 let asked = json!({ "client": client, "story": story, "target": target }).to_string();
-                let output = self.clinic.curl(&["--max-time", "90", "--data-binary", &asked, "/caller"]);
+                let output = self.clinic.curl(&["--max-time", "300", "--data-binary", &asked, "/caller"]);
                 (output.stdout, output.stderr)
             }
             From::Beside => {

@@ -13,11 +13,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 def open_(target):
     context = ssl.create_default_context(cafile=target["ca"]) if "ca" in target else None
-    return connect(target["url"], ssl=context, max_size=None, ping_interval=None, subprotocols=["lab"], open_timeout=10)
+    return connect(target["url"], ssl=context, max_size=None, ping_interval=None, subprotocols=["lab"], open_timeout=60)
 
 
 async def heard(socket):
-    return await asyncio.wait_for(socket.recv(), 30)
+    return await asyncio.wait_for(socket.recv(), 60)
 
 
 async def talk(target):
@@ -31,8 +31,8 @@ async def talk(target):
         said["large"] = await heard(socket) == large
         await socket.send(["in ", "three ", "parts"])
         said["parts"] = await heard(socket)
-        seconds = await asyncio.wait_for(await socket.ping(), 10)
-        said["pong"] = 0 < seconds < 5
+        seconds = await asyncio.wait_for(await socket.ping(), 60)
+        said["pong"] = 0 < seconds < 60
     return said
 
 

@@ -10,32 +10,32 @@ DOMAIN = TrustDomain("lab.example")
 
 
 def x509(client):
-    svid = client.fetch_x509_svid(timeout=10)
+    svid = client.fetch_x509_svid(timeout=20)
     return {"id": str(svid.spiffe_id), "chain": len(svid.cert_chain)}
 
 
 def bundles(client):
-    return {"roots": len(client.fetch_x509_bundles(timeout=10).get_bundle_for_trust_domain(DOMAIN).x509_authorities)}
+    return {"roots": len(client.fetch_x509_bundles(timeout=20).get_bundle_for_trust_domain(DOMAIN).x509_authorities)}
 
 
 def jwt(client):
-    token = client.fetch_jwt_svid({"other"}, timeout=10)
-    valid = client.validate_jwt_svid(token.token, "other", timeout=10)
+    token = client.fetch_jwt_svid({"other"}, timeout=20)
+    valid = client.validate_jwt_svid(token.token, "other", timeout=20)
     return {"id": str(token.spiffe_id), "audience": sorted(token.audience), "valid": str(valid.spiffe_id)}
 
 
 def wrong_audience(client):
-    token = client.fetch_jwt_svid({"other"}, timeout=10)
-    return {"id": str(client.validate_jwt_svid(token.token, "somebody", timeout=10).spiffe_id)}
+    token = client.fetch_jwt_svid({"other"}, timeout=20)
+    return {"id": str(client.validate_jwt_svid(token.token, "somebody", timeout=20).spiffe_id)}
 
 
 def foreign(client):
     other = SpiffeId("spiffe://lab.example/service/other")
-    return {"id": str(client.fetch_jwt_svid({"x"}, subject=other, timeout=10).spiffe_id)}
+    return {"id": str(client.fetch_jwt_svid({"x"}, subject=other, timeout=20).spiffe_id)}
 
 
 def jwt_bundles(client):
-    return {"keys": len(client.fetch_jwt_bundles(timeout=10).get_bundle_for_trust_domain(DOMAIN).jwt_authorities)}
+    return {"keys": len(client.fetch_jwt_bundles(timeout=20).get_bundle_for_trust_domain(DOMAIN).jwt_authorities)}
 
 
 def everything(target):

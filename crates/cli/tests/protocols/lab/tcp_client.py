@@ -9,8 +9,8 @@ import time
 
 
 def open_(target):
-    stream = socket.create_connection((target["address"], target["port"]), 10)
-    stream.settimeout(30)
+    stream = socket.create_connection((target["address"], target["port"]), 60)
+    stream.settimeout(60)
     if "ca" in target:
         context = ssl.create_default_context(cafile=target["ca"])
         stream = context.wrap_socket(stream, server_hostname=target["name"])
@@ -56,7 +56,7 @@ class Sending:
             except (BlockingIOError, ssl.SSLWantWriteError):
                 pass
             if not sent:
-                select.select([self.stream], [self.stream] if self.left else [], [], 30)
+                select.select([self.stream], [self.stream] if self.left else [], [], 60)
 
 
 def both_ways(target):
