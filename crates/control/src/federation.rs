@@ -275,6 +275,6 @@ mod tests {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), newest).await.expect("the newest arrives");
+        tokio::time::timeout(Duration::from_secs(60), newest).await.expect("the newest arrives");
     }
 }

@@ -431,7 +431,7 @@ mod tests {
     async fn taken(channel: &mut Channel<FromProxy, ToProxy>, last: usize) -> Vec<usize> {
         let mut taken = Vec::new();
         while taken.last() != Some(&last) {
-            let next = tokio::time::timeout(std::time::Duration::from_secs(10), channel.recv());
+            let next = tokio::time::timeout(std::time::Duration::from_secs(60), channel.recv());
             taken.push(match next.await.unwrap().unwrap().0 {
                 ToProxy::Snapshot(signed) => signed.bytes.split_once(' ').unwrap().0.parse().unwrap(),
                 ToProxy::Renew => 0,

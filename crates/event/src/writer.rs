@@ -243,23 +243,29 @@ mod tests {
         }))
     }
 
+    /// Waits until so many events are in files or given up.
+    fn until_written(writer: &Writer, count: u64) {
+        while writer.stats().written() + writer.stats().dropped() < count {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     #[test]
     fn events_of_several_threads_reach_the_file_whole_and_in_rotation() {
         let dir = tempfile::tempdir().unwrap();
         let options = WriterOptions { file: 20_000, ..WriterOptions::default() };
         let writer = Writer::open(dir.path(), "test", options).unwrap();
-        let threads: Vec<_> = (0..4)
-            .map(|_| {
-                let emitter = writer.emitter();
-                std::thread::spawn(move || {
-                    for _ in 0..50 {
-                        emitter.emit(&event("started"));
-                        std::thread::sleep(Duration::from_millis(2));
-                    }
+        // A file takes whole what is there to be written: it must not be all at once.
+        for round in 1..=5 {
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    let emitter = writer.emitter();
+                    std::thread::spawn(move || (0..10).for_each(|_| emitter.emit(&event("started"))))
                 })
-            })
-            .collect();
-        threads.into_iter().for_each(|t| t.join().unwrap());
+                .collect();
+            threads.into_iter().for_each(|t| t.join().unwrap());
+            until_written(&writer, round * 40);
+        }
         drop(writer);
         assert!(dir.path().join("test.1.jsonl").exists(), "rotated by size");
         assert_eq!(read_dir(dir.path(), &Filter::default()).unwrap().len(), 200);
@@ -364,7 +370,7 @@ mod tests {
         for n in 0..10 {
             emitter.emit(&call("portal", "/", true));
             (0..1000).for_each(|i| emitter.emit(&call("mailer", &format!("/{n}/{i}"), true)));
-            std::thread::sleep(Duration::from_millis(60));
+            until_written(&writer, (n + 1) * 1001);
         }
         drop(writer);
         let records = read_dir(dir.path(), &Filter { denied: true, ..Filter::default() }).unwrap();
@@ -394,7 +400,6 @@ mod tests {
             WriterOptions { buffer: 64_000, interval: Duration::from_secs(60), ..WriterOptions::default() };
         let writer = Writer::open(dir.path(), "node", options).unwrap();
         let emitter = writer.emitter();
-        std::thread::sleep(Duration::from_millis(20));
         (0..1000).for_each(|_| emitter.emit(&call("mailer", "/", false)));
         let dropped = writer.stats().dropped();
         assert!(dropped > 800, "{dropped}");
@@ -422,7 +427,7 @@ mod tests {
         for n in 0..300 {
             emitter.emit(&call("portal", &format!("/{n}"), false));
             if n % 5 == 0 {
-                std::thread::sleep(Duration::from_millis(10));
+                until_written(&writer, n + 1);
                 for record in follow.poll().unwrap() {
                     assert!(
                         seen.insert(record.json["metadata"]["uid"].to_string()),

@@ -28,7 +28,7 @@ async fn a_declared_service_and_the_gateway_get_svids_that_verify_and_nobody_els
             let (chain, serial) = svid(client, algorithm, id, 3600).await.unwrap();
             let peer = verify(&chain, &bundle).unwrap();
             assert_eq!((peer.id().as_str(), peer.serial()), (id, serial.as_str()));
-            assert!(peer.not_after_unix().abs_diff(now() + 3600) < 5);
+            assert!(peer.not_after_unix().abs_diff(now() + 3600) < 60);
         }
     }
     for (id, reason) in [
@@ -267,7 +267,7 @@ async fn a_jwt_svid_verifies_with_the_bundle_also_after_its_key_was_changed() {
     let client = &keeper.client;
     let ask = |id: &str| JwtRequest { id: id.into(), audiences: vec!["billing".into()], ttl: 300 };
     let (old, until) = client.sign_jwt(ask(PORTAL)).await.unwrap();
-    assert!(until.abs_diff(now() + 300) < 5);
+    assert!(until.abs_diff(now() + 300) < 60);
     client.rotate_token(Step::Prepare).await.unwrap();
     assert!(client.rotate_token(Step::Activate).await.is_err());
     sign(client, 2).await.unwrap();

@@ -63,9 +63,9 @@ fn s_client(config: Arc<ServerConfig>, mesh: Option<&Mesh>, arguments: &[&str]) 
                 ),
             }
         };
-        let seen = tokio::time::timeout(Duration::from_secs(20), serve).await;
+        let seen = tokio::time::timeout(Duration::from_secs(60), serve).await;
         let ended = || child.try_wait().unwrap().is_some();
-        if seen.is_err() || !eventually(Duration::from_secs(10), ended) {
+        if seen.is_err() || !eventually(Duration::from_secs(60), ended) {
             child.kill().unwrap();
         }
         drop(input);

@@ -379,7 +379,9 @@ pub(crate) fn services(folder: &Path) {
 fn is_settled(status: &Value) -> bool {
     let newest = &status["snapshot"]["revision"];
     let nodes = status["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
-    newest.is_u64() && !nodes.is_empty() && nodes.iter().all(|node| node["revision"] == *newest)
+    // A control that was started where the fence is wrong puts nothing in force, and the node goes on with what it has.
+    let nothing = newest.is_null() && status["report"]["rejected"].is_string();
+    nothing || newest.is_u64() && !nodes.is_empty() && nodes.iter().all(|node| node["revision"] == *newest)
 }
 
 pub(crate) fn children(pid: u32) -> Vec<u32> {

@@ -64,7 +64,7 @@ impl Proxy {
 
     async fn until(&mut self, done: impl Fn(&Self) -> bool) {
         while !done(self) {
-            let next = tokio::time::timeout(Duration::from_secs(10), self.channel.recv());
+            let next = tokio::time::timeout(Duration::from_secs(60), self.channel.recv());
             let ToProxy::Revocations(told) = next.await.unwrap().unwrap().0 else { panic!("something else") };
             let entries = match told {
                 Told::Part { first, last, entries } => {

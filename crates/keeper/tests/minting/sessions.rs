@@ -34,7 +34,7 @@ impl World {
 async fn who_signed_in_has_a_session_until_the_end_that_the_fence_says_and_it_is_good_for_tokens() {
     let w = World::new().await;
     let session = w.open(&w.provider.id(json!({}))).await.unwrap();
-    assert!((7190..=7200).contains(&(session.expires_at - now())));
+    assert!((7100..=7200).contains(&(session.expires_at - now())));
     assert_eq!((&*session.identity.id, session.identity.acr.as_deref()), ("nora", Some("phr")));
     let profile = Profile::session(&domain());
     let token = profile.verify(session.token.expose(), &w.own_keys().await, now()).unwrap();

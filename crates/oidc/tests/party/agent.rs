@@ -76,7 +76,7 @@ impl Agent {
             .args([
                 "--silent",
                 "--max-time",
-                "20",
+                "90",
                 "--noproxy",
                 "*",
                 "--user",
@@ -114,7 +114,7 @@ impl Agent {
             "--silent",
             "--show-error",
             "--max-time",
-            "20",
+            "90",
             "--noproxy",
             "*",
             "--write-out",

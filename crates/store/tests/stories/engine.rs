@@ -105,7 +105,7 @@ pub(crate) fn impatient() -> Limits {
 
 /// Waits until something holds.
 pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
-    for _ in 0..600 {
+    for _ in 0..1800 {
         if holds().await {
             return;
         }

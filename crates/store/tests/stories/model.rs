@@ -187,7 +187,8 @@ async fn no_acknowledged_write_is_lost_however_often_the_database_is_killed() {
             let limits =
                 Limits { write: Duration::from_secs(3), read: Duration::from_secs(3), ..Limits::default() };
             let postgres = database.postgres().limits(limits);
-            let store = Store::connect(postgres, Durability::Process).await.unwrap();
+            let connect = async || Store::connect(postgres.clone(), Durability::Process).await;
+            let store = crate::engine::answered(connect).await.unwrap();
             for n in 0..2 {
                 let seed = rounds * 100 + number * 10 + n + 1;
                 clients.push(tokio::spawn(client(

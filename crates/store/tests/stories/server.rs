@@ -113,7 +113,7 @@ impl Server {
         // A group of its own: an interrupt at the terminal is for the stories.
         command.process_group(0).stdin(Stdio::null()).stdout(log).stderr(errors);
         let mut child = command.spawn().unwrap();
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_secs(180);
         while !self.is_ready(child.id()) {
             let ended = child.try_wait().unwrap().is_some();
             if ended || Instant::now() > until {
