@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -88,7 +88,7 @@ async fn hyper_sees(bytes: &[u8]) -> Vec<Seen> {
         .half_close(true)
         .serve_connection(TokioIo::new(server), service);
     // An error here is a refusal; what was seen before it is what counts.
-    let _ = tokio::time::timeout(Duration::from_secs(10), connection).await.expect("hyper does not hang");
+    let _ = tokio::time::timeout(Duration::from_secs(60), connection).await.expect("hyper does not hang");
     drop(client);
     Arc::into_inner(seen).unwrap().into_inner().unwrap()
 }
@@ -120,6 +120,7 @@ async fn hyper_reads_what_we_write_as_the_one_request_that_we_read() {
 struct Nginx {
     child: Child,
     port: u16,
+    _kept: socket2::Socket,
     _directory: tempfile::TempDir,
 }
 
@@ -134,7 +135,11 @@ fn start_nginx() -> Nginx {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().display();
     for _ in 0..5 {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // Bound and not listening: nobody else is given the port, and nginx may have it.
+        let kept = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        kept.set_reuse_address(true).unwrap();
+        kept.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let port = kept.local_addr().unwrap().as_socket().unwrap().port();
         let configuration = format!(
             "daemon off; master_process off; pid {root}/pid; error_log {root}/error.log;
              events {{ worker_connections 64; }}
@@ -161,10 +166,10 @@ fn start_nginx() -> Nginx {
             .stderr(Stdio::null())
             .spawn()
             .expect("nginx starts: install nginx-light for this test");
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(60);
         while Instant::now() < until && child.try_wait().unwrap().is_none() {
             if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Nginx { child, port, _directory: directory };
+                return Nginx { child, port, _kept: kept, _directory: directory };
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -180,8 +185,9 @@ fn start_nginx() -> Nginx {
 /// Status and body of each response that nginx gives to these bytes.
 fn nginx_answers(nginx: &Nginx, bytes: &[u8]) -> Vec<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", nginx.port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    stream.write_all(bytes).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    // Whoever is refused early may see the connection end while still sending.
+    let _ = stream.write_all(bytes);
     let mut all = Vec::new();
     // nginx may reset a connection after it refused it; what it said before is what counts.
     let _ = stream.read_to_end(&mut all);

@@ -188,44 +188,53 @@ fn whoever_has_the_token_and_not_the_key_is_turned_away() {
     let unbound = provider.token(&json!({}));
     let keyed = provider.token(&changed(client.cnf(), &json!({ "iss": KEYED })));
     let loose = provider.token(&json!({ "iss": KEYED }));
-    let stolen = thief.proof(&token, "/thief", &none, &nonce);
     let swapped = provider.token(&thief.cnf());
     let mut private = client.jwk();
     private["d"] = "AA".into();
-    let good = client.proof(&token, "/x", &none, &nonce);
     let huge = "x".repeat(20_000);
-    let cases = [
-        ("/bearer", bearer(&token), "token.bound"),
-        ("/bearer-with-proof", bearer(&token) + &format!("DPoP: {good}\r\n"), "token.bound"),
-        ("/missing", format!("Authorization: DPoP {token}\r\n"), "proof.missing"),
-        ("/thief", shown(&token, &stolen), "token.bound"),
-        ("/unbound", shown(&unbound, &client.proof(&unbound, "/unbound", &none, &nonce)), "token.bound"),
-        ("/keyed/unbound", bearer(&loose), "token.bound"),
-        ("/keyed/late", shown(&keyed, &client.proof(&keyed, "/keyed/late", &none, &none)), "proof.nonce"),
-        ("/swapped", shown(&swapped, &client.proof(&swapped, "/swapped", &none, &nonce)), "token.bound"),
-        ("/method", of("/method", none.clone(), json!({ "htm": "POST" })), "proof.elsewhere"),
-        ("/path", of("/other", none.clone(), none.clone()), "proof.elsewhere"),
-        ("/host", of("/host", none.clone(), json!({ "htu": "http://bank.example/host" })), "proof.elsewhere"),
+    // A proof is good for half a minute: each is made when it is shown.
+    type Shown<'a> = &'a dyn Fn() -> String;
+    let cases: [(&str, Shown<'_>, &str); 25] = [
+        ("/bearer", &|| bearer(&token), "token.bound"),
         (
-            "/https",
-            of("/https", none.clone(), json!({ "htu": "https://portal.example/https" })),
+            "/bearer-with-proof",
+            &|| bearer(&token) + &format!("DPoP: {}\r\n", client.proof(&token, "/x", &none, &nonce)),
+            "token.bound",
+        ),
+        ("/missing", &|| format!("Authorization: DPoP {token}\r\n"), "proof.missing"),
+        ("/thief", &|| shown(&token, &thief.proof(&token, "/thief", &none, &nonce)), "token.bound"),
+        ("/unbound", &|| shown(&unbound, &client.proof(&unbound, "/unbound", &none, &nonce)), "token.bound"),
+        ("/keyed/unbound", &|| bearer(&loose), "token.bound"),
+        ("/keyed/late", &|| shown(&keyed, &client.proof(&keyed, "/keyed/late", &none, &none)), "proof.nonce"),
+        ("/swapped", &|| shown(&swapped, &client.proof(&swapped, "/swapped", &none, &nonce)), "token.bound"),
+        ("/method", &|| of("/method", none.clone(), json!({ "htm": "POST" })), "proof.elsewhere"),
+        ("/path", &|| of("/other", none.clone(), none.clone()), "proof.elsewhere"),
+        (
+            "/host",
+            &|| of("/host", none.clone(), json!({ "htu": "http://bank.example/host" })),
             "proof.elsewhere",
         ),
-        ("/token", shown(&token, &client.proof(&unbound, "/token", &none, &nonce)), "token.bound"),
-        ("/no-ath", of("/no-ath", none.clone(), json!({ "ath": null })), "token.bound"),
-        ("/old", of("/old", none.clone(), json!({ "iat": unix() - 100 })), "proof.time"),
-        ("/future", of("/future", none.clone(), json!({ "iat": unix() + 90 })), "proof.time"),
-        ("/type", of("/type", json!({ "typ": "JWT" }), none.clone()), "proof.invalid"),
-        ("/none", of("/none", json!({ "alg": "none" }), none.clone()), "proof.invalid"),
-        ("/hmac", of("/hmac", json!({ "alg": "HS256" }), none.clone()), "proof.invalid"),
-        ("/private", of("/private", json!({ "jwk": private }), none.clone()), "proof.invalid"),
-        ("/keyless", of("/keyless", json!({ "jwk": null }), none.clone()), "proof.invalid"),
-        ("/other-key", of("/other-key", json!({ "jwk": thief.jwk() }), none.clone()), "proof.invalid"),
-        ("/nonce", of("/nonce", none.clone(), json!({ "nonce": "guessed" })), "proof.nonce"),
-        ("/huge", shown(&token, &huge), "proof.invalid"),
-        ("/nonsense", shown(&token, "a.b.c"), "proof.invalid"),
+        (
+            "/https",
+            &|| of("/https", none.clone(), json!({ "htu": "https://portal.example/https" })),
+            "proof.elsewhere",
+        ),
+        ("/token", &|| shown(&token, &client.proof(&unbound, "/token", &none, &nonce)), "token.bound"),
+        ("/no-ath", &|| of("/no-ath", none.clone(), json!({ "ath": null })), "token.bound"),
+        ("/old", &|| of("/old", none.clone(), json!({ "iat": unix() - 100 })), "proof.time"),
+        ("/future", &|| of("/future", none.clone(), json!({ "iat": unix() + 900 })), "proof.time"),
+        ("/type", &|| of("/type", json!({ "typ": "JWT" }), none.clone()), "proof.invalid"),
+        ("/none", &|| of("/none", json!({ "alg": "none" }), none.clone()), "proof.invalid"),
+        ("/hmac", &|| of("/hmac", json!({ "alg": "HS256" }), none.clone()), "proof.invalid"),
+        ("/private", &|| of("/private", json!({ "jwk": private.clone() }), none.clone()), "proof.invalid"),
+        ("/keyless", &|| of("/keyless", json!({ "jwk": null }), none.clone()), "proof.invalid"),
+        ("/other-key", &|| of("/other-key", json!({ "jwk": thief.jwk() }), none.clone()), "proof.invalid"),
+        ("/nonce", &|| of("/nonce", none.clone(), json!({ "nonce": "guessed" })), "proof.nonce"),
+        ("/huge", &|| shown(&token, &huge), "proof.invalid"),
+        ("/nonsense", &|| shown(&token, "a.b.c"), "proof.invalid"),
     ];
     for (path, fields, expected) in cases {
+        let fields = fields();
         let answer = ask(&rig, "GET", path, &fields);
         assert!(answer.starts_with("HTTP/1.1 401 "), "{path}: {answer}");
         assert_eq!(rule(&rig, path), expected, "{path}");
@@ -233,6 +242,7 @@ fn whoever_has_the_token_and_not_the_key_is_turned_away() {
         assert_eq!(answer.contains("dpop-nonce: "), dpop || path == "/bearer-with-proof", "{path}: {answer}");
         assert_eq!(answer.contains("DPoP realm=\"clinic\""), dpop, "{path}: {answer}");
     }
+    let good = client.proof(&token, "/x", &none, &nonce);
     let twice = shown(&token, &good) + &format!("DPoP: {good}\r\n");
     assert!(ask(&rig, "GET", "/x", &twice).starts_with("HTTP/1.1 400"), "two proofs are one too many");
     assert!(
@@ -286,7 +296,7 @@ impl Partners {
 pub fn curl(rig: &Rig, arguments: &[&str], token: &str, scheme: &str, url: &str) -> (String, String) {
     let mut command = Command::new("curl");
     let port = rig.gateway.port();
-    command.args(["-sSk", "-w", "\n%{http_code}", "--max-time", "10", "-D", "-"]);
+    command.args(["-sSk", "-w", "\n%{http_code}", "--max-time", "60", "-D", "-"]);
     command.args(["--connect-to", &format!("::127.0.0.1:{port}")]).args(arguments);
     if !token.is_empty() {
         command.args(["-H", &format!("Authorization: {scheme} {token}")]);

@@ -2,13 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
 use serde_json::json;
 
 use crate::delegate::{clinic, fence, txn};
 use crate::grpc::runtime;
+use crate::patience::HELP;
 use crate::rig::{Rig, eventually, field, local, unix};
 use crate::tokens::{ISSUER, Provider, tell};
 
@@ -127,7 +127,7 @@ fn read_head(stream: &mut TcpStream) -> String {
 }
 
 fn open(mut stream: TcpStream, fields: &str) -> (TcpStream, String) {
-    stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
+    stream.set_read_timeout(Some(HELP)).unwrap();
     let head = format!(
         "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{fields}\r\n"
     );

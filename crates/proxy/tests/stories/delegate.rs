@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringfence_model::Position;
 use ringfence_snapshot::node::{NoAnswer, NoAnswerCode};
@@ -11,7 +11,7 @@ use ringfence_snapshot::{Identity, IdentityKind, Policies, Text};
 use serde_json::json;
 
 use crate::net::{Net, echo};
-use crate::patience::Stopwatch;
+use crate::patience::{Stopwatch, within};
 use crate::rig::{Rig, THREADS, eventually, field, local, raw, unix};
 use crate::tokens::{ISSUER, Provider, bearer, tell};
 
@@ -233,10 +233,10 @@ fn a_token_is_used_again_for_its_credential_and_client_alone_and_never_beyond_it
         (new && unix() >= begun + 2).then_some(())
     });
     let distinct: std::collections::BTreeSet<_> = seen.iter().collect();
-    assert!(
-        distinct.len() as u64 <= clinic.minted()
-            && clinic.minted() <= 3 * THREADS.load(Ordering::Relaxed) as u64
-    );
+    // A thread asks again when the one before is over, each second at most.
+    let most = (2 + unix() - begun) * THREADS.load(Ordering::Relaxed) as u64;
+    let minted = clinic.minted();
+    assert!(distinct.len() as u64 <= minted && minted <= most, "{minted} of {most}");
     let other = clinic.ask("/api", &bearer(&clinic.provider.token(&json!({ "sub": "bob" }))));
     assert_eq!(told(&other, "ringfence-user"), Some("bob"));
     assert!(!seen.contains(&told(&other, "txn-token").unwrap().to_owned()));
@@ -267,15 +267,14 @@ fn without_a_keeper_nobody_who_is_somebody_gets_in() {
     // It is not asked by every request, and what it says later counts.
     let fields = bearer(&clinic.provider.token(&json!({ "jti": "again" })));
     refuse(answer(NoAnswerCode::Unavailable, "not now"));
-    let before = clinic.minted();
+    let (before, begun) = (clinic.minted(), Instant::now());
     for _ in 0..30 {
         assert!(clinic.ask("/api", &fields).starts_with("HTTP/1.1 503"));
     }
-    assert!(
-        clinic.minted() - before <= 2 * THREADS.load(Ordering::Relaxed) as u64 + 2,
-        "{}",
-        clinic.minted() - before
-    );
+    // Each thread pauses for a second between two.
+    let most = (2 + begun.elapsed().as_secs()) * THREADS.load(Ordering::Relaxed) as u64;
+    let minted = clinic.minted() - before;
+    assert!(minted <= most, "{minted} of {most}");
     assert!(clinic.ask("/open", "").starts_with("HTTP/1.1 200"), "whoever proves nothing needs none");
     *keeper.refuses.lock().unwrap() = None;
     eventually("a token", || clinic.ask("/api", &fields).starts_with("HTTP/1.1 200").then_some(()));
@@ -288,7 +287,11 @@ fn without_a_keeper_nobody_who_is_somebody_gets_in() {
     eventually("control to be missed", || {
         let fields = bearer(&clinic.provider.token(&json!({ "jti": "lost" })));
         let lost = clinic.ask("/api/lost", &fields);
-        (lost.starts_with("HTTP/1.1 503") && clinic.refusal("/api/lost").1.contains("control")).then_some(())
+        // The first of them may still have been asked for.
+        let missed = |r: &ringfence_event::Record| {
+            r.denied() && field(r, "/http_request/url/path") == "/api/lost" && r.line().contains("control")
+        };
+        (lost.starts_with("HTTP/1.1 503") && clinic.rig.events().iter().any(missed)).then_some(())
     });
 }
 
@@ -407,13 +410,25 @@ fn where_no_policy_that_counts_reads_the_way_the_newest_will_do() {
 #[test]
 fn a_token_that_a_service_keeps_serves_it_until_its_end() {
     let clinic = clinic();
-    clinic.rig.control.keeper.life.store(3, Ordering::Relaxed);
-    let token = clinic.given(&trace(1));
-    let ends = unix() + 3;
-    let later = clinic.call(&clinic.portal, "patients", "/later", &(txn(&token) + &trace(7)));
+    // One that lasts longer where the machine is too slow for it.
+    let (token, later, path) = [3, 10, 40]
+        .into_iter()
+        .enumerate()
+        .find_map(|(n, life)| {
+            clinic.rig.control.keeper.life.store(life, Ordering::Relaxed);
+            let (first_end, path) = (unix() + life, format!("/later/{life}"));
+            let fields = bearer(&clinic.provider.token(&json!({ "jti": path })));
+            let answer = clinic.ask("/api", &(fields + &trace(n as u8 + 1)));
+            let token = told(&answer, "txn-token").unwrap_or_else(|| panic!("{answer}")).to_owned();
+            let last_end = unix() + life;
+            let later = clinic.call(&clinic.portal, "patients", &path, &(txn(&token) + &trace(7)));
+            let in_time = unix() < first_end;
+            within(Duration::from_secs(120), "its end", || (unix() > last_end).then_some(()));
+            in_time.then_some((token, later, path))
+        })
+        .expect("time for one call");
     assert!(later.starts_with("HTTP/1.1 200"), "{later} {:?}", clinic.rig.troubles());
-    assert_eq!(clinic.at("sidecar-in", "/later").json["unmapped"]["chain"], json!(["portal"]));
-    eventually("its end", || (unix() > ends).then_some(()));
+    assert_eq!(clinic.at("sidecar-in", &path).json["unmapped"]["chain"], json!(["portal"]));
     let replayed = clinic.call(&clinic.portal, "patients", "/replayed", &txn(&token));
     assert!(replayed.starts_with("HTTP/1.1 403"), "{replayed}");
     assert_eq!(clinic.refusal("/replayed").0, "delegate.required");

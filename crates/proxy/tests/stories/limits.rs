@@ -10,7 +10,7 @@ use ringfence_event::Record;
 use serde_json::json;
 
 use crate::net::echo;
-use crate::rig::{Rig, field, get, local, raw, unix};
+use crate::rig::{Rig, eventually, field, get, local, raw, unix};
 use crate::tokens::{ISSUER, Provider, bearer, tell};
 
 /// A gateway before an external service, with these words of the gateway, the service and its routes.
@@ -50,6 +50,16 @@ fn statuses(count: usize, mut ask: impl FnMut() -> String) -> Vec<u16> {
     (0..count).map(|_| status(&ask())).collect()
 }
 
+/// Asks until one is refused for being one too many, faster than one comes back each second; what all were answered.
+fn until_refused(mut ask: impl FnMut() -> String) -> Vec<u16> {
+    let mut all = Vec::new();
+    eventually("one too many", || {
+        all.push(status(&ask()));
+        (all.last() == Some(&429)).then_some(())
+    });
+    all
+}
+
 /// How many of them were served.
 fn served(statuses: &[u16]) -> usize {
     assert!(statuses.iter().all(|status| matches!(status, 200 | 429)), "{statuses:?}");
@@ -70,12 +80,12 @@ fn refusal(rig: &Rig, path: &str) -> Record {
 
 #[test]
 fn one_too_many_is_told_when_to_come_again() {
-    let rig = rig("", "[{ path: /, limit: [{ by: address, rate: 100/1h, burst: 5 }] }, { path: /free }]");
+    let rig = rig("", "[{ path: /, limit: [{ by: address, rate: 10/1h, burst: 5 }] }, { path: /free }]");
     let mut left = Vec::new();
     for _ in 0..5 {
         let answer = ask(&rig, "/a", "");
         assert_eq!(status(&answer), 200, "{answer}");
-        assert_eq!(value(&answer, "RateLimit-Policy"), "\"route-address\";q=100;w=3600");
+        assert_eq!(value(&answer, "RateLimit-Policy"), "\"route-address\";q=10;w=3600");
         left.push(value(&answer, "RateLimit").to_owned());
     }
     // All are back after so many seconds; between the answers hardly one passes.
@@ -84,8 +94,8 @@ fn one_too_many_is_told_when_to_come_again() {
     let answer = ask(&rig, "/one-too-many", "");
     assert_eq!(status(&answer), 429, "{answer}");
     let retry: u64 = value(&answer, "Retry-After").parse().unwrap();
-    assert!((25..=36).contains(&retry), "one comes back every 36 seconds: {answer}");
-    assert_eq!(value(&answer, "RateLimit-Policy"), "\"route-address\";q=100;w=3600");
+    assert!((200..=360).contains(&retry), "one comes back every six minutes: {answer}");
+    assert_eq!(value(&answer, "RateLimit-Policy"), "\"route-address\";q=10;w=3600");
     assert!(value(&answer, "RateLimit").starts_with("\"route-address\";r=0;t=1"), "{answer}");
     assert!(answer.contains("application/problem+json") && !answer.contains("ringfence.yaml"), "{answer}");
     let event = refusal(&rig, "/one-too-many");
@@ -93,7 +103,7 @@ fn one_too_many_is_told_when_to_come_again() {
     assert_eq!(field(&event, "/unmapped/stage"), "limit");
     assert!(field(&event, "/unmapped/position").starts_with("ringfence.yaml:11:"), "{}", event.line());
     assert!(
-        field(&event, "/status_detail").contains("100/1h by address (route */ of portal)"),
+        field(&event, "/status_detail").contains("10/1h by address (route */ of portal)"),
         "{}",
         event.line()
     );
@@ -215,8 +225,12 @@ fn users_clients_and_tenants_are_counted_each() {
     assert_eq!(three("/user", json!({ "sub": "ada" })), 2);
     assert_eq!(three("/user", json!({ "sub": "ada", "jti": "another token" })), 0);
     assert_eq!(three("/user", json!({ "sub": "bob" })), 2);
-    let event = refusal(&rig, "/user");
-    assert_eq!(field(&event, "/src_endpoint/owner/name"), "ada", "{}", event.line());
+    // Bob was refused there too, and threads tell in any order.
+    let event = rig.event("ada's refusal", |r| {
+        r.denied()
+            && field(r, "/http_request/url/path") == "/user"
+            && field(r, "/src_endpoint/owner/name") == "ada"
+    });
     assert_eq!(field(&event, "/firewall_rule/uid"), "limit.user");
     // What clients are told names nobody.
     assert!(!ask("/user", json!({ "sub": "ada" })).contains("ada"));
@@ -326,7 +340,7 @@ fn what_runs_at_the_same_time_is_counted_until_it_ends() {
     assert!(running[0].read_to_string(&mut text).is_ok_and(|n| n > 0), "one was answered");
     drop(running);
     drop(service.release.lock().unwrap().drain(..));
-    crate::rig::eventually("room for another", || {
+    eventually("room for another", || {
         let stream = begin();
         let arrived = service.arrived.recv_timeout(std::time::Duration::from_millis(200)).is_ok();
         drop(service.release.lock().unwrap().drain(..));
@@ -401,14 +415,16 @@ fn sign_ins_are_held_to_a_number_unless_the_fence_says_otherwise() {
     let routes = "[{ path: /, accept: [{ login: staff }] }]";
     let login = |rig: &Rig, count| statuses(count, || ask(rig, "/.ringfence/login/staff", ""));
     let held = rig("", routes);
-    let all = login(&held, 90);
-    assert!(all[..60].iter().all(|status| *status != 429) && all[60..].contains(&429), "{all:?}");
+    let all = until_refused(|| ask(&held, "/.ringfence/login/staff", ""));
+    assert!(all.len() > 60, "{all:?}");
     let event = held.event("the refusal", |r| field(r, "/firewall_rule/uid") == "limit.sign_in");
     let said = field(&event, "/status_detail");
     assert!(event.denied() && said.contains("60/1m from one address"), "{}", event.line());
     // Ends of sign-ins count as well; one comes back each second.
-    let ends = (0..5).map(|_| ask(&held, "/.ringfence/callback/staff?code=1", ""));
-    let refused = ends.into_iter().find(|answer| status(answer) == 429).expect("a refusal");
+    let refused = eventually("a refusal", || {
+        let answer = ask(&held, "/.ringfence/callback/staff?code=1", "");
+        (status(&answer) == 429).then_some(answer)
+    });
     assert_eq!(value(&refused, "Retry-After"), "1");
     // Ends of sessions come from providers, many at once; and who signs out is not kept from it.
     assert_ne!(status(&ask(&held, "/.ringfence/logged-out", "")), 429);
@@ -432,7 +448,7 @@ fn whoever_shows_one_wrong_credential_after_the_other_is_slowed_down() {
     };
     let good = bearer(&provider.token(&json!({})));
     let wrong = bearer(&Provider::new("k1").token(&json!({})));
-    let held = with(", failures: 5/1h");
+    let held = with(", failures: 5/1d");
     // Nothing shown, and what was good once, is no attempt.
     assert_eq!(statuses(20, || ask(&held, "/", "")), [401; 20]);
     let old = bearer(&provider.token(&json!({ "exp": unix() - 300, "iat": unix() - 600 })));
@@ -448,15 +464,15 @@ fn whoever_shows_one_wrong_credential_after_the_other_is_slowed_down() {
     assert_eq!((status(&ask(&held, "/", "")), status(&ask(&held, "/", &old))), (401, 401));
     let answer = ask(&held, "/guess", &wrong);
     let retry: u64 = value(&answer, "Retry-After").parse().unwrap();
-    assert!(status(&answer) == 429 && (700..=720).contains(&retry), "{answer}");
+    assert!(status(&answer) == 429 && (16_000..=17_280).contains(&retry), "{answer}");
     assert_eq!(field(&refusal(&held, "/guess"), "/firewall_rule/uid"), "limit.failures");
     assert_eq!(status(&ask(&held, "/open", "")), 200);
 
     let off = with(", failures: off");
     assert_eq!(statuses(80, || ask(&off, "/", &wrong)), [401; 80]);
     let default = with("");
-    let all = statuses(100, || ask(&default, "/", &wrong));
-    assert!(all[..60].iter().all(|status| *status == 401) && all.contains(&429), "{all:?}");
+    let all = until_refused(|| ask(&default, "/", &wrong));
+    assert!(all.len() > 60 && all[..60].iter().all(|status| *status == 401), "{all:?}");
 }
 
 #[test]
@@ -469,7 +485,7 @@ fn under_overload_what_may_be_shed_gives_way_and_what_is_critical_never() {
     // Calm: nothing gives way.
     assert_eq!(statuses(3, || ask(&rig, "/reports", "")), [200; 3]);
     let (shed, over) = (AtomicUsize::new(0), std::sync::atomic::AtomicBool::new(false));
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(120);
     std::thread::scope(|scope| {
         for n in 0..48 {
             let (shed, over, rig) = (&shed, &over, &rig);

@@ -3,12 +3,12 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringfence_proxy::protocol::ToNode;
 
 use crate::net::{Net, echo};
-use crate::patience::Stopwatch;
+use crate::patience::{HELP, Stopwatch};
 use crate::rig::{Rig, eventually, field, get, raw};
 
 /// portal may call patients (only GET of records), records at will, and the TCP service vault; patients may call nobody.
@@ -65,10 +65,12 @@ fn a_declared_call_passes_two_sidecars_and_says_who_called() {
             "{answer}"
         );
     }
-    let at = |point: &'static str| clinic.rig.event(point, move |r| field(r, "/unmapped/point") == point);
-    let (sent, received) = (at("sidecar-out"), at("sidecar-in"));
+    let sent = clinic.rig.event("a call that left", |r| field(r, "/unmapped/point") == "sidecar-out");
+    // There were two calls, and each side tells of them in any order.
+    let received = clinic.rig.event("the same call where it came, of the same trace", |r| {
+        field(r, "/unmapped/point") == "sidecar-in" && field(r, "/trace/uid") == field(&sent, "/trace/uid")
+    });
     assert_eq!(field(&received, "/src_endpoint/uid"), "spiffe://clinic.example/service/portal");
-    assert_eq!(field(&sent, "/trace/uid"), field(&received, "/trace/uid"), "both hops are of one trace");
     eventually("counted edge", || {
         let stats = clinic.rig.control.stats.lock().unwrap().clone()?;
         stats
@@ -77,8 +79,10 @@ fn a_declared_call_passes_two_sidecars_and_says_who_called() {
             .any(|e| e.caller == "portal" && e.callee == "patients" && e.requests == 2)
             .then_some(())
     });
-    let stats = clinic.rig.control.stats.lock().unwrap().clone().unwrap();
-    assert!(stats.groups.iter().any(|(group, n)| group == "x25519mlkem768" && *n > 0), "{:?}", stats.groups);
+    eventually("counted handshakes with a hybrid group", || {
+        let stats = clinic.rig.control.stats.lock().unwrap().clone()?;
+        stats.groups.iter().any(|(group, n)| group == "x25519mlkem768" && *n > 0).then_some(())
+    });
 }
 
 #[test]
@@ -190,7 +194,7 @@ fn websocket(net: &Net, port: u16) {
 pub const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: records\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 fn open_websocket(mut stream: TcpStream) -> TcpStream {
-    stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
+    stream.set_read_timeout(Some(HELP)).unwrap();
     stream.write_all(UPGRADE).unwrap();
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
@@ -242,21 +246,22 @@ fn websocket_and_tcp_pass_every_hop_and_are_cut_when_their_edge_is_removed() {
     ping(&mut tcp, b"data");
     half_closed.shutdown(Shutdown::Write).unwrap();
     let mut rest = String::new();
-    tcp.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
+    tcp.set_read_timeout(Some(HELP)).unwrap();
     tcp.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "bye");
 
     let mut tcp = portal.connect(&rig.address("vault"), 9004);
     ping(&mut tcp, b"data");
-    let began = Stopwatch::start();
+    let began = (Instant::now(), Stopwatch::start());
     rig.apply_policy(&FENCE.replace("      - records\n      - vault\n", ""));
     for stream in [&mut socket, &mut tcp] {
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream.set_read_timeout(Some(HELP)).unwrap();
         let mut rest = Vec::new();
         let _ = stream.read_to_end(&mut rest);
         assert!(rest.is_empty());
     }
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    let (took, machine) = (began.0.elapsed(), began.1.elapsed());
+    assert!(took.min(machine) < Duration::from_secs(1), "{took:?}, {machine:?}");
     for callee in ["records", "vault"] {
         let event = rig.event("the cut", |r| {
             field(r, "/firewall_rule/uid") == "edge.removed" && field(r, "/dst_endpoint/svc_name") == callee

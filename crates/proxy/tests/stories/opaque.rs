@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringfence_snapshot::node::{Ask, NoAnswer, NoAnswerCode, Revocations, Told};
 use ringfence_token::{Revocation, What};
@@ -129,11 +129,13 @@ fn a_token_that_its_provider_vouches_for_lets_in_and_is_asked_for_once() {
 #[test]
 fn what_does_not_hold_is_refused_and_not_asked_for_again_at_once() {
     let world = world();
+    let begun = Instant::now();
     for _ in 0..10 {
         assert_eq!(world.ask("/unknown", "unknown").0, 401);
     }
     world.rule("/unknown", "token.inactive");
-    assert!(world.asked() <= 2, "{}", world.asked());
+    // Each thread remembers it for ten seconds.
+    assert!(world.asked() <= 2 * (1 + begun.elapsed().as_secs() / 9), "{}", world.asked());
     for _ in 0..5 {
         assert_eq!(world.ask("/trouble", "trouble").0, 503, "nobody knows, so nobody is let in");
     }
@@ -207,12 +209,17 @@ fn what_is_bound_to_a_key_or_names_nobody_is_nobody_s() {
 #[test]
 fn what_was_said_ends_with_the_token_and_with_a_revocation() {
     let world = world();
-    let mut short = ada();
-    short["exp"] = json!(unix() + 5);
-    world.knows("short", short);
-    assert_eq!(world.ask("/short", "short").0, 200);
-    world.tokens.lock().unwrap().remove("short");
-    eventually("its end", || (world.ask("/short", "short").0 == 401).then_some(()));
+    // One that lasts longer where the machine is too slow for it.
+    let is_let_in = |(name, life): (&'static str, u64)| {
+        let mut short = ada();
+        short["exp"] = json!(unix() + life);
+        world.knows(name, short);
+        (world.ask("/short", name).0 == 200).then_some(name)
+    };
+    let short = [("short", 4), ("longer", 20), ("long-lived", 50)].into_iter().find_map(is_let_in);
+    let short = short.expect("it lets in before its end");
+    world.tokens.lock().unwrap().remove(short);
+    eventually("its end", || (world.ask("/short", short).0 == 401).then_some(()));
     for what in [
         What::Subject("ada".into()),
         What::Token("t1".into()),

@@ -263,13 +263,15 @@ fn ten_thousand_policies_are_read_once() {
         rig.apply_policy(&fence());
         begun.elapsed()
     };
-    // Whatever else the machine does may make one of them long.
-    let renewed = (0..3).map(|_| renew()).min().unwrap();
     let begun = Instant::now();
     *rig.control.policies.lock().unwrap() = Some(policies(&(many + "// changed"), None));
     rig.apply_policy(&fence());
     let read = begun.elapsed();
+    // Whatever else the machine does may make some of them long.
+    let renewed = eventually("a renewal that takes less than a third of it", || {
+        let renewed = renew();
+        (renewed * 3 < read).then_some(renewed)
+    });
     eprintln!("10,000 policies: {read:?} to read, {renewed:?} when they are the same");
-    assert!(renewed * 3 < read, "{renewed:?} is as long as {read:?}");
     assert_eq!(status(&ask(&rig, "GET", "/api/a", &nurse)), "200");
 }

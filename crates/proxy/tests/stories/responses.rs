@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::rig::{Rig, eventually, field, local, raw};
 
@@ -228,13 +228,16 @@ fn browsers_report_what_a_policy_stopped_and_few_of_it_is_told() {
     assert!(text.contains("https://evil.example/a.js") && !text.contains("secret=1"), "{text}");
     assert!(post("no report").starts_with("HTTP/1.1 400"));
     assert!(post(&format!("\"{}\"", "x".repeat(20_000))).starts_with("HTTP/1.1 413"));
+    let begun = Instant::now();
     for _ in 0..200 {
         assert!(post(body).starts_with("HTTP/1.1 204"));
     }
     let told = || rig.events().iter().filter(|r| r.json.to_string().contains("csp.report")).count();
     eventually("events", || (told() > 1).then_some(()));
     std::thread::sleep(Duration::from_millis(300));
-    assert!(told() < 100, "{} of 201 were told", told());
+    // A few, and one every other second.
+    let most = 100 + begun.elapsed().as_secs() as usize;
+    assert!(told() < most, "{} of 201 were told", told());
     // Where nobody asked for reports there is no such place.
     let rig = world("", "");
     assert_eq!(get(&rig, "/.ringfence/csp").0, 404);

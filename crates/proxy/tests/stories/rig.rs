@@ -34,7 +34,7 @@ use ringfence_token::Revocation;
 use crate::keeper::Keeper;
 use crate::net::Net;
 pub use crate::patience::eventually;
-use crate::patience::within;
+use crate::patience::{HELP, within};
 
 /// Data-plane threads of nodes started from now on.
 pub static THREADS: AtomicUsize = AtomicUsize::new(2);
@@ -531,7 +531,7 @@ impl Control {
 
 /// Sends raw bytes and reads until the other side closes; it may answer, and take no more, before it has taken all of them.
 pub fn raw(mut stream: TcpStream, bytes: &[u8]) -> String {
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(HELP)).unwrap();
     let _ = stream.write_all(bytes);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -548,6 +548,16 @@ pub fn half(mut stream: TcpStream, bytes: &[u8]) -> String {
 /// A GET that closes the connection after it.
 pub fn get(stream: TcpStream, host: &str, path: &str) -> String {
     raw(stream, format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())
+}
+
+/// A port of loopback for another program, kept from everybody else: as long as this lives nobody is given it, and who asks for it by its
+/// number may listen there.
+pub fn kept() -> (socket2::Socket, u16) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&loopback(0).into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    (socket, port)
 }
 
 /// A listener on loopback.

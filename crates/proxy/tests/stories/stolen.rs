@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::delegate::{Clinic, clinic, told, trace, txn};
 use crate::keeper::{GATEWAY, KEY_ID, Keeper, sign_by};
+use crate::patience::HELP;
 use crate::rig::{Rig, SVID_KEY_ID, TRUST_DOMAIN, field, raw, unix};
 use crate::tokens::{Provider, bearer};
 use crate::walls::{mesh_of, rustls_stream};
@@ -26,7 +27,7 @@ pub fn over_mesh(rig: &Rig, own: &str, callee: &str, path: &str, fields: &str) -
     let name = ringfence_tls::mesh_server_name(&callee).unwrap();
     let mut session = ClientConnection::new(config, name).unwrap();
     let mut socket = TcpStream::connect(rig.mesh).unwrap();
-    socket.set_read_timeout(Some(std::time::Duration::from_secs(8))).unwrap();
+    socket.set_read_timeout(Some(HELP)).unwrap();
     let mut stream = rustls_stream(&mut session, &mut socket);
     let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{fields}Connection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();

@@ -7,6 +7,7 @@ use ringfence_event::Record;
 
 use crate::grpc::{client, runtime};
 use crate::net::echo;
+use crate::patience::HELP;
 use crate::rig::{Rig, eventually, field, get, local, raw};
 
 /// A small rule set in the form of the Core Rule Set: rules add to a score, and one refuses by it.
@@ -226,7 +227,7 @@ fn answers_are_inspected_where_that_is_asked_for() {
     assert_eq!(status(&ask("/watched/key")), 200);
     // Kinds that the rules do not look at stream.
     let mut stream = dial(&rig);
-    stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
+    stream.set_read_timeout(Some(HELP)).unwrap();
     std::io::Write::write_all(&mut stream, b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     let mut seen = Vec::new();
     while !seen.ends_with(b"data: 1\n\n\r\n") {

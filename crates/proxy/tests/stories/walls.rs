@@ -1,7 +1,7 @@
 //! Peers that are not who they should be, limits, and egress.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use ringfence_tls::{
 use crate::gateway::fence;
 use crate::mesh::clinic;
 use crate::net::echo;
+use crate::patience::HELP;
 use crate::rig::{Authority, Rig, TRUST_DOMAIN, eventually, field, get, half, local, raw};
 
 /// The mesh side of somebody who holds these certificates.
@@ -37,7 +38,7 @@ fn call(rig: &Rig, mesh: &Mesh, own: &str, callee: &str) -> Result<String, Strin
     let name = ringfence_tls::mesh_server_name(&callee).unwrap();
     let mut session = ClientConnection::new(config, name).map_err(|e| e.to_string())?;
     let mut socket = TcpStream::connect(rig.mesh).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
+    socket.set_read_timeout(Some(HELP)).unwrap();
     let request = format!(
         "GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
         ServerName::try_from("records").unwrap().to_str()
@@ -151,7 +152,7 @@ external:
         let (config, listener) = (serve(id), listener.try_clone().unwrap());
         let server = std::thread::spawn(move || {
             let (mut socket, _) = listener.accept().unwrap();
-            socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+            socket.set_read_timeout(Some(HELP)).unwrap();
             let mut session = ServerConnection::new(config).unwrap();
             let mut plain = Vec::new();
             while plain.is_empty() {
@@ -190,26 +191,34 @@ external:
 fn each_limit_answers_with_its_status() {
     let (listener, port) = local();
     echo(listener);
-    let limits = "limits: { header_bytes: 4KiB, headers: 20, body: 1KiB, header_time: 1s, idle: 1s, request_time: 1s, connections: 40 }\n";
-    let rig = Rig::start(&(fence(port) + limits));
+    // Each of its own, so that none takes the place of another where a step takes longer than it should.
+    let with = |limits: &str| fence(port) + &format!("limits: {{ {limits} }}\n");
+    let rig = Rig::start(&with("header_bytes: 4KiB, headers: 20, body: 1KiB"));
     let send = |bytes: &[u8]| raw(TcpStream::connect(rig.gateway).unwrap(), bytes);
-    let head = |more: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{more}\r\n");
+    let head = |more: &str| format!("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{more}\r\n");
     assert!(send(head(&format!("X: {}\r\n", "x".repeat(5000))).as_bytes()).starts_with("HTTP/1.1 431"));
     assert!(send(head(&"X: 1\r\n".repeat(30)).as_bytes()).starts_with("HTTP/1.1 431"));
     assert!(send(head("Content-Length: 2000\r\n").as_bytes()).starts_with("HTTP/1.1 413"));
     let chunked =
         head("Transfer-Encoding: chunked\r\n") + &format!("800\r\n{}\r\n0\r\n\r\n", "x".repeat(0x800));
     assert!(send(chunked.as_bytes()).starts_with("HTTP/1.1 413"));
+    rig.apply(&with("header_time: 1s"));
     assert!(send(b"GET / HTTP/1.1\r\nHo").starts_with("HTTP/1.1 408"), "a head that does not end");
+    rig.apply(&with("idle: 1s"));
+    let mut idle = TcpStream::connect(rig.gateway).unwrap();
+    idle.set_read_timeout(Some(HELP)).unwrap();
+    assert_eq!(idle.read(&mut [0]).unwrap(), 0, "an idle connection is closed without a word");
+    // Unless the beginning itself came too late.
+    eventually("the end of a body that does not come", || {
+        let answer = send(head("Content-Length: 10\r\n").as_bytes());
+        (answer.starts_with("HTTP/1.1 408") || answer.starts_with("HTTP/1.1 504")).then_some(())
+    });
+    rig.apply(&with("request_time: 1s"));
     assert!(
-        send(head("Content-Length: 10\r\n").as_bytes()).starts_with("HTTP/1.1 408")
-            || send(head("Content-Length: 10\r\n").as_bytes()).starts_with("HTTP/1.1 504")
-    );
-    assert!(
-        send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").starts_with("HTTP/1.1 504"),
+        send(b"GET /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").starts_with("HTTP/1.1 504"),
         "a callee that is too slow"
     );
-    assert_eq!(send(b""), "", "an idle connection is closed without a word");
+    rig.apply(&with("connections: 40"));
     let open: Vec<_> = (0..80).map(|_| TcpStream::connect(rig.gateway).unwrap()).collect();
     rig.event("the limit", |r| field(r, "/firewall_rule/uid") == "limit.connections");
     drop(open);
@@ -285,9 +294,10 @@ fn egress_with_tls_is_for_the_declared_name_only() {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let mut stream = stream;
-            let mut first = [0];
-            if stream.read(&mut first).is_ok() {
-                let _ = stream.write_all(b"reached");
+            let mut read = [0; 4096];
+            if stream.read(&mut read).is_ok() {
+                let _ = stream.write_all(b"reached").and_then(|()| stream.shutdown(Shutdown::Write));
+                while stream.read(&mut read).is_ok_and(|n| n > 0) {}
             }
         }
     });

@@ -1,11 +1,12 @@
 //! An HTTP/2 client that writes frames as it is told, right or wrong, and tells what came back.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use super::hpack;
-use crate::framing::connect;
+use crate::framing::connect_from;
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -90,6 +91,7 @@ impl Frame {
 /// A connection of the client.
 pub struct Client {
     stream: TcpStream,
+    address: Ipv4Addr,
     buffer: Vec<u8>,
     /// Everything that came.
     pub came: Vec<Frame>,
@@ -99,10 +101,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connected; nothing is sent yet.
-    pub fn silent(address: SocketAddr) -> Self {
+    /// Connected, from an address of its own; nothing is sent yet.
+    pub fn silent(to: SocketAddr) -> Self {
+        static NUMBER: AtomicU16 = AtomicU16::new(0);
+        let [high, low] = NUMBER.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let address = Ipv4Addr::new(127, 1, high, low);
         Self {
-            stream: connect(address),
+            stream: connect_from(address, to),
+            address,
             buffer: Vec::new(),
             came: Vec::new(),
             closed: false,
@@ -115,6 +121,11 @@ impl Client {
         let mut client = Self::silent(address);
         client.send(&[PREFACE, &frame(SETTINGS, 0, 0, settings)].concat());
         client
+    }
+
+    /// Where it comes from.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
     }
 
     /// Sends; a server that has closed already is seen when reading.

@@ -102,7 +102,6 @@ fn done((name, _, expected): &'static Case) -> &'static Expected {
 
 fn check(before: &Before, case: &'static Case) {
     let (name, bytes, _) = case;
-    before.seen();
     let mut client = Client::new(before.rig.gateway, &[]);
     client.send(&bytes());
     client.send(&frame(PING, 0, 0, OURS));
@@ -110,7 +109,7 @@ fn check(before: &Before, case: &'static Case) {
 }
 
 pub fn judge(before: &Before, name: &str, client: &mut Client, expected: &Expected) {
-    let time = std::time::Duration::from_secs(20);
+    let time = std::time::Duration::from_secs(60);
     let over = |came: &[Frame], stream: u32| {
         let of = |frame: &&Frame| frame.stream == stream;
         came.iter().filter(of).any(|frame| {
@@ -132,7 +131,7 @@ pub fn judge(before: &Before, name: &str, client: &mut Client, expected: &Expect
             assert!(alive(client, *stream), "{name}: {:?}", client.came);
             assert_eq!(client.status(*stream), Some(200), "{name}: {:?}", client.came);
             // Two streams may reach the service in either order.
-            let seen = before.seen();
+            let seen = before.seen_from(client.address());
             let seen: Vec<_> = seen.iter().map(|request| String::from_utf8_lossy(request)).collect();
             assert!(seen.iter().any(|seen| seen == request), "{name}: {seen:?}");
             return;
@@ -150,7 +149,7 @@ pub fn judge(before: &Before, name: &str, client: &mut Client, expected: &Expect
             let code = client.first(RST_STREAM, *stream).and_then(Frame::code).or_else(|| client.goaway());
             assert!(code.is_some_and(|code| codes.contains(&code)), "{name}: {:?}", client.came);
             // Whether what came before it was served is another question.
-            before.seen();
+            before.seen_from(client.address());
             return;
         }
         Expected::Malformed(stream) => {
@@ -167,7 +166,7 @@ pub fn judge(before: &Before, name: &str, client: &mut Client, expected: &Expect
             client.until(time, |_| false);
             assert!(client.closed, "{name}: {:?}", client.came);
             assert!(client.goaway().is_some_and(|code| codes.contains(&code)), "{name}: {:?}", client.came);
-            before.seen();
+            before.seen_from(client.address());
             return;
         }
         Expected::Closed => {
@@ -175,7 +174,7 @@ pub fn judge(before: &Before, name: &str, client: &mut Client, expected: &Expect
             assert!(client.closed, "{name}: {:?}", client.came);
         }
     }
-    let seen = before.seen();
+    let seen = before.seen_from(client.address());
     let shown: Vec<_> = seen.iter().map(|request| String::from_utf8_lossy(request)).collect();
     assert_eq!(seen.len(), served, "{name}: {shown:?}");
     assert!(seen.iter().all(|request| find(request, b"smuggled").is_none()), "{name}: {shown:?}");

@@ -11,7 +11,7 @@ mod upstream;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 
-pub use self::upstream::{Before, SOON, connect, find};
+pub use self::upstream::{Before, SOON, connect, connect_from, find};
 
 /// What becomes of the bytes of a case.
 pub enum Outcome {

@@ -1,7 +1,7 @@
 //! A service that keeps each request exactly as it came, and a gateway before it.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub struct Before {
 }
 
 /// How long anything may take that should come at once.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(60);
 
 impl Before {
     /// A gateway with these limits, which looks for no attacks: bodies stream, and what a case sends is judged by its form alone.
@@ -34,7 +34,17 @@ impl Before {
 
     /// The complete requests that the service saw since this was asked last, without what the gateway adds to each.
     pub fn seen(&self) -> Vec<Vec<u8>> {
-        std::mem::take(&mut *self.seen.lock().unwrap()).iter().map(|request| without_ours(request)).collect()
+        self.seen_from(Ipv4Addr::LOCALHOST)
+    }
+
+    /// Those of a client at this address: what another one sent may reach the service long after it is gone.
+    pub fn seen_from(&self, client: Ipv4Addr) -> Vec<Vec<u8>> {
+        let line = format!("\r\nx-forwarded-for: {client}\r\n");
+        let mut seen = self.seen.lock().unwrap();
+        let (mine, others) = seen.drain(..).partition(|request| find(request, line.as_bytes()).is_some());
+        *seen = others;
+        let mine: Vec<Vec<u8>> = mine;
+        mine.iter().map(|request| without_ours(request, client)).collect()
     }
 
     pub fn connect(&self) -> TcpStream {
@@ -43,7 +53,17 @@ impl Before {
 }
 
 pub fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).unwrap();
+    connect_from(Ipv4Addr::LOCALHOST, address)
+}
+
+/// From an address of this machine.
+pub fn connect_from(own: Ipv4Addr, address: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    if own != Ipv4Addr::LOCALHOST {
+        socket.bind(&SocketAddr::from((own, 0)).into()).unwrap();
+    }
+    socket.connect(&address.into()).unwrap();
+    let stream = TcpStream::from(socket);
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
     stream.set_write_timeout(Some(SOON)).unwrap();
@@ -130,28 +150,28 @@ pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 }
 
 /// Takes out the lines that the gateway itself adds, each of which must be there once.
-fn without_ours(request: &[u8]) -> Vec<u8> {
-    const OURS: [&[u8]; 5] = [
-        b"x-forwarded-for: 127.0.0.1",
-        b"x-forwarded-proto: http",
-        b"x-forwarded-host: ",
-        b"forwarded: for=127.0.0.1;proto=http;host=",
-        b"traceparent: 00-",
+fn without_ours(request: &[u8], client: Ipv4Addr) -> Vec<u8> {
+    let ours = [
+        format!("x-forwarded-for: {client}\r"),
+        "x-forwarded-proto: http".to_owned(),
+        "x-forwarded-host: ".to_owned(),
+        format!("forwarded: for={client};proto=http;host="),
+        "traceparent: 00-".to_owned(),
     ];
     let head = find(request, b"\r\n\r\n").unwrap() + 2;
     let mut rest = Vec::new();
-    let mut ours = [0; 5];
+    let mut found = [0; 5];
     let mut at = 0;
     while at < head {
         let end = at + find(&request[at..], b"\r\n").unwrap() + 2;
         let line = &request[at..end];
-        match OURS.iter().position(|own| line.starts_with(own)) {
-            Some(which) => ours[which] += 1,
+        match ours.iter().position(|own| line.starts_with(own.as_bytes())) {
+            Some(which) => found[which] += 1,
             None => rest.extend_from_slice(line),
         }
         at = end;
     }
-    assert_eq!(ours, [1; 5], "{}", String::from_utf8_lossy(request));
+    assert_eq!(found, [1; 5], "{}", String::from_utf8_lossy(request));
     rest.extend_from_slice(&request[head..]);
     rest
 }
