@@ -63,6 +63,8 @@ pub(crate) fn python_with_spiffe() -> &'static PathBuf {
             Command::new(python).args(["-c", check]).output().is_ok_and(|o| o.status.success())
         };
         let found = [PathBuf::from("python3"), target.join("venv/bin/python3")].into_iter().find(has);
-        found.expect("no Python has the package spiffe 0.3.2: run the tests by `cargo xtask test`, which installs it")
+        found.expect(
+            "no Python has the package spiffe 0.3.2: run the tests by `cargo xtask test`, which installs it",
+        )
     })
 }

@@ -101,7 +101,8 @@ fn a_client_is_let_in_by_its_key_until_it_is_rotated_revoked_or_over() {
         assert_eq!(code(&clinic, "/results/new", &writer), 200);
 
         // Long enough for a busy machine to see them while they are good.
-        let brief = make(&clinic, &["create", "--client", "brief", "--scopes", "results", "--expires", "20s"]);
+        let brief =
+            make(&clinic, &["create", "--client", "brief", "--scopes", "results", "--expires", "20s"]);
         until(&clinic, &brief, 200);
 
         let rotated = Instant::now();

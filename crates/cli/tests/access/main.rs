@@ -85,7 +85,10 @@ fn at_once((since, stalls): (Instant, Stalls), wanted: u16, ask: impl Fn() -> u1
         if status == wanted {
             return;
         }
-        assert!(begun < AT_ONCE.as_secs_f64(), "a request that began {begun} s later is answered with {status}");
+        assert!(
+            begun < AT_ONCE.as_secs_f64(),
+            "a request that began {begun} s later is answered with {status}"
+        );
     }
 }
 

@@ -166,7 +166,9 @@ fn the_tour_of_the_clinic_shows_who_may_what_and_why_not() {
 
     // Who signs out is out, and so is whoever is revoked.
     alma.sign_out();
-    let out = eventually(SOON, || Some(alma.get("/patients/p-1001")).filter(|seen| seen.1.contains("Clinic sign-in")));
+    let out = eventually(SOON, || {
+        Some(alma.get("/patients/p-1001")).filter(|seen| seen.1.contains("Clinic sign-in"))
+    });
     assert!(out.is_some_and(|(code, _)| code == 200), "{:?}", alma.get("/patients/p-1001"));
     let revoked = clinic.ringfence(&["revoke", "user", "staff", "nora"]);
     assert!(revoked.status.success(), "{}", text(&revoked.stderr));

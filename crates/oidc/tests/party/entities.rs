@@ -61,7 +61,8 @@ fn data_is_fetched_again_and_again_and_told_when_it_changed() {
         // What was asked for a moment ago may be told first.
         let found: Vec<String> =
             std::iter::repeat_with(|| next(&mut federation, &url)).filter_map(Result::err).take(1).collect();
-        let found = if found[0].contains(reason) { found } else { vec![next(&mut federation, &url).unwrap_err()] };
+        let found =
+            if found[0].contains(reason) { found } else { vec![next(&mut federation, &url).unwrap_err()] };
         assert!(found[0].contains(reason), "{reason}: {found:?}");
     }
     assert_eq!(MAX_ENTITIES_BYTES, 4_194_304);

@@ -16,6 +16,10 @@ use ringfence_sandbox::launch;
 use ringfence_sandbox::protocol::{Hello, ProxyReply, ProxyRequest, Reply, Request, State};
 use ringfence_sandbox::spec::{Isolation, Ready, Restart, Spec, UidRange};
 
+const TURN: &str = "
+import os, time
+while not os.path.exists('turn/now'): time.sleep(0.02)";
+
 static RANGES: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) struct Fence {
@@ -69,6 +73,20 @@ impl Fence {
         self
     }
 
+    /// One whose script begins when it is its turn: what it dials is there then.
+    pub(crate) fn waiting(script: &str) -> Self {
+        let fence = Self::new(&format!("{TURN}{script}"));
+        std::fs::create_dir(fence.spec.folder.join("turn")).unwrap();
+        std::fs::set_permissions(fence.spec.folder.join("turn"), std::fs::Permissions::from_mode(0o755))
+            .unwrap();
+        fence
+    }
+
+    /// Lets the script of [`Self::waiting`] begin.
+    pub(crate) fn turn(&self) {
+        std::fs::write(self.spec.folder.join("turn/now"), "").unwrap();
+    }
+
     pub(crate) fn shim(&self) -> Shim {
         // The connection before this one may not be gone yet.
         wait("a shim that is free", || {
@@ -86,7 +104,9 @@ impl Fence {
     pub(crate) fn said(&self, key: &str) -> String {
         let find = || {
             let log = self.log();
-            log.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('=').map(str::to_owned))
+            // The last line may be half written.
+            let mut whole = log.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+            whole.find_map(|l| l.strip_prefix(key)?.strip_prefix('=').map(str::to_owned))
         };
         wait_or(|| format!("{key} in the log:\n{}", self.log()), find)
     }
@@ -231,7 +251,7 @@ pub(crate) fn wait<T>(what: &str, attempt: impl FnMut() -> Option<T>) -> T {
 }
 
 pub(crate) fn wait_or<T>(what: impl Fn() -> String, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(180);
     loop {
         if let Some(found) = attempt() {
             return found;

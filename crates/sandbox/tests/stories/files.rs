@@ -39,7 +39,7 @@ print('change=' + attempt(lambda: str(open({read:?}, 'a'))))
 print('write=' + attempt(lambda: str(open({write:?} + '/x', 'w').write('kept'))))
 print('other=' + attempt(lambda: open({other:?}).read()))
 print('sibling=' + ' '.join(sorted(os.listdir(os.path.dirname({read:?})))))
-time.sleep(60)"
+time.sleep(600)"
     );
     let fence = Fence::new(&script)
         .change(|s| {
@@ -68,7 +68,7 @@ for path in ['/usr/x', '/etc/x', '/x', '/opt/x']:
     try: open(path, 'w'); print('wrote ' + path)
     except OSError: pass
 import multiprocessing; multiprocessing.Lock(); print('shm=fine')
-m, s = os.openpty(); print('pty=fine'); time.sleep(60)";
+m, s = os.openpty(); print('pty=fine'); time.sleep(600)";
     let fence = Fence::new(script).up();
     assert_eq!(fence.said("run"), "ringfence");
     for folder in ["dev_shm", "var_tmp"] {
@@ -92,7 +92,7 @@ fn hidden() {
     let script = "
 import os, time
 print('key=%d' % len(open('neighbour.key').read())); print('open=' + open('ringfence.yaml').read())
-print('dir=' + repr(os.listdir('secrets'))); time.sleep(60)";
+print('dir=' + repr(os.listdir('secrets'))); time.sleep(600)";
     let fence = Fence::new(script).change(|s| {
         s.hide = vec![s.folder.join("neighbour.key"), s.folder.join("secrets"), "/no/such/path".into()];
         std::fs::write(s.folder.join("neighbour.key"), "secret").unwrap();
@@ -123,7 +123,7 @@ print('asked=' + open('.git/config').read() if os.path.exists('.git') else 'aske
 while not os.path.exists('assets/turn'): time.sleep(0.02)
 print('after=' + search() + open('ringfence.yaml').read())
 print('live=' + open('assets/page.html').read())
-time.sleep(60)";
+time.sleep(600)";
 
 fn the_fence() {
     const TEXT: &str = "env: { PASSWORD: hunter2 }";
@@ -179,7 +179,7 @@ import os, time
 print('link=' + open('ringfence.yaml').read()); print('target=' + open('conf/clinic.yaml').read())
 print('other=' + open('conf/other').read())
 while not os.path.exists('assets/turn'): time.sleep(0.02)
-print('after=' + open('ringfence.yaml').read() + open('conf/clinic.yaml').read()); time.sleep(60)";
+print('after=' + open('ringfence.yaml').read() + open('conf/clinic.yaml').read()); time.sleep(600)";
     let fence = Fence::new(script).change(|s| {
         for folder in ["conf", "assets"] {
             std::fs::create_dir(s.folder.join(folder)).unwrap();

@@ -126,7 +126,7 @@ fn restart() {
     assert_eq!(fence.said("up"), "yes");
     fence.shim().ask(&Request::Restart).unwrap();
     wait("a second start", || (fence.log().matches("up=yes").count() == 2).then_some(()));
-    assert_eq!(fence.shim().hello().unwrap().status.restarts, 1);
+    wait("its count", || (fence.shim().hello().unwrap().status.restarts == 1).then_some(()));
 }
 
 fn stop() {
@@ -151,7 +151,7 @@ while True: time.sleep(1)";
     let start = std::time::Instant::now();
     fence.stop();
     assert_eq!(fence.said("term"), "ignored");
-    assert!(start.elapsed() >= Duration::from_millis(300) && start.elapsed() < Duration::from_secs(20));
+    assert!(start.elapsed() >= Duration::from_millis(300) && start.elapsed() < Duration::from_secs(120));
     fence.assert_nothing_left();
 }
 
@@ -216,10 +216,12 @@ print('done=yes')";
     assert_eq!(fence.said("done"), "yes");
     wait("the end", || (fence.state() == State::Exited(Exit::Code(0))).then_some(()));
     let parent = format!("PPid:\t{}", fence.init_pid());
-    let inside = std::fs::read_dir("/proc").unwrap().flatten().filter(|p| {
+    let is_inside = |p: &std::fs::DirEntry| {
         std::fs::read_to_string(p.path().join("status")).is_ok_and(|s| s.lines().any(|l| l == parent))
+    };
+    wait("the end of what it left", || {
+        (!std::fs::read_dir("/proc").unwrap().flatten().any(|p| is_inside(&p))).then_some(())
     });
-    assert_eq!(inside.count(), 0);
 }
 
 fn one_at_a_time() {
@@ -236,14 +238,14 @@ fn one_at_a_time() {
 fn workload() {
     let script = "
 import socket, time
-s = socket.socket(socket.AF_UNIX); s.settimeout(10)
+s = socket.socket(socket.AF_UNIX); s.settimeout(90)
 s.connect('/run/ringfence/workload.sock'); s.sendall(b'svid?'); print('answer=' + s.recv(100).decode())
 for path in ['/run/ringfence/hosts', '/etc/hosts', '/run/ringfence/workload.sock']:
     try: open(path, 'a'); print('open')
     except OSError as e: pass
 try: socket.socket(socket.AF_UNIX).bind('/run/ringfence/other.sock'); print('bind=possible')
 except OSError as e: print('bind=%d' % e.errno)
-time.sleep(60)";
+time.sleep(600)";
     let fence = Fence::new(script).up();
     let (reply, mut fds) = wait("the listener", || fence.shim().ask(&Request::WorkloadListener).ok());
     assert!(matches!(reply, Reply::WorkloadListener));

@@ -30,7 +30,7 @@ import os, time
 try: print('key=' + open({key:?}).read())
 except OSError as e: print('key=%d' % e.errno)
 seen = [p for p in {homes:?} if os.path.exists(p) and os.listdir(p)]
-print('homes=' + ','.join(seen)); time.sleep(60)"
+print('homes=' + ','.join(seen)); time.sleep(600)"
     );
     let fence = Fence::new(&script).up();
     assert_eq!(fence.said("key"), "2", "ENOENT");
@@ -49,7 +49,7 @@ except OSError as e: print('write=%d' % e.errno)
 try: open('x', 'w'); print('folder=writable')
 except OSError as e: print('folder=%d' % e.errno)
 print('mounts=' + ' '.join(l.split()[1] for l in open('/proc/self/mounts')))
-time.sleep(60)";
+time.sleep(600)";
     let fence = Fence::new(script);
     std::fs::create_dir(&fence.spec.data).unwrap();
     std::fs::set_permissions(&fence.spec.data, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -83,7 +83,7 @@ def dial(path):
     except OSError as e: return str(e.errno)
 print('path=' + dial({path:?}))
 print('abstract=' + dial(chr(0) + {name:?}))
-time.sleep(60)"
+time.sleep(600)"
     );
     let fence = Fence::new(&script).up();
     assert_eq!(fence.said("path"), "2");
@@ -115,7 +115,7 @@ print('trace=%d %d' % (libc.ptrace(16, {pid}, 0, 0), ctypes.get_errno()))
 print('seen=' + ' '.join(sorted(p for p in os.listdir('/proc') if p.isdigit())))
 try: os.kill(-1, 9)
 except OSError as e: print('all=%d' % e.errno)
-time.sleep(60)"
+time.sleep(600)"
     );
     let fence = Fence::new(&script).up();
     assert_eq!(fence.said("kill"), "3", "ESRCH");
@@ -140,7 +140,7 @@ for name in ['environ', 'mem', 'maps', 'fd', 'root/etc/hosts', 'cwd']:
         os.listdir(path) if name in ['fd', 'cwd'] else open(path, 'rb').read(1); r.append(name)
     except OSError: pass
 print('readable=' + ','.join(r))
-time.sleep(0.3); print('alive=yes'); time.sleep(60)";
+time.sleep(0.3); print('alive=yes'); time.sleep(600)";
     let fence = Fence::new(script).up();
     assert_eq!(fence.said("trace"), "-1");
     assert_eq!(fence.said("readable"), "");
@@ -180,7 +180,7 @@ for name, family, kind, protocol in [("route", 16, 3, 0), ("unix", 1, 1, 0), ("i
     socket.socket(family, kind, protocol); print(name + "=fine")
 import threading; t = threading.Thread(target=lambda: print("thread=fine")); t.start(); t.join()
 if os.fork() == 0: print("fork=fine"); os._exit(0)
-os.wait(); print("done=yes"); time.sleep(60)
+os.wait(); print("done=yes"); time.sleep(600)
 "#;
     let fence = Fence::new(script).up();
     assert_eq!(fence.said("done"), "yes");
@@ -222,7 +222,7 @@ print('fds=' + ' '.join(sorted(os.listdir('/proc/self/fd'))))
 print('links=' + ' '.join(os.readlink('/proc/self/fd/%d' % n).split(':')[0] for n in range(3)))
 print('umask=%o' % os.umask(0)); print('pwd=' + os.environ.get('HOME', 'none'))
 print('env=' + ' '.join(sorted(os.environ)))
-time.sleep(60)";
+time.sleep(600)";
     let fence = Fence::new(script).up();
     assert_eq!(fence.said("caps"), ["0000000000000000"; 5].join(" "));
     assert_eq!((fence.said("nnp").as_str(), fence.said("seccomp").as_str()), ("1", "2"));
