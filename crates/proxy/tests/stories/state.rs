@@ -16,7 +16,7 @@ use crate::patience::HELP;
 use crate::rig::{Authority, Rig, TRUST_DOMAIN, eventually, field, get, local};
 
 /// How long certificates live where they are to change: a node renews them at half of that.
-const LIFE: Duration = Duration::from_secs(6);
+const LIFE: Duration = Duration::from_secs(10);
 
 /// Requests over kept and over new connections until told to stop; how many, and what went wrong.
 fn load(
