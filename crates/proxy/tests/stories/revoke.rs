@@ -158,7 +158,9 @@ impl H2 {
         let gateway = rig.gateway;
         let send = runtime.block_on(async {
             let stream = tokio::net::TcpStream::connect(gateway).await.unwrap();
-            let (send, connection) = h2::client::handshake(stream).await.unwrap();
+            // A client that comes late to its beats goes on: `h2` would end a connection of which it holds many small frames.
+            let mut builder = h2::client::Builder::new();
+            let (send, connection) = builder.data_frame_budget(1 << 30).handshake(stream).await.unwrap();
             tokio::spawn(connection);
             send.ready().await.unwrap()
         });
