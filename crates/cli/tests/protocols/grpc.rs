@@ -86,7 +86,8 @@ fn deadlines_and_cancellations_reach_the_other_side() {
         let took = said["seconds"].as_f64().unwrap();
         assert!(took > 0.4 && stalls.without(took) < 3.0, "{from:?}: {said}");
         let left = tell(&lab, from, "deadline_is_told");
-        assert!((1.0..=60.0).contains(&left.as_f64().unwrap()), "{from:?}: {left}");
+        // A minute, which grpcio rounds up a little on its way.
+        assert!((1.0..=62.0).contains(&left.as_f64().unwrap()), "{from:?}: {left}");
         let stalls = Stalls::begin();
         let said = tell(&lab, from, "cancel");
         assert_eq!((&said["more"], &said["code"]), (&json!(1), &json!("CANCELLED")), "{from:?}: {said}");
