@@ -245,7 +245,9 @@ mod tests {
 
     /// Waits until so many events are in files or given up.
     fn until_written(writer: &Writer, count: u64) {
+        let begun = std::time::Instant::now();
         while writer.stats().written() + writer.stats().dropped() < count {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{} of {count}", writer.stats().written());
             std::thread::sleep(Duration::from_millis(1));
         }
     }

@@ -205,7 +205,9 @@ fn honest(rig: &Rig, time: Duration) -> (Duration, usize, usize) {
     let end = Instant::now() + time;
     let (mut times, mut failed) = (Vec::new(), 0);
     // A few in any case: a busy machine takes long for each.
-    while Instant::now() < end || (long().is_none() && times.len() < 10 && failed < 10) {
+    let latest = end + HELP;
+    let few = |times: &[Duration], failed| long().is_none() && times.len() < 10 && failed < 10;
+    while Instant::now() < end || (few(&times, failed) && Instant::now() < latest) {
         let begun = Instant::now();
         let mut stream = from(1, rig.gateway);
         stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();

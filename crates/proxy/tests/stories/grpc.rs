@@ -202,12 +202,12 @@ fn a_grpc_client_is_refused_in_its_own_words_and_its_stream_is_cut_with_its_rout
         let mut client = client(rig.gateway).await;
         let (response, _hold) = client.send_request(call("/Hang"), false).unwrap();
         let mut hanging = response.await.unwrap().into_body();
-        let began = (Instant::now(), Stopwatch::start());
+        let began = Stopwatch::start();
         rig.apply_policy(&FENCE.replace(", routes: [{ path: / }]", ""));
         let ended = tokio::time::timeout(HELP, hanging.data()).await.expect("it is cut");
         assert!(ended.unwrap().is_err());
-        let (took, machine) = (began.0.elapsed(), began.1.elapsed());
-        assert!(took.min(machine) < Duration::from_secs(1), "{took:?}, {machine:?}");
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?}");
         let (response, _) = client.send_request(call("/Unary"), true).unwrap();
         let response = response.await.unwrap();
         assert_eq!(
@@ -302,9 +302,12 @@ fn a_client_that_gives_up_what_was_passed_on_again_and_again_is_told_to_calm_dow
             let request = Request::get("http://clinic.test/slow").body(()).unwrap();
             let Ok((mut response, mut send)) = client.send_request(request, true) else { return Some(n) };
             // Until the stream is taken and passed on, or everything is over.
+            let begun = Instant::now();
             while reached.load(Ordering::Relaxed) <= n
                 && tokio::time::timeout(Duration::from_millis(1), &mut response).await.is_err()
-            {}
+            {
+                assert!(begun.elapsed() < HELP, "neither passed on nor answered");
+            }
             send.send_reset(h2::Reason::CANCEL);
             drop(response);
             client = match client.ready().await {

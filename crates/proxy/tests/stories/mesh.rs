@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ringfence_proxy::protocol::ToNode;
 
@@ -252,7 +252,7 @@ fn websocket_and_tcp_pass_every_hop_and_are_cut_when_their_edge_is_removed() {
 
     let mut tcp = portal.connect(&rig.address("vault"), 9004);
     ping(&mut tcp, b"data");
-    let began = (Instant::now(), Stopwatch::start());
+    let began = Stopwatch::start();
     rig.apply_policy(&FENCE.replace("      - records\n      - vault\n", ""));
     for stream in [&mut socket, &mut tcp] {
         stream.set_read_timeout(Some(HELP)).unwrap();
@@ -260,8 +260,8 @@ fn websocket_and_tcp_pass_every_hop_and_are_cut_when_their_edge_is_removed() {
         let _ = stream.read_to_end(&mut rest);
         assert!(rest.is_empty());
     }
-    let (took, machine) = (began.0.elapsed(), began.1.elapsed());
-    assert!(took.min(machine) < Duration::from_secs(1), "{took:?}, {machine:?}");
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
     for callee in ["records", "vault"] {
         let event = rig.event("the cut", |r| {
             field(r, "/firewall_rule/uid") == "edge.removed" && field(r, "/dst_endpoint/svc_name") == callee

@@ -2,7 +2,7 @@
 
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ringfence_keys::{Algorithm, SigningKey};
 use ringfence_snapshot::node::ProviderKeys;
@@ -225,13 +225,13 @@ fn is_fetched_while_requests_wait() -> bool {
     assert!(ask(&rig, "/left", &bearer(&first.token(&json!({})))).starts_with("HTTP/1.1 401"));
     // Unknown keys are waited for once in a while, not by every request.
     let unknown = bearer(&Provider::new("k3").token(&json!({})));
-    let (begun, watch) = (Instant::now(), Stopwatch::start());
+    let begun = Stopwatch::start();
     let _ = ask(&rig, "/unknown", &unknown);
     for _ in 0..20 {
         assert!(ask(&rig, "/unknown", &unknown).starts_with("HTTP/1.1 401"));
     }
-    let (took, machine) = (begun.elapsed(), watch.elapsed());
-    assert!(took.min(machine) < Duration::from_secs(10), "{took:?}, {machine:?}");
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
     codes.iter().all(|code| code == "200")
 }
 

@@ -90,17 +90,20 @@ def deadline_is_told(ch):
 def cancel(ch):
     count = lambda what: int(ch.unary_unary(ECHO + what)(b"", timeout=60))
     ended, begun = lambda: count("Ended"), lambda: count("Begun")
+
+    def until(holds):
+        start = time.monotonic()
+        while not holds() and time.monotonic() - start < 30:
+            time.sleep(0.02)
+        return start
+
     # The end of the call before this story may still be on its way.
-    while begun() != ended():
-        time.sleep(0.02)
+    until(lambda: begun() == ended())
     before, waits = ended(), begun()
     call = ch.unary_unary(ECHO + "Wait").future(b"", timeout=60)
-    while begun() == waits:
-        time.sleep(0.02)
+    until(lambda: begun() > waits)
     call.cancel()
-    start = time.monotonic()
-    while ended() == before and time.monotonic() - start < 30:
-        time.sleep(0.02)
+    start = until(lambda: ended() > before)
     return {"more": ended() - before, "seconds": time.monotonic() - start, "code": call.code().name}
 
 
