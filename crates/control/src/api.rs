@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::core::asks::AskSessions;
 use crate::keys::{AskKeys, CreateKey, RotateKey};
+use crate::metrics::Format;
 use crate::revocations::{AskRevocations, Revoke};
 
 /// Longest that an answer may take; a root rotation waits for enforcement points.
@@ -30,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) enum Ask {
     Status,
     Stats,
+    /// The page of counters, as a text.
+    Metrics(Format),
     Fence,
     Ca,
     Rotate(Rotate),

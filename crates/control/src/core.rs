@@ -34,13 +34,14 @@ use crate::entities::Entities;
 use crate::federation::{Federation, keys_for};
 use crate::keys::Keys;
 use crate::logs::Logs;
+use crate::metrics::{Endpoint, Known, SnapshotFacts};
 use crate::mint::Minter;
 use crate::nodes::{NodeNews, Nodes, cut, nonsense};
 use crate::revocations::Revocations;
 use crate::sessions::Sessions;
 use crate::signin::SignIns;
 use crate::state::State;
-use crate::supervisor::{FromControl, Report, ToControl};
+use crate::supervisor::{FromControl, Report, ToControl, Usage};
 
 /// Seconds that a snapshot is valid, and seconds that enforcement points may run from it without hearing from control.
 const SNAPSHOT_LIFE: u64 = 24 * 3600;
@@ -76,6 +77,9 @@ pub(crate) struct Core {
     minter: Minter,
     current: Option<(Snapshot, SignedSnapshot)>,
     report: Report,
+    usage: Vec<Usage>,
+    /// Where counters are served.
+    pub(crate) endpoint: Endpoint,
     pub(crate) calendar: Calendar,
     workloads: HashMap<String, Serving>,
     offered: Option<Offer>,
@@ -125,6 +129,8 @@ impl Core {
             minter,
             current: None,
             report: Report::default(),
+            usage: Vec::new(),
+            endpoint: Endpoint::default(),
             calendar: Calendar::default(),
             workloads: HashMap::new(),
             offered: None,
@@ -175,6 +181,8 @@ impl Core {
                 }
             }
             (ToControl::Report(report), _) => self.report = report,
+            (ToControl::Metrics, fd) => self.endpoint.serve(fd.map(Into::into))?,
+            (ToControl::Usage(usage), _) => self.usage = usage,
             (ToControl::Attested { .. }, _) => {}
             (ToControl::Start { .. }, _) => return Err(ControlError::Protocol("started twice")),
             (
@@ -289,6 +297,24 @@ impl Core {
             self.entity("node", node, 3, false, &reason);
         }
         Ok(self.supervisor.send(&FromControl::NodeLost { introduction, nonsense }, &[]).await?)
+    }
+
+    /// What counters are written from, but for what the keeper says.
+    pub(crate) fn known(&self) -> Known {
+        let stats = self.emitter.stats();
+        Known {
+            report: self.report.clone(),
+            usage: self.usage.clone(),
+            snapshot: self.current.as_ref().map(|(s, _)| SnapshotFacts {
+                epoch: s.epoch,
+                revision: s.revision,
+                issued_at: s.issued_at,
+                expires_at: s.expires_at,
+            }),
+            nodes: self.nodes.facts(),
+            keeper: None,
+            events: (stats.written(), stats.dropped()),
+        }
     }
 
     /// Of the snapshot in force, 0 without one.

@@ -14,6 +14,8 @@ use ringfence_spiffe::{SpiffeId, TrustDomain};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::metrics::NodeFacts;
+
 /// Certificates that one node may have asked for and not been answered: as many as a fence has identities, and room.
 const MAX_SIGNING: usize = 4096;
 /// Questions of one node that are worked on at once, and those that may wait for an answer, be it that too much is under way.
@@ -244,6 +246,19 @@ impl Nodes {
     /// Has every certificate renewed, after the last snapshot that was published is in force.
     pub(crate) fn renew(&self) {
         self.newest.send_modify(|newest| newest.renewals += 1);
+    }
+
+    /// What counters are written from, in order of name.
+    pub(crate) fn facts(&self) -> Vec<NodeFacts> {
+        let one = |(name, node): (&String, &Node)| NodeFacts {
+            name: name.clone(),
+            version: node.version.clone(),
+            acknowledged: node.acknowledged,
+            stats: node.stats.clone(),
+        };
+        let mut facts: Vec<NodeFacts> = self.nodes.iter().map(one).collect();
+        facts.sort_by(|a, b| a.name.cmp(&b.name));
+        facts
     }
 
     pub(crate) fn stats(&self) -> serde_json::Value {

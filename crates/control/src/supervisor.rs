@@ -63,6 +63,10 @@ pub enum ToControl {
     },
     /// What runs, whenever it changed.
     Report(Report),
+    /// With a descriptor: the listener at which counters are served from now on. Without: they are served no more.
+    Metrics,
+    /// What our own processes use, every few seconds while counters are served: control can look at no other process.
+    Usage(Vec<Usage>),
 }
 
 /// What a fence names beside itself, as read from disk.
@@ -207,6 +211,17 @@ pub struct Report {
     pub processes: Vec<ProcessReport>,
     /// The services.
     pub services: Vec<ServiceReport>,
+}
+
+/// What one process of Ringfence uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// `up`, `keeper`, `control`, `node`, `federation`.
+    pub process: String,
+    /// Processor time so far in milliseconds, user and system.
+    pub cpu_ms: u64,
+    /// Resident memory in bytes.
+    pub resident: u64,
 }
 
 /// One process of Ringfence.

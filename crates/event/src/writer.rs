@@ -149,6 +149,11 @@ impl Clone for Emitter {
 }
 
 impl Emitter {
+    /// The counters of its writer.
+    pub fn stats(&self) -> &WriterStats {
+        &self.shared.stats
+    }
+
     /// Appends the event to this thread's buffer; counts it as dropped when the buffer is full, or nearly so and mostly of
     /// the same one. Never blocks on the disk.
     pub fn emit(&self, event: &Event<'_>) {

@@ -3,6 +3,7 @@
 mod date;
 mod inspect;
 mod limit;
+mod metrics;
 mod mode;
 mod response;
 mod service;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::date::Date;
 pub use self::inspect::{Beyond, Excluded, Exclusion, OpenApi, Waf};
 pub use self::limit::{Amount, By, Guards, LimitRule, Priority, WhenFull};
+pub use self::metrics::Metrics;
 pub use self::mode::Mode;
 pub use self::response::{Cors, Header, Headers, Responses};
 pub use self::service::{ExternalTls, FileRule, Kind, Protocol, Ready, Service};
@@ -46,6 +48,8 @@ pub struct Fence {
     pub entities: Option<Entities>,
     /// `waf:`, how attacks are looked for at the gateway; by the embedded rules where nobody says. None where nothing could be looked into.
     pub waf: Option<Waf>,
+    /// `metrics:`, where counters are served to whoever on this host asks; nowhere without it.
+    pub metrics: Option<Metrics>,
     /// All services, those of `services:` and `external:`, in order of declaration.
     pub services: Vec<Service>,
     /// `limits:`, filled up with defaults.
@@ -257,6 +261,7 @@ impl Fence {
             policies: None,
             entities: None,
             waf: None,
+            metrics: None,
             services,
             limits: Limits::default(),
             consent_required: false,

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use crate::access::Provider;
 use crate::decode::Fragment;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::fence::{Entities, Fence, Gateway, Limits, Policies, Protocol, Service, SourceFile, Waf};
+use crate::fence::{Entities, Fence, Gateway, Limits, Metrics, Policies, Protocol, Service, SourceFile, Waf};
 use crate::pattern::shape;
 use crate::position::Position;
 use crate::suggest::{did_you_mean, quote};
@@ -76,6 +76,7 @@ pub(crate) fn assemble(
         policies: merged.policies,
         entities: merged.entities.map(|(entities, _)| entities),
         waf,
+        metrics: merged.metrics,
         services: merged.services,
         limits: merged.limits.map_or_else(Limits::default, |(limits, _)| limits),
         consent_required: merged.consent.is_some(),
@@ -98,6 +99,7 @@ struct Merged {
     policies: Option<Policies>,
     entities: Option<(Entities, Position)>,
     waf: Option<Waf>,
+    metrics: Option<Metrics>,
     services: Vec<Service>,
     index: BTreeMap<String, usize>,
     broken: HashSet<String>,
@@ -134,6 +136,12 @@ impl Merged {
         );
         once("entities", fragment.entities.as_ref().map(|e| &e.1), self.entities.as_ref().map(|e| &e.1));
         once("waf", fragment.waf.as_ref().map(|w| &w.position), self.waf.as_ref().map(|w| &w.position));
+        once(
+            "metrics",
+            fragment.metrics.as_ref().map(|m| &m.position),
+            self.metrics.as_ref().map(|m| &m.position),
+        );
+        self.metrics = self.metrics.take().or(fragment.metrics);
         self.waf = self.waf.take().or(fragment.waf);
         self.policies = self.policies.take().or(fragment.policies);
         self.entities = self.entities.take().or(fragment.entities);

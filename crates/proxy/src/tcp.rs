@@ -89,7 +89,9 @@ pub(crate) async fn serve_edge(worker: &Worker, live: &Live, peer: &Peer, io: Io
         tell_connection(worker, peer, &edge.callee, true, deny.verdict());
     }
     if peer.counts() {
-        worker.counters.count(edge.id, Ended::Served { duration_us: worker.touch().saturating_sub(started) });
+        worker
+            .counters
+            .count(edge.id, Ended::Served { duration_us: worker.touch().saturating_sub(started), status: 0 });
     }
 }
 
@@ -124,9 +126,10 @@ pub(crate) async fn serve_egress(worker: &Worker, live: &Live, peer: &Peer, mut 
             worker.counters.count(
                 rule.id,
                 if deny.failed {
-                    Ended::Failed { duration_us: worker.touch().saturating_sub(started) }
+                    Ended::Failed { duration_us: worker.touch().saturating_sub(started), status: 0 }
                 } else {
-                    Ended::Denied
+                    worker.counters.refused(deny.stage, &deny.rule);
+                    Ended::Denied { status: 0 }
                 },
             );
             return tell_connection(worker, peer, &rule.host, false, deny.verdict());
@@ -136,7 +139,9 @@ pub(crate) async fn serve_egress(worker: &Worker, live: &Live, peer: &Peer, mut 
     let idle = worker.table().map_or(60_000, |t| t.limits.idle.as_millis() as u64);
     tunnel::run(worker, live, idle, End { io, read }, End { io: Io::Plain(stream), read: BytesMut::new() })
         .await;
-    worker.counters.count(rule.id, Ended::Served { duration_us: worker.touch().saturating_sub(started) });
+    worker
+        .counters
+        .count(rule.id, Ended::Served { duration_us: worker.touch().saturating_sub(started), status: 0 });
 }
 
 /// Ends a connection that may not be, with an event.

@@ -183,11 +183,33 @@ pub struct Stats {
     pub events: (u64, u64),
     /// TLS handshakes by negotiated group, such as `X25519MLKEM768`.
     pub groups: Vec<(String, u64)>,
+    /// The same by who listened.
+    #[serde(default)]
+    pub handshakes: Vec<Handshakes>,
+    /// Refusals by stage and rule.
+    #[serde(default)]
+    pub refusals: Vec<(String, String, u64)>,
     /// Per edge.
     pub edges: Vec<EdgeStats>,
     /// When each certificate in use ends: SPIFFE ID, Unix time in seconds.
     pub certificates: Vec<(String, u64)>,
 }
+
+/// Cumulative counters of TLS handshakes at one kind of listener.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Handshakes {
+    /// `gateway` or `mesh`.
+    pub listener: String,
+    /// Completed, by negotiated group.
+    pub groups: Vec<(String, u64)>,
+    /// Completed with TLS 1.2, and with TLS 1.3.
+    pub versions: (u64, u64),
+    /// Not completed.
+    pub failed: u64,
+}
+
+/// Classes of status codes that are counted: 1xx to 5xx.
+pub const STATUS_CLASSES: usize = 5;
 
 /// Cumulative counters of one edge.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -204,6 +226,12 @@ pub struct EdgeStats {
     pub denied: u64,
     /// Latency histogram: counts per bucket of [`latency_bucket`].
     pub latency: Vec<u64>,
+    /// The sum of these latencies in microseconds.
+    #[serde(default)]
+    pub latency_us: u64,
+    /// What HTTP requests were answered with, refused ones included, by class of the status: the first is 1xx.
+    #[serde(default)]
+    pub statuses: [u64; STATUS_CLASSES],
 }
 
 /// Buckets of [`EdgeStats::latency`]: four per power of two of microseconds.

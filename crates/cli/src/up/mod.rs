@@ -16,13 +16,14 @@ mod peers;
 mod services;
 mod shim;
 pub(crate) mod spec;
+mod usage;
 mod watch;
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringfence_control::supervisor::{Applied, Command, FromControl, Report, ToControl};
 use ringfence_event::{Emitter, Event, Kind, Lifecycle, LifecycleActivity, Severity, Writer, WriterOptions};
@@ -83,6 +84,10 @@ pub(crate) enum UpError {
         "cannot listen on {address}: {source}; is another program there, or should `gateway.listen` be another?"
     )]
     Listen { address: SocketAddr, source: io::Error },
+    #[error(
+        "cannot serve metrics at {address}: {source}; is another program there, or should `metrics.listen` be another? It is tried again"
+    )]
+    Metrics { address: SocketAddr, source: io::Error },
     #[error("{0}")]
     Usage(String),
     #[error("{what}: {source}")]
@@ -139,6 +144,10 @@ struct Supervisor {
     logs: Logs,
     emitter: Emitter,
     warnings: Vec<String>,
+    /// Why counters cannot be served.
+    trouble: Option<String>,
+    /// When it was looked last at what our processes use.
+    measured: Instant,
     reported: String,
     announced: bool,
 }
@@ -179,6 +188,8 @@ async fn up(options: Options, env: Env) -> Result<(), UpError> {
         emitter: writer.emitter(),
         applied: None,
         rejected: None,
+        trouble: None,
+        measured: Instant::now(),
         order: Order::default(),
         reported: String::new(),
         announced: false,
@@ -225,6 +236,7 @@ impl Supervisor {
                 _ = look.tick() => {
                     if let Some(texts) = self.watch.look() { self.offer(texts).await }
                     self.services.discover().await;
+                    if self.applied.is_some() { self.measure().await }
                     if let Err(e) = self.peers.reload_certificate(&self.fence).await { self.say(&e.to_string()) }
                 }
                 _ = tick.tick() => {
@@ -371,12 +383,25 @@ impl Supervisor {
         if let Err(e) = self.peers.serve_gateway(&self.fence).await {
             self.say(&e.to_string());
         }
+        self.serve_metrics().await;
         let (wanted, removed) = self.services.reconcile(&self.fence, applied).await;
         removed.iter().for_each(|name| self.order.forget(name));
         for problem in self.services.problems() {
             self.say(&problem);
         }
         self.order.want(&self.fence, wanted);
+    }
+
+    /// Counters are not worth ending for: it is said that they cannot be served, and tried again.
+    async fn serve_metrics(&mut self) {
+        let trouble = self.peers.serve_metrics(&self.fence).await.err().map(|e| e.to_string());
+        if let Some(old) = self.trouble.take_if(|old| trouble.as_ref() != Some(old)) {
+            self.warnings.retain(|warning| *warning != old);
+        }
+        if let Some(trouble) = trouble {
+            self.warn(std::slice::from_ref(&trouble));
+            self.trouble = Some(trouble);
+        }
     }
 
     /// A refused fence is fatal at the start only: later the old one stays.
@@ -399,6 +424,16 @@ impl Supervisor {
             self.announced = true;
             let text = banner::text(&self.fence, &self.data, self.services.ready_count());
             self.say(&text);
+        }
+    }
+
+    /// For the counters: binds where it could not, and looks every few seconds at what our processes use.
+    async fn measure(&mut self) {
+        self.serve_metrics().await;
+        if self.fence.metrics.is_some() && self.measured.elapsed() >= usage::EVERY {
+            self.measured = Instant::now();
+            let usage = usage::of(&self.peers.report());
+            self.peers.tell_control(&ToControl::Usage(usage)).await;
         }
     }
 

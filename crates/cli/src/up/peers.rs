@@ -52,6 +52,8 @@ pub(crate) struct Peers {
     mesh: (SocketAddr, Vec<OwnedFd>),
     gateway: HashMap<SocketAddr, Vec<OwnedFd>>,
     certificate: Option<(String, String)>,
+    /// Where counters are served, once that could be bound.
+    metrics: Option<(SocketAddr, TcpListener)>,
     /// Whether there is anybody outside to ask.
     federated: bool,
 }
@@ -87,6 +89,7 @@ impl Peers {
             mesh: (address, sockets),
             gateway: HashMap::new(),
             certificate: None,
+            metrics: None,
             federated: asks_outside(fence),
         };
         // The port is taken before anything starts, so that a busy one is known at once.
@@ -134,6 +137,7 @@ impl Peers {
                     self.pair_keeper_control().await?;
                     self.pair_control_node().await?;
                     self.offer(texts).await;
+                    self.hand_metrics().await;
                 }
                 Role::Node => {
                     self.node = Some(listen(socket, news, |said, _| News::Node(said))?);
@@ -196,6 +200,32 @@ impl Peers {
         };
         tell(node, &message, &fds).await;
         Ok(())
+    }
+
+    /// Has control serve counters where the fence says so, and nowhere else.
+    pub(crate) async fn serve_metrics(&mut self, fence: &Fence) -> Result<(), UpError> {
+        let wanted = fence.metrics.as_ref().map(|metrics| metrics.listen);
+        if wanted == self.metrics.as_ref().map(|(address, _)| *address) {
+            return Ok(());
+        }
+        if self.metrics.take().is_some() {
+            self.hand_metrics().await;
+        }
+        if let Some(address) = wanted {
+            let listener =
+                TcpListener::bind(address).map_err(|source| UpError::Metrics { address, source })?;
+            self.metrics = Some((address, listener));
+            self.hand_metrics().await;
+        }
+        Ok(())
+    }
+
+    async fn hand_metrics(&self) {
+        if let Some(control) = &self.control {
+            let fds: Vec<BorrowedFd<'_>> =
+                self.metrics.iter().map(|(_, listener)| listener.as_fd()).collect();
+            tell(control, &ToControl::Metrics, &fds).await;
+        }
     }
 
     /// Follows a fence: whether there is anybody outside to ask.

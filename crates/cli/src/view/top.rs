@@ -228,6 +228,7 @@ mod tests {
             errors: 0,
             denied,
             latency,
+            ..EdgeStats::default()
         };
         NodeStats { node: name.into(), stats: Stats { edges: vec![edge], ..Stats::default() } }
     }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "test")]
 
 mod down;
+mod metrics;
 mod running;
 
 use std::process::Command;

@@ -26,6 +26,7 @@ impl Core {
         let ask = match ask {
             Ask::Mint(mint) => return self.mint(mint, answer),
             Ask::Sessions(ask) => return self.ask_sessions(ask, answer),
+            Ask::Metrics(format) => return self.tell_metrics(format, answer),
             ask => ask,
         };
         let _ = answer.send(self.answer(ask).await);
@@ -58,7 +59,9 @@ impl Core {
             Ask::Revocations(ask) => self.revoke(ask).await,
             Ask::Down => self.command(Command::Down).await,
             // Taken out before.
-            Ask::Mint(_) | Ask::Sessions(_) => Err((StatusCode::INTERNAL_SERVER_ERROR, "not here".into())),
+            Ask::Mint(_) | Ask::Sessions(_) | Ask::Metrics(_) => {
+                Err((StatusCode::INTERNAL_SERVER_ERROR, "not here".into()))
+            }
         }
     }
 

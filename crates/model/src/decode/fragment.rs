@@ -9,7 +9,7 @@ use super::{Decoder, spec};
 use crate::access::Provider;
 use crate::diagnostic::Diagnostics;
 use crate::fence::{
-    Entities, Gateway, GatewayTls, Guards, Limits, Policies, Protocol, Responses, Service, Waf,
+    Entities, Gateway, GatewayTls, Guards, Limits, Metrics, Policies, Protocol, Responses, Service, Waf,
 };
 use crate::position::Position;
 use crate::scalar::{dns_name, trust_domain};
@@ -30,6 +30,7 @@ pub(crate) struct Fragment {
     pub(crate) policies: Option<Policies>,
     pub(crate) entities: Option<(Entities, Position)>,
     pub(crate) waf: Option<Waf>,
+    pub(crate) metrics: Option<Metrics>,
     pub(crate) services: Vec<Service>,
     /// Services with errors of their own: what they seem to lack may be what could not be read.
     pub(crate) broken: HashSet<String>,
@@ -50,6 +51,7 @@ pub(crate) fn decode(file: &Arc<str>, node: &Node, out: &mut Diagnostics) -> Fra
         policies: None,
         entities: None,
         waf: None,
+        metrics: None,
         services: Vec::new(),
         broken: HashSet::new(),
     };
@@ -74,6 +76,7 @@ pub(crate) fn decode(file: &Arc<str>, node: &Node, out: &mut Diagnostics) -> Fra
     fragment.policies = fields.entry("policies").map(|entry| decoder.policies(entry));
     fragment.entities = fields.entry("entities").and_then(|entry| decoder.entities(entry));
     fragment.waf = fields.entry("waf").map(|entry| decoder.waf(entry));
+    fragment.metrics = fields.entry("metrics").and_then(|entry| decoder.metrics(entry));
     // In order of declaration, whichever of the two maps stands first.
     for entry in fields.entries {
         match entry.key.as_str() {
@@ -221,7 +224,7 @@ impl Decoder<'_> {
     }
 }
 
-fn socket_address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
     match text.parse::<SocketAddr>() {
         Ok(address) if address.port() != 0 => Ok(address),
         _ => Err("it is an IP address and a port from 1 to 65535, such as `127.0.0.1:8443` or `[::]:443`"

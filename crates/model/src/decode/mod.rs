@@ -5,6 +5,7 @@ mod fragment;
 mod inspect;
 mod limit;
 mod limits;
+mod metrics;
 mod policies;
 mod provider;
 mod response;

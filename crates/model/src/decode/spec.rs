@@ -25,6 +25,7 @@ pub(crate) static FENCE: Object = Object {
         "policies",
         "entities",
         "waf",
+        "metrics",
         "services",
         "external",
         "limits",
@@ -110,6 +111,7 @@ pub(crate) static SECRET: Object = object("secret", &["file", "env"]);
 pub(crate) static KEY: Object = object("key", &["file"]);
 pub(crate) static LOGIN: Object = object("login", &["scopes", "idle", "absolute"]);
 pub(crate) static ENTITIES: Object = object("entities", &["file", "url", "every", "ca", "allow_private"]);
+pub(crate) static METRICS: Object = object("metrics", &["listen"]);
 pub(crate) static CLAIMS: Object = object("claims", &["user", "groups"]);
 pub(crate) static CALL: Object = object("call", &["service", "allow", "on_behalf", "limit"]);
 pub(crate) static LIMIT: Object = Object {
@@ -178,7 +180,7 @@ pub(crate) static LIMITS: Object = object(
 
 /// All of them.
 #[cfg(test)]
-pub(crate) static OBJECTS: [&Object; 33] = [
+pub(crate) static OBJECTS: [&Object; 34] = [
     &FENCE,
     &GATEWAY,
     &GATEWAY_TLS,
@@ -196,6 +198,7 @@ pub(crate) static OBJECTS: [&Object; 33] = [
     &KEY,
     &LOGIN,
     &ENTITIES,
+    &METRICS,
     &CLAIMS,
     &CALL,
     &ALLOW,

@@ -88,8 +88,11 @@ impl Report<'_> {
         };
         self.emit(&authorized.edge.callee, status, duration_us, verdict);
         if self.ctx.peer.counts() {
-            let ended =
-                if status >= 500 { Ended::Failed { duration_us } } else { Ended::Served { duration_us } };
+            let ended = if status >= 500 {
+                Ended::Failed { duration_us, status }
+            } else {
+                Ended::Served { duration_us, status }
+            };
             self.ctx.worker.counters.count(authorized.edge.id, ended);
         }
     }
@@ -148,7 +151,7 @@ impl Report<'_> {
         let duration_us = self.duration();
         self.emit(&authorized.edge.callee, status, duration_us, Verdict::Failed { reason });
         if self.ctx.peer.counts() {
-            self.ctx.worker.counters.count(authorized.edge.id, Ended::Failed { duration_us });
+            self.ctx.worker.counters.count(authorized.edge.id, Ended::Failed { duration_us, status });
         }
     }
 
@@ -236,10 +239,14 @@ pub(crate) fn count_refusal(
     let known = worker.table().is_some_and(|table| table.callee(callee).is_some());
     let nobody = "-".into();
     let edge = worker.shared.edge_id(&peer.caller, if known { callee } else { &nobody });
+    let status = deny.status;
     let ended = match (deny.failed, deny.is_invitation()) {
-        (true, _) => Ended::Failed { duration_us },
-        (false, true) => Ended::Served { duration_us },
-        (false, false) => Ended::Denied,
+        (true, _) => Ended::Failed { duration_us, status },
+        (false, true) => Ended::Served { duration_us, status },
+        (false, false) => {
+            worker.counters.refused(deny.stage, &deny.rule);
+            Ended::Denied { status }
+        }
     };
     worker.counters.count(edge, ended);
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringfence_channel::Sender;
-use ringfence_snapshot::node::{FromProxy, Issued, MAX_API_KEYS, Stats};
+use ringfence_snapshot::node::{FromProxy, Handshakes, Issued, MAX_API_KEYS, Stats};
+use ringfence_tls::HandshakeSnapshot;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
@@ -128,18 +129,33 @@ impl Node {
             Some(table) => (table.snapshot.revision, unix_now() >= table.fresh_until),
             None => (0, true),
         };
-        let outside = self.shared.gateway_metrics.snapshot().groups;
-        let inside = self.shared.mesh.metrics().snapshot().groups;
-        let groups =
-            inside.iter().zip(outside).map(|((group, a), (_, b))| (group.as_str().to_owned(), a + b));
+        let (outside, inside) =
+            (self.shared.gateway_metrics.snapshot(), self.shared.mesh.metrics().snapshot());
+        let groups = inside
+            .groups
+            .iter()
+            .zip(outside.groups)
+            .map(|((group, a), (_, b))| (group.as_str().to_owned(), a + b));
         Stats {
             revision,
             stale,
             connections: shards.iter().map(|s| s.open_connections()).sum(),
             events: (self.writer.stats().written(), self.writer.stats().dropped()),
             groups: groups.filter(|(_, n)| *n > 0).collect(),
+            handshakes: vec![handshakes("gateway", &outside), handshakes("mesh", &inside)],
+            refusals: stats::refusals(&shards),
             edges: self.shared.with_interner(|interner| stats::sum(&shards, interner)),
             certificates: self.renewer.borrow().certificates(),
         }
+    }
+}
+
+fn handshakes(listener: &str, counted: &HandshakeSnapshot) -> Handshakes {
+    let groups = counted.groups.iter().filter(|(_, n)| *n > 0);
+    Handshakes {
+        listener: listener.to_owned(),
+        groups: groups.map(|(group, n)| (group.as_str().to_owned(), *n)).collect(),
+        versions: (counted.tls12, counted.tls13),
+        failed: counted.failed,
     }
 }
