@@ -31,6 +31,12 @@ pub(crate) fn golden() -> Option<PathBuf> {
     variable("RINGFENCE_GOLDEN").map(PathBuf::from).filter(|p| p.is_dir())
 }
 
+/// Where cargo keeps the sources of other people's packages.
+pub(crate) fn cargo_home() -> PathBuf {
+    let own = variable("CARGO_HOME").map(PathBuf::from);
+    own.unwrap_or_else(|| PathBuf::from(variable("HOME").unwrap_or_default()).join(".cargo"))
+}
+
 /// The search path with `first` before everything else.
 pub(crate) fn search_path(first: &Path) -> String {
     let rest = variable("PATH").unwrap_or_default();

@@ -6,6 +6,7 @@ mod bench;
 mod conform;
 mod demo;
 mod deny;
+mod dist;
 mod environment;
 mod fuzz;
 mod process;
@@ -45,6 +46,8 @@ enum Command {
         #[command(flatten)]
         options: conform::Options,
     },
+    /// Make what users install: a static program, a Debian package, a container image, a bill of materials
+    Dist(dist::Options),
     /// Check dependencies: bans, licences, sources, advisories
     Deny,
 }
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Soak(options) => soak::run(&options),
         Command::Conform { suite, options } => run_suite(&suite, &options),
         Command::Deny => deny::run(),
+        Command::Dist(options) => dist::run(&options),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error}");

@@ -32,6 +32,8 @@ pub(crate) const TEST: &[Tool] = &[
     ("npm", "npm"),
     ("chromium", "chromium"),
     ("certutil", "libnss3-tools"),
+    ("skopeo", "skopeo"),
+    ("systemd-analyze", "systemd"),
 ];
 
 /// Installs what is missing, as root or by sudo; says what to type where neither is possible.

@@ -82,9 +82,9 @@ impl Filter {
         for call in [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register] {
             filter.hide(call);
         }
-        // Typing into somebody else's terminal.
+        // Typing into somebody else's terminal. C libraries differ in the type of what is 32 bits to the kernel.
         for request in [libc::TIOCSTI, libc::TIOCLINUX] {
-            filter.deny_if(libc::SYS_ioctl, vec![equal(1, request)?])?;
+            filter.deny_if(libc::SYS_ioctl, vec![equal(1, u64::from(request as u32))?])?;
         }
         Ok(filter)
     }
