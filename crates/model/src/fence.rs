@@ -1,6 +1,7 @@
 //! The fence as types. Only [`Fence::load`] and [`Fence::parse`] make one, so holding one means that it is valid.
 
 mod date;
+mod handling;
 mod inspect;
 mod limit;
 mod metrics;
@@ -19,6 +20,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::date::Date;
+pub(crate) use self::handling::GRPC_STATUSES;
+pub use self::handling::{Handling, Retries, Timeout};
 pub use self::inspect::{Beyond, Excluded, Exclusion, OpenApi, Waf};
 pub use self::limit::{Amount, By, Guards, LimitRule, Priority, WhenFull};
 pub use self::metrics::Metrics;

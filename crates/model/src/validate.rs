@@ -307,6 +307,14 @@ impl<'a> Checker<'a> {
                 );
                 self.error("conflict", &rule.position, message, Some("leave `limit` out".to_owned()));
             }
+            if callee.protocol == Protocol::Tcp && !call.handling.is_default() {
+                let message = format!(
+                    "{} speaks tcp, which has no requests that could be timed or tried again",
+                    quote(&callee.name)
+                );
+                let help = "leave `timeout` and `retries` out".to_owned();
+                self.error("conflict", &call.position, message, Some(help));
+            }
             for allow in &call.allow {
                 match callee.protocol {
                     Protocol::Http => {}

@@ -8,39 +8,14 @@ use std::task::{Context, Poll, ready};
 use crate::back::{Back, BackHead};
 use crate::body::{Broken, Piece, Trailers};
 use crate::deny::Deny;
+use crate::flow::Flow;
 use crate::front::Front;
 use crate::h1::Framing;
+use crate::handling::Again;
 use crate::held::{Held, Share};
 use crate::live::Live;
 use crate::protect::Watch;
 use crate::worker::Worker;
-
-/// How far the request's body has come; outlives a try, because what was taken from the client cannot be asked for again.
-#[derive(Debug, Default)]
-pub(crate) struct Flow {
-    /// Bytes taken from the client.
-    pub(crate) taken: u64,
-    ended: bool,
-    sent: bool,
-    trailers: Option<Trailers>,
-    /// What was read of it before it was let pass, and what counts that until it has left.
-    held: Option<Held>,
-    share: Option<Share>,
-    /// Whether the client was told already to send it.
-    pub(crate) asked: bool,
-}
-
-impl Flow {
-    /// A body of which this was read already.
-    pub(crate) fn of(held: Option<Held>) -> Self {
-        Self { asked: held.is_some(), held, ..Self::default() }
-    }
-
-    /// Whether nothing of it is left but its end.
-    pub(crate) fn is_over(&self, front: &Front<'_>) -> bool {
-        front.request_is_end() && self.held.as_ref().is_none_or(Held::is_empty)
-    }
-}
 
 /// Bounds of one exchange.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +26,8 @@ pub(crate) struct Bounds {
     pub(crate) idle_ms: u64,
     /// When the whole must be over, by the worker's clock.
     pub(crate) end_ms: u64,
+    /// Which answers are not the client's, because the request is made again.
+    pub(crate) again: Option<Again>,
 }
 
 /// How an exchange ended.
@@ -64,6 +41,10 @@ pub(crate) enum Outcome {
     Unsent,
     /// Nothing was answered yet.
     Failed(Deny),
+    /// Nothing was answered yet, and its time is over.
+    Late,
+    /// The answer, which nobody saw, had this status: it is made again after so many milliseconds.
+    Again { status: u16, pause_ms: u64 },
     /// The answer began and could not be finished.
     Broken { status: u16, reason: String, reset: h2::Reason },
     /// The client gave up.
@@ -180,11 +161,7 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
                 reason: "the response stopped for longer than the limit allows".into(),
                 reset: h2::Reason::CANCEL,
             },
-            (_, true, _) => Outcome::Failed(Deny::failure(
-                504,
-                "limit.request-time",
-                "the request took longer than the limit allows",
-            )),
+            (_, true, _) => Outcome::Late,
             (_, false, false) => Outcome::Failed(Deny::failure(
                 408,
                 "limit.idle",
@@ -235,7 +212,7 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
                     }
                     Poll::Ready(Err(broken)) => return Poll::Ready(Err(Side::Front(broken))),
                     Poll::Ready(Ok(Piece::Data(data))) => {
-                        self.flow.taken += data.len() as u64;
+                        self.flow.passes(&data);
                         if self.bounds.body.is_some_and(|most| self.flow.taken > most) {
                             return Poll::Ready(Err(Side::TooLarge));
                         }
@@ -246,7 +223,7 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
                             self.back.put_end(None);
                         }
                     }
-                    Poll::Ready(Ok(Piece::Trailers(trailers))) => self.flow.trailers = Some(trailers),
+                    Poll::Ready(Ok(Piece::Trailers(trailers))) => self.flow.passes_trailers(Some(trailers)),
                     Poll::Ready(Ok(Piece::End)) => {
                         self.flow.ended = true;
                         self.back.put_end(self.flow.trailers.take());
@@ -270,16 +247,15 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
             return;
         };
         self.flow.share = Some(share);
-        self.flow.taken += data.len() as u64;
+        self.flow.passes(&data);
         if !data.is_empty() {
             self.back.put_data(data);
             self.steps += 1;
         }
+        self.flow.passes_trailers(trailers);
         if ended {
             self.flow.ended = true;
-            self.back.put_end(trailers);
-        } else {
-            self.flow.trailers = trailers;
+            self.back.put_end(self.flow.trailers.take());
         }
     }
 
@@ -332,6 +308,12 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
                 self.front.put_continue();
             }
         } else {
+            if let Some(again) = self.bounds.again.filter(|_| self.flow.can_rewind())
+                && let Some(pause_ms) = again.instead(self.worker, head.view(), head.is_last())
+            {
+                self.back.recycle(head);
+                return Err(Outcome::Again { status, pause_ms });
+            }
             if let (Front::H1(front), false) = (&mut *self.front, self.flow.ended) {
                 // The rest of the request would be read as the next one.
                 front.keep = false;

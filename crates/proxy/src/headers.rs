@@ -10,6 +10,7 @@ use ringfence_token::TXN_HEADER;
 
 use crate::access::API_KEY;
 use crate::h1::{DropList, Kind, RequestWriter, SPOOFABLE, classify};
+use crate::handling::TIMEOUT;
 use crate::peer::{Peer, Way};
 use crate::table::{Edge, Via};
 use crate::view::HeadView;
@@ -60,12 +61,14 @@ pub(crate) fn not_copied_with_key() -> &'static DropList {
 /// Names that an event lists at most.
 const MAX_TOLD: usize = 16;
 
-/// For the operator: which fields a client sent that only we may set. They are not copied. A service passes tokens on.
+/// For the operator: which fields a client sent that only we may set. They are not copied. A service passes tokens and deadlines on.
 pub(crate) fn spoofed(view: HeadView<'_>, service: bool) -> Option<String> {
     if view.present() & SPOOFABLE == 0 {
         return None;
     }
-    let token = |name: &[u8]| service && name.eq_ignore_ascii_case(TXN_HEADER.as_bytes());
+    let passed =
+        |name: &[u8]| [TXN_HEADER, TIMEOUT].iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()));
+    let token = |name: &[u8]| service && passed(name);
     let ours = view.fields().filter(|(name, _)| SPOOFABLE & classify(name).bit() != 0 && !token(name));
     let names: Vec<String> =
         ours.map(|(name, _)| String::from_utf8_lossy(name).to_ascii_lowercase()).take(MAX_TOLD).collect();

@@ -142,6 +142,11 @@ impl Held {
         Self { content: Content::default(), trailers: None, share }
     }
 
+    /// What was sent before and is sent again; `share` counts it already.
+    pub(crate) fn again(bytes: Bytes, ended: bool, share: Share) -> Self {
+        Self { content: Content { bytes, ended, plain: None }, trailers: None, share }
+    }
+
     /// Bytes that were read.
     pub(crate) fn len(&self) -> usize {
         self.content.bytes.len()

@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ringfence_model::Handling;
 use ringfence_snapshot::OWN_HOST;
 use ringfence_spiffe::SpiffeId;
 
@@ -74,12 +75,15 @@ pub(crate) struct Authorized {
     pub(crate) limit: Option<Arc<Plan>>,
     /// What responses look like.
     pub(crate) dress: Option<Arc<Dress>>,
+    /// How long it may take and what of it is tried again, where that is said.
+    pub(crate) handling: Option<Arc<Handling>>,
 }
 
 impl Authorized {
     /// Along an edge that is also the next connection.
     pub(crate) fn direct(edge: EdgeRef) -> Self {
-        Self { next: edge.clone(), edge, access: None, protection: None, limit: None, dress: None }
+        let (access, protection, limit, dress, handling) = (None, None, None, None, None);
+        Self { next: edge.clone(), edge, access, protection, limit, dress, handling }
     }
 }
 
@@ -163,7 +167,10 @@ impl Peer {
         match &self.way {
             Way::Gateway => Err(Deny::new(404, "route", "route.none", "no route")),
             Way::Outbound { address, port } => match table::dialled(table, &self.caller, *address, *port) {
-                Dialled::Edge(edge) => Ok(Authorized::direct(edge)),
+                Dialled::Edge(edge) => {
+                    let handling = edge.handling.clone();
+                    Ok(Authorized { handling, ..Authorized::direct(edge) })
+                }
                 Dialled::Undeclared { callee, position } => {
                     Err(undeclared(&self.caller, &callee.name, Some(position.to_string())))
                 }
@@ -188,7 +195,7 @@ impl Peer {
                     return Err(Deny::new(503, "route", "callee.elsewhere", reason));
                 };
                 let access = table.callee(callee).and_then(|callee| callee.access.clone());
-                Ok(Authorized { edge, next, access, protection: None, limit: None, dress: None })
+                Ok(Authorized { next, access, ..Authorized::direct(edge) })
             }
         }
     }
@@ -222,8 +229,9 @@ fn route(table: &TableRef, asked: Asked<'_>) -> Result<Authorized, Deny> {
     // A name with its root dot is the same name.
     let host = host.strip_suffix('.').unwrap_or(host);
     match table::route(table, host, asked.path) {
-        Routed::To { edge, access, protection, limit, dress } => {
-            Ok(Authorized { access, protection, limit, dress: Some(dress), ..Authorized::direct(edge) })
+        Routed::To { edge, access, protection, limit, dress, handling } => {
+            let dress = Some(dress);
+            Ok(Authorized { access, protection, limit, dress, handling, ..Authorized::direct(edge) })
         }
         Routed::Case { path, position } => {
             let reason = format!(

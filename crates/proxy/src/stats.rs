@@ -21,6 +21,7 @@ pub(crate) struct EdgeCounters {
     requests: AtomicU64,
     errors: AtomicU64,
     denied: AtomicU64,
+    retries: AtomicU64,
     latency: [AtomicU64; LATENCY_BUCKETS],
     latency_us: AtomicU64,
     statuses: [AtomicU64; STATUS_CLASSES],
@@ -62,32 +63,22 @@ impl Counters {
         self.shard.connections.store(open as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn count(&self, edge: EdgeId, ended: Ended) {
+    /// A request is tried once more.
+    pub(crate) fn retry(&self, edge: EdgeId) {
+        self.with(edge, |counters| bump(&counters.retries));
+    }
+
+    fn with(&self, edge: EdgeId, work: impl FnOnce(&EdgeCounters)) {
         let mut edges = self.edges.borrow_mut();
         let at = edge as usize;
         if edges.len() <= at {
             edges.resize(at + 1, None);
         }
-        let counters = edges[at].get_or_insert_with(|| self.shard.add(edge));
-        let status = match ended {
-            Ended::Denied { status } => {
-                bump(&counters.denied);
-                status
-            }
-            Ended::Served { duration_us, status } | Ended::Failed { duration_us, status } => {
-                bump(&counters.requests);
-                bump(&counters.latency[latency_bucket(duration_us)]);
-                add(&counters.latency_us, duration_us);
-                if let Ended::Failed { .. } = ended {
-                    bump(&counters.errors);
-                }
-                status
-            }
-        };
-        if let Some(class) = usize::from(status / 100).checked_sub(1).and_then(|at| counters.statuses.get(at))
-        {
-            bump(class);
-        }
+        work(edges[at].get_or_insert_with(|| self.shard.add(edge)));
+    }
+
+    pub(crate) fn count(&self, edge: EdgeId, ended: Ended) {
+        self.with(edge, |counters| count(counters, ended));
     }
 
     /// Counts a refusal. Rules are few: a list that is looked through costs less than a table, and copies a name once.
@@ -110,6 +101,27 @@ impl Counters {
     }
 }
 
+fn count(counters: &EdgeCounters, ended: Ended) {
+    let status = match ended {
+        Ended::Denied { status } => {
+            bump(&counters.denied);
+            status
+        }
+        Ended::Served { duration_us, status } | Ended::Failed { duration_us, status } => {
+            bump(&counters.requests);
+            bump(&counters.latency[latency_bucket(duration_us)]);
+            add(&counters.latency_us, duration_us);
+            if let Ended::Failed { .. } = ended {
+                bump(&counters.errors);
+            }
+            status
+        }
+    };
+    if let Some(class) = usize::from(status / 100).checked_sub(1).and_then(|at| counters.statuses.get(at)) {
+        bump(class);
+    }
+}
+
 /// Only one thread writes, so a load and a store do what a locked addition would.
 fn bump(counter: &AtomicU64) {
     add(counter, 1);
@@ -125,6 +137,7 @@ impl Shard {
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             denied: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
             latency: [const { AtomicU64::new(0) }; LATENCY_BUCKETS],
             latency_us: AtomicU64::new(0),
             statuses: [const { AtomicU64::new(0) }; STATUS_CLASSES],
@@ -149,6 +162,7 @@ pub(crate) fn sum(shards: &[Arc<Shard>], interner: &Interner) -> Vec<EdgeStats> 
             sum.requests += counters.requests.load(Ordering::Relaxed);
             sum.errors += counters.errors.load(Ordering::Relaxed);
             sum.denied += counters.denied.load(Ordering::Relaxed);
+            sum.retries += counters.retries.load(Ordering::Relaxed);
             sum.latency_us = sum.latency_us.wrapping_add(counters.latency_us.load(Ordering::Relaxed));
             for (total, class) in sum.statuses.iter_mut().zip(&counters.statuses) {
                 *total += class.load(Ordering::Relaxed);

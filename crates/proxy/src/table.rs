@@ -13,7 +13,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringfence_model::{Allow, HostPort, Limits, Protocol};
+use ringfence_model::{Allow, Handling, HostPort, Limits, Protocol};
 pub(crate) use ringfence_snapshot::Place;
 use ringfence_snapshot::VerifiedSnapshot;
 use ringfence_spiffe::{SpiffeId, TrustDomain};
@@ -122,6 +122,8 @@ pub(crate) struct Edge {
     pub(crate) on_behalf: Option<Arc<str>>,
     /// How calls along it are counted; what comes through the gateway is by its route.
     pub(crate) limit: Option<Arc<Plan>>,
+    /// How long calls along it may take, and what of them is tried again; what comes through the gateway is by its route.
+    pub(crate) handling: Option<Arc<Handling>>,
     pub(crate) via: Via,
     /// Changes when endpoint, identities or trust bundle change: connections of another stamp are not used again.
     pub(crate) stamp: u64,

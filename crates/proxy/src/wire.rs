@@ -36,6 +36,15 @@ impl Wire {
         self.touched = false;
     }
 
+    /// Drops what has not left: the message begins again elsewhere.
+    pub(crate) fn reset(&mut self) {
+        self.out.clear();
+        self.after.clear();
+        self.tail = Bytes::new();
+        self.at = 0;
+        self.touched = false;
+    }
+
     /// Whether another piece may be put.
     pub(crate) fn takes(&self) -> bool {
         self.tail.is_empty() && self.out.len() < FULL
@@ -119,5 +128,23 @@ impl Wire {
             self.out = BytesMut::new();
         }
         self.after = BytesMut::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_message_is_left_when_it_begins_again() {
+        let mut wire = Wire::default();
+        wire.begin(Framing::Chunked);
+        wire.out.put_slice(b"PUT / HTTP/1.1\r\n\r\n");
+        wire.data(Bytes::from(vec![0; 2 * COPY]));
+        wire.end(None);
+        wire.touched = true;
+        assert!(!wire.is_empty() && !wire.takes());
+        wire.reset();
+        assert!(wire.is_empty() && wire.takes() && !wire.touched());
     }
 }

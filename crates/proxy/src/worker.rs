@@ -20,6 +20,7 @@ use crate::actors::Actors;
 use crate::apart::Apart;
 use crate::delegate::{Behalves, Exchange};
 use crate::door::{Bounds, Door, Full};
+use crate::handling::Budgets;
 use crate::held::Budget;
 use crate::inspect::Scratches;
 use crate::limits::Shed;
@@ -90,6 +91,8 @@ pub(crate) struct Worker {
     pub(crate) apart: Apart,
     /// What gives way when this thread has too much to do.
     pub(crate) shed: Shed,
+    /// How often requests may be tried again.
+    pub(crate) budgets: Budgets,
     table: RefCell<Option<TableRef>>,
     stale: Cell<bool>,
     /// What is open is to be judged again at the next tick, however often that is said until then.
@@ -125,6 +128,7 @@ impl Worker {
             scratches: Arc::default(),
             apart: Apart::default(),
             shed: Shed::default(),
+            budgets: Budgets::default(),
             table: RefCell::new(None),
             stale: Cell::new(true),
             to_judge: Cell::new(false),

@@ -224,6 +224,9 @@ pub struct EdgeStats {
     pub errors: u64,
     /// Refused.
     pub denied: u64,
+    /// Tries beyond the first of a request.
+    #[serde(default)]
+    pub retries: u64,
     /// Latency histogram: counts per bucket of [`latency_bucket`].
     pub latency: Vec<u64>,
     /// The sum of these latencies in microseconds.

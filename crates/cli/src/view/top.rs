@@ -48,6 +48,7 @@ struct Edge {
     p99_us: Option<u64>,
     errors: u64,
     denied: u64,
+    retries: u64,
 }
 
 pub(crate) fn run(args: &TopArgs, data: &Path, colour: bool) -> ExitCode {
@@ -105,6 +106,7 @@ fn sample(before: &[NodeStats], after: &[NodeStats], elapsed: Duration) -> Sampl
             sum.requests += edge.requests - old.requests;
             sum.denied += edge.denied - old.denied;
             sum.errors += edge.errors.saturating_sub(old.errors);
+            sum.retries += edge.retries.saturating_sub(old.retries);
             sum.latency.resize(sum.latency.len().max(edge.latency.len()), 0);
             for (at, total) in sum.latency.iter_mut().enumerate() {
                 let count = |e: &EdgeStats| e.latency.get(at).copied().unwrap_or(0);
@@ -123,6 +125,7 @@ fn sample(before: &[NodeStats], after: &[NodeStats], elapsed: Duration) -> Sampl
             p99_us: quantile(&sum.latency, 99),
             errors: sum.errors,
             denied: sum.denied,
+            retries: sum.retries,
         })
         .collect();
     edges.sort_by(|a, b| {
@@ -157,7 +160,8 @@ fn screen(sample: &Sample, height: usize, colour: bool) -> Vec<String> {
     if sample.events_dropped > 0 {
         head.push_str(&Paint::Bad.on(&format!("  {} events dropped", sample.events_dropped), colour));
     }
-    let mut table = Table::new(&["CALLER", "CALLEE", ">REQUESTS/S", ">P50", ">P99", ">ERRORS", ">DENIED"]);
+    let mut table =
+        Table::new(&["CALLER", "CALLEE", ">REQUESTS/S", ">P50", ">P99", ">ERRORS", ">DENIED", ">RETRIES"]);
     for edge in &sample.edges {
         let idle = edge.requests_per_second == 0.0 && edge.denied == 0;
         let name = if idle { Paint::Dim } else { Paint::Plain };
@@ -170,6 +174,7 @@ fn screen(sample: &Sample, height: usize, colour: bool) -> Vec<String> {
             Cell::from(latency(edge.p99_us)).paint(name),
             count(edge.errors, Paint::Warn),
             count(edge.denied, Paint::Bad),
+            count(edge.retries, Paint::Warn),
         ]);
     }
     let mut lines = vec![head, String::new()];
@@ -192,11 +197,11 @@ fn screen(sample: &Sample, height: usize, colour: bool) -> Vec<String> {
 fn plain(sample: &Sample) -> String {
     let busy = sample.edges.iter().filter(|e| e.requests_per_second > 0.0 || e.denied > 0 || e.errors > 0);
     busy.map(|edge| {
-        let Edge { caller, callee, requests_per_second, p50_us, p99_us, errors, denied } = edge;
+        let Edge { caller, callee, requests_per_second, p50_us, p99_us, errors, denied, retries } = edge;
         let (caller, callee) = (super::clean(caller), super::clean(callee));
         let (p50, p99) = (latency(*p50_us), latency(*p99_us));
         format!(
-            "{} {caller} → {callee} {requests_per_second:.1}/s p50 {p50} p99 {p99} errors {errors} denied {denied}\n",
+            "{} {caller} → {callee} {requests_per_second:.1}/s p50 {p50} p99 {p99} errors {errors} denied {denied} retries {retries}\n",
             sample.time
         )
     })
@@ -227,6 +232,7 @@ mod tests {
             requests,
             errors: 0,
             denied,
+            retries: 0,
             latency,
             ..EdgeStats::default()
         };

@@ -2,6 +2,7 @@
 
 mod access;
 mod fragment;
+mod handling;
 mod inspect;
 mod limit;
 mod limits;

@@ -81,7 +81,10 @@ pub(crate) static FILE: Object = object("file", &["path", "write"]);
 pub(crate) static READY: Object = object("ready", &["http"]);
 pub(crate) static ROUTE: Object = object(
     "route",
-    &["host", "path", "accept", "require", "waf", "limit", "priority", "cost", "headers", "hygiene", "cors"],
+    &[
+        "host", "path", "accept", "require", "waf", "limit", "priority", "cost", "headers", "hygiene",
+        "cors", "timeout", "retries",
+    ],
 );
 pub(crate) static ACCEPT: Object = object("accept", &["login", "token", "certificate"]);
 pub(crate) static REQUIRE: Object = object("require", &["scopes", "acr", "groups"]);
@@ -113,7 +116,18 @@ pub(crate) static LOGIN: Object = object("login", &["scopes", "idle", "absolute"
 pub(crate) static ENTITIES: Object = object("entities", &["file", "url", "every", "ca", "allow_private"]);
 pub(crate) static METRICS: Object = object("metrics", &["listen"]);
 pub(crate) static CLAIMS: Object = object("claims", &["user", "groups"]);
-pub(crate) static CALL: Object = object("call", &["service", "allow", "on_behalf", "limit"]);
+pub(crate) static CALL: Object =
+    object("call", &["service", "allow", "on_behalf", "limit", "timeout", "retries"]);
+pub(crate) static RETRIES: Object = Object {
+    name: "retries",
+    keys: &["most", "budget", "idempotent", "grpc"],
+    foreign: &[
+        ("attempts", "how often a request is tried again, its first try not counted, stands under `most`"),
+        ("max", "how often a request is tried again stands under `most`"),
+        ("percent", "how many tries are added, in percent, stands under `budget`"),
+        ("on", "what is tried again follows from the method; gRPC statuses that are safe stand under `grpc`"),
+    ],
+};
 pub(crate) static LIMIT: Object = Object {
     name: "limit",
     keys: &["by", "rate", "burst", "quota", "concurrent", "cost", "mode", "full"],
@@ -180,7 +194,7 @@ pub(crate) static LIMITS: Object = object(
 
 /// All of them.
 #[cfg(test)]
-pub(crate) static OBJECTS: [&Object; 34] = [
+pub(crate) static OBJECTS: [&Object; 35] = [
     &FENCE,
     &GATEWAY,
     &GATEWAY_TLS,
@@ -209,6 +223,7 @@ pub(crate) static OBJECTS: [&Object; 34] = [
     &WAF_EXCLUSION,
     &OPENAPI,
     &LIMIT,
+    &RETRIES,
     &LIMIT_CLAIM,
     &SIGN_IN,
     &HEADERS,

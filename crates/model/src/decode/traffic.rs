@@ -1,7 +1,7 @@
 //! Who may reach whom: routes, calls and egress.
 
 use super::{Decoder, spec};
-use crate::fence::{Allow, Call, Egress, Protocol, Route};
+use crate::fence::{Allow, Call, Egress, Handling, Protocol, Route};
 use crate::pattern::{PathPattern, prefix};
 use crate::suggest::quote;
 use crate::yaml::{Mark, Node, Value};
@@ -52,8 +52,20 @@ impl Decoder<'_> {
             let cost = fields.get("cost").and_then(|n| self.cost(n)).unwrap_or(1);
             let mut responses = self.responses(fields, protocol);
             responses.cors = fields.entry("cors").and_then(|entry| self.cors(entry, protocol));
+            let handling = self.handling(fields, protocol);
             let position = self.at(item.mark);
-            routes.push(Route { host, path, access, waf, limit, priority, cost, responses, position });
+            routes.push(Route {
+                host,
+                path,
+                access,
+                waf,
+                limit,
+                priority,
+                cost,
+                responses,
+                handling,
+                position,
+            });
         }
         routes
     }
@@ -66,8 +78,8 @@ impl Decoder<'_> {
     pub(super) fn calls(&mut self, node: &Node) -> Vec<Call> {
         let mut calls = Vec::new();
         for item in self.list(node, "services", "[NAME]") {
-            let (name, allow, on_behalf, limit) = if let Value::Scalar { .. } = item.value {
-                (item, Vec::new(), false, Vec::new())
+            let (name, allow, on_behalf, limit, handling) = if let Value::Scalar { .. } = item.value {
+                (item, Vec::new(), false, Vec::new(), Handling::default())
             } else {
                 let Some(fields) = self.fields(item, &spec::CALL) else { continue };
                 let Some(name) = fields.get("service") else {
@@ -78,11 +90,12 @@ impl Decoder<'_> {
                 let allow = fields.get("allow").map_or_else(Vec::new, |n| self.allows(n));
                 // What the callee speaks is known when all is read.
                 let limit = self.limit(fields, Protocol::Http);
-                (name, allow, on_behalf.unwrap_or(false), limit)
+                let handling = self.handling(fields, Protocol::Http);
+                (name, allow, on_behalf.unwrap_or(false), limit, handling)
             };
             let Some(service) = self.text(name, "the name of a service") else { continue };
             let position = self.at(name.mark);
-            calls.push(Call { service: service.to_owned(), allow, on_behalf, limit, position });
+            calls.push(Call { service: service.to_owned(), allow, on_behalf, limit, handling, position });
         }
         calls
     }

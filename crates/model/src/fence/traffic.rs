@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{LimitRule, Mode, Priority, Responses};
+use super::{Handling, LimitRule, Mode, Priority, Responses};
 use crate::access::Access;
 use crate::pattern::{self, PathPattern};
 use crate::position::Position;
@@ -31,6 +31,9 @@ pub struct Route {
     /// What its responses say and do not say.
     #[serde(default)]
     pub responses: Responses,
+    /// How long requests along it may take, and what is tried again.
+    #[serde(default, skip_serializing_if = "Handling::is_default")]
+    pub handling: Handling,
     /// Where it is declared.
     pub position: Position,
 }
@@ -51,6 +54,9 @@ pub struct Call {
     /// How much may pass along it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limit: Vec<LimitRule>,
+    /// How long requests along it may take, and what is tried again.
+    #[serde(default, skip_serializing_if = "Handling::is_default")]
+    pub handling: Handling,
     /// Where the callee is named.
     pub position: Position,
 }
@@ -154,6 +160,7 @@ mod tests {
             limit: Vec::new(),
             priority: None,
             cost: 1,
+            handling: Handling::default(),
             position: Position::whole("t".into()),
         };
         assert!(route("/").covers("/") && route("/").covers("/a/b"));
@@ -178,6 +185,7 @@ mod tests {
                 limit: Vec::new(),
                 priority: None,
                 cost: 1,
+                handling: Handling::default(),
                 position: Position::whole("t".into()),
             };
             route.covers_in_any_case(path)
@@ -200,6 +208,7 @@ mod tests {
             limit: Vec::new(),
             priority: None,
             cost: 1,
+            handling: Handling::default(),
             position: Position::whole("t".into()),
         };
         let mut routes = ["/", "/a", "/a/{x}", "/a/{y}/c", "/a/b", "/a/b/c"].map(route);

@@ -210,13 +210,14 @@ impl Fence {
                 .iter()
                 .map(|r| {
                     let place = format!("{}{}", r.host.as_deref().unwrap_or("any host, "), r.path);
-                    rule(place + &shown(&r.access), &r.position)
+                    rule(place + &shown(&r.access) + &r.handling.summary(), &r.position)
                 })
                 .collect();
         }
         if let Some(edge) = self.edge(from, to) {
             let behalf = if edge.call.on_behalf { ", on somebody's behalf only" } else { "" };
-            let besides = format!("{behalf}{}", shown(&edge.callee.access));
+            let handled = edge.call.handling.summary();
+            let besides = format!("{behalf}{}{handled}", shown(&edge.callee.access));
             if edge.call.allow.is_empty() {
                 return vec![rule(format!("everything{besides}"), &edge.call.position)];
             }
@@ -226,6 +227,7 @@ impl Fence {
                     allow: vec![allow.clone()],
                     on_behalf: false,
                     limit: Vec::new(),
+                    handling: crate::Handling::default(),
                     position: allow.position.clone(),
                 };
                 rule(summary(&call) + &besides, &allow.position)

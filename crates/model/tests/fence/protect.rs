@@ -256,3 +256,41 @@ fn responses_say_what_the_narrowest_place_says_and_nonsense_is_an_error_at_its_p
         assert!(found.iter().all(|(_, place)| place.starts_with("ringfence.yaml:10:")), "{words}: {found:?}");
     }
 }
+
+#[test]
+fn a_way_says_how_long_and_how_often_and_nonsense_is_told_with_its_place() {
+    let fence = parse(include_str!("../data/everything.yaml")).unwrap();
+    let web = fence.services.iter().find(|s| s.name == "web").unwrap();
+    let handling = &web.routes[1].handling;
+    let retries = handling.retries.as_ref().unwrap();
+    assert_eq!(handling.timeout.as_ref().unwrap().time.as_secs(), 90);
+    assert_eq!((retries.most, retries.budget, retries.idempotent), (3, 10, true));
+    assert_eq!(retries.grpc, [14, 8]);
+    assert_eq!(handling.summary(), ", within 90s, tried again up to 3 times (budget 10%)");
+    assert_eq!(web.calls[0].handling.timeout.as_ref().unwrap().time.as_secs(), 2);
+    let with = |words: &str| with_portal(&format!("listen: 2\nroutes: [{{ path: /, {words} }}]"));
+    let usual =
+        parse(&with("retries: { }")).unwrap().services.into_iter().find(|s| !s.routes.is_empty()).unwrap();
+    let usual = usual.routes[0].handling.retries.clone().unwrap();
+    assert_eq!((usual.most, usual.budget, usual.idempotent, usual.grpc.len()), (2, 20, false, 0));
+    for (words, code) in [
+        ("timeout: 0s", "out-of-range"),
+        ("timeout: 9ms", "out-of-range"),
+        ("timeout: 25h", "out-of-range"),
+        ("timeout: soon", "bad-value"),
+        ("retries: { budget: 101 }", "out-of-range"),
+        ("retries: { budget: 0 }", "out-of-range"),
+        ("retries: { most: 6 }", "out-of-range"),
+        ("retries: { most: 0 }", "out-of-range"),
+        ("retries: { grpc: [] }", "empty"),
+        ("retries: { grpc: [INVALID_ARGUMENT] }", "bad-value"),
+        ("retries: { attempts: 3 }", "unknown-key"),
+        ("retries: 3", "wrong-type"),
+    ] {
+        assert_eq!(codes(&with(words)), [code], "{words}");
+        let errors = parse(&with(words)).unwrap_err().to_string();
+        assert!(errors.contains("ringfence.yaml:"), "{errors}");
+    }
+    let tcp = "fence: t\ntrust_domain: t.example\nservices:\n  a: { listen: 1, calls: [{ service: b, timeout: 1s }] }\n  b: { listen: 2, protocol: tcp }\n";
+    assert_eq!(codes(tcp), ["conflict"]);
+}

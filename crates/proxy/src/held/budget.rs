@@ -43,6 +43,14 @@ impl Share {
     }
 }
 
+impl Share {
+    /// All of it, and nothing yet.
+    pub(crate) fn split(self) -> (Self, Self) {
+        let rest = Self { all: self.all.clone(), mine: 0 };
+        (self, rest)
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         self.all.set(self.all.get() - self.mine);

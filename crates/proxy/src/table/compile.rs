@@ -7,6 +7,7 @@ use ringfence_model::{Access, Binding, ExternalTls, GatewayTls, Limits, Protocol
 use ringfence_snapshot::{Service, Target, VerifiedSnapshot};
 use ringfence_spiffe::{SpiffeId, TrustDomain};
 
+use super::gateway::handling;
 use super::{
     Callee, Caller, DELIVERY, Edge, EdgeAt, Egress, GatewayTable, Interner, OUTSIDE, Rules, Table,
     TableError, Via,
@@ -88,6 +89,7 @@ impl Table {
                     all.list[edge].on_behalf = Some(call.position.to_string().into());
                 }
                 all.list[edge].limit = plans.call(&names[at], &names[callee], &call.limit);
+                all.list[edge].handling = handling(&call.handling);
                 inbound[callee].insert(names[at].clone(), edge);
                 edges.insert(callee, edge);
             }
@@ -211,6 +213,7 @@ impl Edges<'_> {
             rules,
             on_behalf: None,
             limit: None,
+            handling: None,
             via,
             stamp,
         });

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ringfence_model::{Access, Protocol, Route};
+use ringfence_model::{Access, Handling, Protocol, Route};
 
 use super::{EdgeAt, EdgeRef, TableRef};
 use crate::access::RouteAccess;
@@ -38,6 +38,7 @@ struct RouteEntry {
     protection: Option<Arc<Protection>>,
     limit: Option<Arc<Plan>>,
     dress: Arc<Dress>,
+    handling: Option<Arc<Handling>>,
 }
 
 /// Where a request from outside leads.
@@ -53,6 +54,8 @@ pub(crate) enum Routed {
         limit: Option<Arc<Plan>>,
         /// What its responses look like.
         dress: Arc<Dress>,
+        /// How long requests may take, and what of them is tried again.
+        handling: Option<Arc<Handling>>,
     },
     /// Its service may take it for what another route guards.
     Case {
@@ -80,8 +83,10 @@ impl GatewayTable {
             let protection = protection_of(service, route);
             let limit = limit_of(service, route);
             let dress = Arc::new(dress_of(route));
-            let entry = RouteEntry { route: route.clone(), edge, access, protection, limit, dress };
-            match (&route.host, service.protocol) {
+            let (route, handling) = (route.clone(), handling(&route.handling));
+            let host = route.host.clone();
+            let entry = RouteEntry { route, edge, access, protection, limit, dress, handling };
+            match (&host, service.protocol) {
                 (Some(host), Protocol::Tcp) => drop(self.tcp.insert(host.clone(), edge)),
                 (None, Protocol::Tcp) => {}
                 (Some(host), _) => self.hosts.entry(host.clone()).or_default().list.push(entry),
@@ -136,6 +141,11 @@ fn are_mixed<'a>(routes: impl Iterator<Item = &'a RouteEntry>) -> bool {
     routes.any(|(edge, access)| !first.entry(edge).or_insert(access).is_as(access))
 }
 
+/// What is said, if anything is.
+pub(super) fn handling(said: &Handling) -> Option<Arc<Handling>> {
+    (!said.is_default()).then(|| Arc::new(said.clone()))
+}
+
 /// Where a request through the gateway leads. `host` is lower case and without port.
 pub(crate) fn route(table: &TableRef, host: &str, path: &str) -> Routed {
     match table.gateway.choose(host, path) {
@@ -145,6 +155,7 @@ pub(crate) fn route(table: &TableRef, host: &str, path: &str) -> Routed {
             protection: entry.protection.clone(),
             limit: entry.limit.clone(),
             dress: entry.dress.clone(),
+            handling: entry.handling.clone(),
         },
         Some((_, Some(other))) => {
             Routed::Case { path: other.route.path.clone(), position: other.route.position.to_string() }

@@ -18,6 +18,7 @@ mod frames;
 mod framing;
 mod gateway;
 mod grpc;
+mod handling;
 mod held;
 mod internal;
 mod keeper;
