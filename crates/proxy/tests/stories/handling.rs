@@ -32,6 +32,10 @@ const SILENT: &str = "silent";
 impl Service {
     fn start(answers: &[&'static str]) -> (Arc<Self>, u16) {
         let (listener, port) = local();
+        (Self::on(listener, answers), port)
+    }
+
+    fn on(listener: TcpListener, answers: &[&'static str]) -> Arc<Self> {
         let service = Arc::new(Self { answers: Mutex::new(answers.to_vec()), ..Self::default() });
         let serving = service.clone();
         std::thread::spawn(move || {
@@ -40,7 +44,7 @@ impl Service {
                 std::thread::spawn(move || drop(service.serve(stream)));
             }
         });
-        (service, port)
+        service
     }
 
     fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
@@ -103,7 +107,10 @@ struct Client(BufReader<TcpStream>);
 
 impl Client {
     fn of(rig: &Rig) -> Self {
-        let stream = TcpStream::connect(rig.gateway).unwrap();
+        Self::over(TcpStream::connect(rig.gateway).unwrap())
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(crate::patience::HELP)).unwrap();
         Self(BufReader::new(stream))
     }
@@ -239,10 +246,54 @@ fn a_request_that_takes_too_long_is_answered_and_its_connection_goes_on() {
     assert!(field(&event, "/status_detail").starts_with(why), "{}", event.line());
     let (status, answer) = client.ask("GET", "/next", "Ringfence-Timeout: 1\r\n", "");
     assert_eq!(status, 200, "what clients outside say in our words counts for nothing: {answer}");
-    let told = service.last();
-    let at = told.find("ringfence-timeout: ").unwrap() + 19;
-    let told: u64 = told[at..].split("\r\n").next().unwrap().parse().unwrap();
+    let told = told(&service);
     assert!((1..=300).contains(&told), "{told}");
+}
+
+/// How many milliseconds the service was told last that its caller waits.
+fn told(service: &Service) -> u64 {
+    let head = service.last();
+    let at = head.find("ringfence-timeout: ").unwrap_or_else(|| panic!("{head}")) + 19;
+    head[at..].split("\r\n").next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_call_of_a_service_is_tried_again_and_timed_by_its_own_side_and_the_callee_s() {
+    let mut rig = Rig::start(
+        "fence: clinic
+trust_domain: clinic.example
+services:
+  portal: { run: [portal], listen: 9000, calls: [{ service: patients, timeout: 20s, retries: { } }, records] }
+  patients: { run: [patients], listen: 9001 }
+  records: { run: [records], listen: 9002 }
+",
+    );
+    let portal = rig.shim("portal", &[80]);
+    let (patients, records) = (rig.shim("patients", &[80]), rig.shim("records", &[80]));
+    let patients = Service::on(patients.service(9001), &[UNAVAILABLE, OK]);
+    let records = Service::on(records.service(9002), &[OK]);
+    let client = |callee: &str| Client::over(portal.connect(&rig.address(callee), 80));
+    let mut calls = client("patients");
+    assert_eq!(calls.ask("GET", "/again", "", "").0, 200);
+    assert_eq!(patients.count(), 2, "the caller's side tries again, the callee's does not");
+    assert!((1..=20_000).contains(&told(&patients)));
+    eventually("the count", || (retries(&rig) == 1).then_some(()));
+    // What a service passes on shortens the time, and is no lie; it never lengthens it.
+    assert_eq!(calls.ask("GET", "/short", "Ringfence-Timeout: 9000\r\n", "").0, 200);
+    assert!((1..=9_000).contains(&told(&patients)));
+    assert_eq!(calls.ask("GET", "/long", "Ringfence-Timeout: 90000\r\n", "").0, 200);
+    assert!((1..=20_000).contains(&told(&patients)));
+    let event = call(&rig, "/short");
+    assert_ne!(field(&event, "/firewall_rule/uid"), "header.spoofed", "{}", event.line());
+    // Along an edge that says nothing of time, the caller's word counts too, at both sides.
+    let mut calls = client("records");
+    assert_eq!(calls.ask("GET", "/a", "", "").0, 200);
+    assert!(!records.last().contains("ringfence-timeout"), "{}", records.last());
+    *records.answers.lock().unwrap() = vec![SILENT];
+    let (status, answer) = calls.ask("GET", "/silent", "Ringfence-Timeout: 300\r\n", "");
+    assert_eq!(status, 504, "{answer}");
+    assert_eq!(records.count(), 2, "nothing is tried again where nobody says so");
+    assert!((1..=300).contains(&told(&records)));
 }
 
 /// A gRPC service that answers each call with the next of these statuses; how often it was called, and how long it was told to take.
