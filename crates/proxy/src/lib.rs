@@ -149,7 +149,7 @@ pub fn run(
     let local = tokio::task::LocalSet::new();
     let served = local.block_on(&runtime, async {
         let (sender, receiver) = supervisor.into_async()?.split();
-        let node = Node::new(key, disk, shared, writer, workers.clone(), sender)
+        let node = Node::new(start.node, key, disk, shared, writer, workers.clone(), sender)
             .map_err(io("cannot read the proxy's folder"))?;
         node.serve(receiver, wanted, asked).await.map_err(ProxyError::from)
     });

@@ -40,6 +40,8 @@ use crate::worker::{Command, unix_now};
 
 /// The control thread's state.
 pub(crate) struct Node {
+    /// What this node is called, a DNS label.
+    name: String,
     shared: Arc<Shared>,
     workers: Vec<mpsc::Sender<Command>>,
     key: VerifyingKey,
@@ -67,6 +69,7 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new(
+        name: String,
         key: VerifyingKey,
         disk: Disk,
         shared: Arc<Shared>,
@@ -75,6 +78,7 @@ impl Node {
         supervisor: Sender<FromNode>,
     ) -> std::io::Result<Rc<Self>> {
         Ok(Rc::new(Self {
+            name,
             seen: Cell::new(disk.seen()?),
             contents: RefCell::new(Contents::kept(&disk)?),
             events: writer.emitter(),
@@ -111,6 +115,7 @@ impl Node {
         spawn_local(self.clone().renew());
         spawn_local(self.clone().report());
         spawn_local(self.clone().uses());
+        spawn_local(self.clone().leases());
         self.supervisor.send(&FromNode::Ready, &[]).await?;
         loop {
             let (message, descriptors) = match supervisor.recv().await {
@@ -148,9 +153,12 @@ impl Node {
                     }
                 });
             }
-            ToNode::ShimGone { service } => self.shared.shims.of(&service).gone(),
-            ToNode::ShimReady { service } => self.shared.shims.of(&service).set_ready(true),
-            ToNode::ShimNotReady { service } => self.shared.shims.of(&service).set_ready(false),
+            ToNode::ShimGone { service } => {
+                self.shared.shims.of(&service).gone();
+                self.shared.registry.gone(&service);
+            }
+            ToNode::ShimReady { service } => self.is_ready(&service, true),
+            ToNode::ShimNotReady { service } => self.is_ready(&service, false),
             ToNode::GatewayFiles { cert, key } => {
                 let certificate = GatewayCertificate::from_pem(cert.as_bytes(), key.expose().as_bytes());
                 *self.files.borrow_mut() =
@@ -163,6 +171,11 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    fn is_ready(&self, service: &str, ready: bool) {
+        self.shared.shims.of(service).set_ready(ready);
+        self.shared.registry.ready(service, ready);
     }
 
     /// Sockets of thread 0, 1, … of the first address, then of the next.
@@ -387,6 +400,7 @@ impl Node {
         for id in self.renewer.borrow_mut().follow(&table.snapshot) {
             self.shared.mesh.remove_identity(&id);
         }
+        self.shared.registry.follow(&table.snapshot, &self.name);
         self.shared.delivered.follow(|service| table.callee(service).is_some());
         *self.table.borrow_mut() = Some(table);
         self.choose_certificate();

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ringfence_model::Handling;
-use ringfence_snapshot::OWN_HOST;
+use ringfence_snapshot::{OWN_HOST, REGISTRY_PORT};
 use ringfence_spiffe::SpiffeId;
 
 use crate::access::{ClientCertificate, RouteAccess};
@@ -98,7 +98,12 @@ impl Peer {
 
     /// Whether it wants to be answered by its own sidecar.
     pub(crate) fn is_internal(&self) -> bool {
-        matches!(self.way, Way::Outbound { address, port: 80 } if table::place(address) == table::Place::Own)
+        matches!(self.way, Way::Outbound { address, port: 80 | REGISTRY_PORT } if table::place(address) == table::Place::Own)
+    }
+
+    /// Whether it wants to know who runs where.
+    pub(crate) fn asks_registry(&self) -> bool {
+        matches!(self.way, Way::Outbound { port: REGISTRY_PORT, .. }) && self.is_internal()
     }
 
     /// Whether requests are counted here: once, where the caller's side is.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use ringfence_event::Emitter;
 use ringfence_keys::{EnvelopeKeys, Secret};
@@ -50,6 +51,10 @@ pub(crate) struct Shared {
     wanted: mpsc::Sender<Arc<str>>,
     /// Tells that an identity arrived.
     pub(crate) identities: Notify,
+    /// Who runs where: what each service is told of others.
+    pub(crate) registry: ringfence_registry::Registry,
+    /// Where the registry's clock began.
+    begun: Instant,
     interner: Mutex<Interner>,
     shards: Mutex<Vec<Arc<Shard>>>,
     /// Each thread makes its own from it.
@@ -86,11 +91,18 @@ impl Shared {
             asks,
             wanted,
             identities: Notify::new(),
+            registry: ringfence_registry::Registry::default(),
+            begun: Instant::now(),
             interner: Mutex::default(),
             shards: Mutex::default(),
             events,
             threads,
         })
+    }
+
+    /// The registry's clock, in milliseconds.
+    pub(crate) fn registry_ms(&self) -> u64 {
+        self.begun.elapsed().as_millis() as u64
     }
 
     /// A token names a key of this provider that is not there.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use ringfence_model::{Allow, Handling, HostPort, Limits, Protocol};
 pub(crate) use ringfence_snapshot::Place;
-use ringfence_snapshot::VerifiedSnapshot;
+use ringfence_snapshot::{REGISTRY_PORT, VerifiedSnapshot};
 use ringfence_spiffe::{SpiffeId, TrustDomain};
 
 use self::gateway::GatewayTable;
@@ -185,7 +185,7 @@ pub(crate) enum Dialled {
     WrongPort(Arc<Callee>),
     /// An egress host that is not declared for this caller, or not at this port.
     NoEgress,
-    /// The sidecar itself.
+    /// The sidecar itself, or its registry.
     Own,
     /// Nothing.
     Nowhere,
@@ -260,7 +260,7 @@ pub(crate) fn dialled(table: &TableRef, caller: &str, address: IpAddr, port: u16
             let rule = from.egress.get(&number).and_then(|rules| rules.iter().find(|rule| rule.port == port));
             rule.map_or(Dialled::NoEgress, |rule| Dialled::Egress(rule.clone()))
         }
-        Place::Own if port == 80 => Dialled::Own,
+        Place::Own if matches!(port, 80 | REGISTRY_PORT) => Dialled::Own,
         Place::Own | Place::Unknown => Dialled::Nowhere,
     }
 }

@@ -17,7 +17,7 @@ mod view;
 
 pub use check::{Check, CheckKind, Status};
 pub use registration::{Claim, MAX_BODY, Registration, RegistrationError};
-pub use registry::{Registry, Seat};
+pub use registry::{Registry, Seat, Waiting};
 pub use view::{Entry, Instance, View};
 
 /// The one datacenter that clients of the Consul API are told of.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use ringfence_snapshot::{Service, Snapshot, Target, egress_ip, service_ip};
@@ -23,25 +24,57 @@ pub struct Registry {
 
 /// Where one service is answered from.
 #[derive(Debug)]
-pub struct Seat(watch::Sender<Arc<View>>);
+pub struct Seat {
+    view: watch::Sender<Arc<View>>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// Requests of one service that wait for news at a time.
+const MAX_WAITING: usize = 256;
+
+/// One request waits, until this is dropped.
+#[derive(Debug)]
+pub struct Waiting {
+    news: watch::Receiver<Arc<View>>,
+    count: Arc<AtomicUsize>,
+}
+
+impl Waiting {
+    /// Returns when the view has another index than `index`, at once if it has.
+    pub async fn newer(&mut self, index: u64) {
+        // Its sender lives as long as the seat; without one there is no news any more.
+        let _ = self.news.wait_for(|view| view.index != index).await;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Seat {
+    fn new(view: View) -> Self {
+        Self { view: watch::Sender::new(view.into()), waiting: Arc::default() }
+    }
+
     /// What it is told now.
     pub fn view(&self) -> Arc<View> {
-        self.0.borrow().clone()
+        self.view.borrow().clone()
     }
 
     fn tell(&self, mut view: View) {
         let before = self.view();
         if !before.says(&view) {
             view.index = before.index + 1;
-            self.0.send_replace(view.into());
+            self.view.send_replace(view.into());
         }
     }
 
-    /// Follows what it is told.
-    pub fn follow(&self) -> watch::Receiver<Arc<View>> {
-        self.0.subscribe()
+    /// Waits for what it is told next; none if too many requests of this service do already.
+    pub fn wait(&self) -> Option<Waiting> {
+        let waiting = Waiting { news: self.view.subscribe(), count: self.waiting.clone() };
+        (waiting.count.fetch_add(1, Ordering::Relaxed) < MAX_WAITING).then_some(waiting)
     }
 }
 
@@ -183,7 +216,7 @@ impl Registry {
             match seats.get(name) {
                 Some(seat) => seat.tell(view),
                 None => {
-                    seats.insert(name.clone(), Arc::new(Seat(watch::Sender::new(view.into()))));
+                    seats.insert(name.clone(), Arc::new(Seat::new(view)));
                 }
             }
         }

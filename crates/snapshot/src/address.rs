@@ -11,6 +11,9 @@ pub const OWN_HOST: &str = "ringfence.internal";
 /// The address of that name: beyond the /30 of the wire, where a service has itself, the shim and a broadcast address.
 pub const OWN_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 4);
 
+/// The port at which it tells who runs where, besides 80 for everything else.
+pub const REGISTRY_PORT: u16 = 8500;
+
 /// Services live at this address plus their number.
 pub const SERVICE_BASE: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 0);
 /// Egress hosts live at this address plus their number.

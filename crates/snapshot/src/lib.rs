@@ -18,7 +18,7 @@ mod signed;
 mod types;
 
 pub use address::{
-    Addresses, EGRESS_BASE, OWN_HOST, OWN_IP, Place, SERVICE_BASE, egress_ip, loopback_egress_ip,
+    Addresses, EGRESS_BASE, OWN_HOST, OWN_IP, REGISTRY_PORT, Place, SERVICE_BASE, egress_ip, loopback_egress_ip,
     loopback_own_ip, loopback_service_ip, place, service_ip,
 };
 pub use behalf::credential_of;

@@ -9,7 +9,8 @@ use ringfence_control::supervisor::Applied;
 use ringfence_model::{ClientProof, Fence, GatewayTls, Kind, Service};
 use ringfence_sandbox::spec::{FileRule, Isolation, Ready, Restart, Spec, UidRange};
 use ringfence_snapshot::{
-    OWN_HOST, OWN_IP, egress_ip, loopback_egress_ip, loopback_own_ip, loopback_service_ip, service_ip,
+    OWN_HOST, OWN_IP, REGISTRY_PORT, egress_ip, loopback_egress_ip, loopback_own_ip, loopback_service_ip,
+    service_ip,
 };
 
 /// As root, each service has this many uids of its own, from this one on.
@@ -130,7 +131,7 @@ pub(crate) fn listeners(
         let own = hosts.get(OWN_HOST).filter(|_| port == 80);
         names.filter_map(|name| hosts.get(name)).chain(own).copied().collect()
     };
-    callable(fence, service)
+    callable(isolation, fence, service)
         .map(|port| Listen {
             port,
             bound: bound(isolation, port),
@@ -145,7 +146,7 @@ fn number(applied: &Applied, service: &Service) -> u16 {
 
 /// Every port at which something can be called from inside the service's network.
 pub(crate) fn ports(isolation: Isolation, fence: &Fence, service: &Service) -> BTreeSet<u16> {
-    callable(fence, service).map(|port| bound(isolation, port)).collect()
+    callable(isolation, fence, service).map(|port| bound(isolation, port)).collect()
 }
 
 /// The port on which a callee's port is listened for. Without isolation the callee itself has its own, on all addresses.
@@ -157,9 +158,20 @@ fn bound(isolation: Isolation, port: u16) -> u16 {
     }
 }
 
-fn callable<'a>(fence: &'a Fence, service: &'a Service) -> impl Iterator<Item = u16> + 'a {
+fn callable<'a>(
+    isolation: Isolation,
+    fence: &'a Fence,
+    service: &'a Service,
+) -> impl Iterator<Item = u16> + 'a {
+    // Who runs where is told where it is known who asks.
+    let registry = (isolation == Isolation::On).then_some(REGISTRY_PORT);
     let services = fence.services.iter().filter(|s| s.name != service.name).filter_map(|s| s.port);
-    services.chain([80]).chain(service.egress.iter().map(|e| e.port)).collect::<BTreeSet<_>>().into_iter()
+    services
+        .chain([80])
+        .chain(registry)
+        .chain(service.egress.iter().map(|e| e.port))
+        .collect::<BTreeSet<_>>()
+        .into_iter()
 }
 
 /// Listening sockets of one port, as the supervisor asks a shim for them.
@@ -345,7 +357,7 @@ mod tests {
         let spec = spec_of(dir.path(), "", "").unwrap();
         assert_eq!(spec.env["RINGFENCE_URL"], "http://ringfence.internal");
         assert_eq!(spec.hosts["ringfence.internal"], OWN_IP);
-        assert!(spec.ports.contains(&80));
+        assert!(spec.ports.contains(&80) && spec.ports.contains(&8500));
         // On the common loopback it is an address, and listened for.
         let fence =
             Fence::parse(vec![("f", "fence: t\ntrust_domain: t.example\nservices: { portal: {} }\n")])
@@ -357,6 +369,7 @@ mod tests {
         let listeners = listeners(Isolation::Off, &fence, &applied, portal);
         let found = listeners.iter().find(|listen| listen.port == 80).unwrap();
         assert_eq!((found.bound, &*found.addresses), (20_080, &[own][..]));
+        assert!(!listeners.iter().any(|listen| listen.port == 8500), "the common loopback proves nobody");
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! `ringfence.internal`: what a service's own sidecar answers itself, inside the service's network and nowhere else.
 //!
 //! Whoever reaches this address is the service whose network it is, so nothing has to be proved and nothing can be asked about
-//! others: decisions on its own resources (AuthZEN), and the public keys that transaction tokens and JWT-SVIDs are verified with.
+//! others: decisions on its own resources (AuthZEN), and the public keys that transaction tokens and JWT-SVIDs are verified with. At a
+//! port of its own it is told whom it may call, where they are and how they do.
 
 mod authzen;
 mod body;
 mod keys;
+mod registry;
 
 use std::borrow::Cow;
 
 use ringfence_event::{Call, Event, EventId, Kind as EventKind, User, Verdict};
+use ringfence_registry::consul;
 use ringfence_snapshot::OWN_HOST;
 use serde_json::json;
 
@@ -33,6 +36,8 @@ struct Reply {
     body: String,
     /// Another field.
     field: Option<(&'static str, &'static str)>,
+    /// What clients of the registry follow.
+    index: Option<u64>,
     told: Told,
 }
 
@@ -46,7 +51,7 @@ struct Told {
 
 impl Reply {
     fn json(body: String) -> Self {
-        Self { status: 200, media_type: JSON, body, field: None, told: Told::default() }
+        Self { status: 200, media_type: JSON, body, field: None, index: None, told: Told::default() }
     }
 
     /// A problem document (RFC 9457) that says what is wrong: it is the service's own developers who read it.
@@ -63,6 +68,7 @@ impl Reply {
             media_type: PROBLEM_TYPE,
             body: body.to_string(),
             field: None,
+            index: None,
             told: Told { subject: None, deny: Some(deny) },
         }
     }
@@ -95,13 +101,17 @@ async fn find(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'_>, id: Even
         Err(deny) => Err(deny),
     };
     Ok(found.unwrap_or_else(|deny| {
-        let field = allowed(view.path()).filter(|_| deny.status == 405).map(|methods| ("allow", methods));
+        let field =
+            allowed(ctx, view.path()).filter(|_| deny.status == 405).map(|methods| ("allow", methods));
         Reply { field, ..Reply::problem(deny, id) }
     }))
 }
 
 /// The methods of what lies at a path.
-fn allowed(path: &str) -> Option<&'static str> {
+fn allowed(ctx: &Ctx<'_>, path: &str) -> Option<&'static str> {
+    if ctx.peer.asks_registry() {
+        return consul::methods(path);
+    }
     match path {
         authzen::EVALUATION | authzen::EVALUATIONS => Some("POST"),
         authzen::METADATA | keys::PATH => Some("GET, HEAD"),
@@ -116,11 +126,14 @@ async fn answer(
     table: &TableRef,
 ) -> Result<Result<Reply, Deny>, Gone> {
     let (path, method) = (view.path(), view.method());
-    let Some(methods) = allowed(path) else {
+    let Some(methods) = allowed(ctx, path) else {
         return Ok(Err(refused(404, "internal.path", format!("{OWN_HOST} has nothing at {path}"))));
     };
     if !methods.split(", ").any(|known| known == method) {
         return Ok(Err(refused(405, "internal.method", format!("{path} takes {methods}"))));
+    }
+    if ctx.peer.asks_registry() {
+        return registry::answer(ctx, view, front).await;
     }
     let reply = match path {
         keys::PATH => Ok(keys::reply(table)),
@@ -138,9 +151,14 @@ async fn send(ctx: &Ctx<'_>, view: HeadView<'_>, front: &mut Front<'_>, reply: &
     let request_id = request_id.filter(|id| {
         id.len() <= MAX_REQUEST_ID && id.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
     });
+    let index = reply.index.map(|index| index.to_string());
+    let followed = index.iter().flat_map(|index| {
+        [("x-consul-index", index.as_str()), ("x-consul-knownleader", "true"), ("x-consul-lastcontact", "0")]
+    });
     let fields: Vec<(&'static str, &str)> = [("content-type", reply.media_type)]
         .into_iter()
         .chain(reply.field)
+        .chain(followed)
         .chain(request_id.map(|id| ("x-request-id", id)))
         .collect();
     finish(ctx, front, |front| front.put_own(reply.status, &fields, reply.body.clone())).await

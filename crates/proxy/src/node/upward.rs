@@ -21,6 +21,8 @@ use crate::worker::unix_now;
 const RENEW: Duration = Duration::from_millis(100);
 /// How often control is told what happened.
 const STATS: Duration = Duration::from_secs(1);
+/// How often it is looked at what services have not said again.
+const LEASES: Duration = Duration::from_secs(1);
 /// How often control is told which API keys were used.
 const USES: Duration = Duration::from_secs(20);
 
@@ -110,6 +112,14 @@ impl Node {
         loop {
             tokio::time::sleep(RENEW).await;
             self.ask();
+        }
+    }
+
+    /// What services say of themselves ends when they do not say it again.
+    pub(super) async fn leases(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(LEASES).await;
+            self.shared.registry.tick(self.shared.registry_ms());
         }
     }
 

@@ -32,6 +32,7 @@ mod opaque;
 mod openapi;
 mod patience;
 mod policies;
+mod registry;
 mod responses;
 mod revoke;
 mod rig;

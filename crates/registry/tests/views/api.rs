@@ -170,3 +170,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_service_waits_with_so_many_requests_and_no_more() {
+    let registry = registry(CLINIC);
+    let seat = registry.seat("portal").unwrap();
+    let waiting: Vec<_> = (0..300).filter_map(|_| seat.wait()).collect();
+    assert_eq!(waiting.len(), 256);
+    assert!(registry.seat("records").unwrap().wait().is_some(), "another's are its own");
+    drop(waiting);
+    assert!(seat.wait().is_some());
+}
