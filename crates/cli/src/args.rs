@@ -7,11 +7,12 @@ use std::process::ExitCode;
 
 use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use ringfence_sandbox::spec::Isolation;
+use ringfence_store::Place;
 
 use crate::data::DataDir;
 use crate::env::Env;
 use crate::up::{self, MasterChoice};
-use crate::{ca, content, down, drill, fence, key, openapi, revoke, run, session, view, waf};
+use crate::{ca, content, down, drill, fence, key, openapi, revoke, run, session, store, view, waf};
 
 /// One declaration fences your services in: who may call whom, what each may reach.
 ///
@@ -56,6 +57,8 @@ enum Command {
     Key(At<key::KeyArgs>),
     /// People who signed in at the gateway: list, end
     Session(At<session::SessionArgs>),
+    /// Where state is kept: status; move it into PostgreSQL
+    Store(At<store::StoreArgs>),
     /// Revoke a session, user, client, token, key, provider or SVID: everywhere within a second, open streams too
     Revoke(At<revoke::RevokeArgs>),
     /// What is revoked, by whom, why and until when; take one back
@@ -120,6 +123,12 @@ struct Up {
     /// Where this host's mesh listener is; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     mesh: SocketAddr,
+    /// Keep state in PostgreSQL: postgresql://USER@HOST/DATABASE?ca=FILE&password_file=FILE, or RINGFENCE_STORE
+    #[arg(long, value_name = "URL")]
+    store: Option<Place>,
+    /// How long to wait for that database at the start
+    #[arg(long, default_value = "1m", value_parser = humantime::parse_duration)]
+    store_wait: std::time::Duration,
     #[command(flatten)]
     master: MasterArgs,
     /// How long SVIDs live; each is renewed at half of it
@@ -185,6 +194,7 @@ impl Args {
             Command::Ca(at) => at.with(|args, data| ca::run(args, &at.fence, data, &env)),
             Command::Key(at) => at.with(|args, data| key::run(args, data, env.colour)),
             Command::Session(at) => at.with(|args, data| session::run(args, data, env.colour)),
+            Command::Store(at) => at.with(|args, data| store::run(args, data, &env)),
             Command::Revoke(at) => at.with(revoke::run),
             Command::Revocations(at) => at.with(|args, data| revoke::list(args, data, env.colour)),
             Command::Svid(at) => at.with(ca::svid),
@@ -227,6 +237,8 @@ impl Up {
             isolation: if self.isolation == OnOff::On { Isolation::On } else { Isolation::Off },
             threads: self.threads.map_or_else(|| cores.min(32), usize::from),
             mesh: self.mesh,
+            store: self.store,
+            store_wait: self.store_wait,
             master: self.master.choice(),
             svid_life: self.svid_life,
             quiet: self.quiet,

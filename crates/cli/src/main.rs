@@ -17,6 +17,7 @@ mod revoke;
 mod roles;
 mod run;
 mod session;
+mod store;
 mod up;
 mod view;
 mod waf;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ringfence_sandbox::confine::{Confinement, Sockets};
+use ringfence_store::Place;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 
 /// What programs and libraries are read from.
@@ -54,10 +55,25 @@ fn keeper() -> Result<(), String> {
 fn control() -> Result<(), String> {
     prepare_runtime()?;
     let channel = ringfence_channel::stdin_channel().map_err(|e| e.to_string())?;
-    let confine = |folder: &Path| {
-        let read = existing(PROGRAMS.iter().chain(&["/proc/self"]));
-        let events = folder.with_file_name("events").join("control");
-        enforce(Confinement { read, write: vec![folder.to_owned(), events], ..Confinement::default() })
+    let confine = |folder: &Path, store: Option<&Place>| {
+        let mut read = existing(PROGRAMS.iter().chain(&["/proc/self"]));
+        let mut write = vec![folder.to_owned(), folder.with_file_name("events").join("control")];
+        let Some(store) = store else {
+            return enforce(Confinement { read, write, ..Confinement::default() });
+        };
+        // One kind of socket, and by TCP to the database's ports only.
+        read.extend(store.files().map(Path::to_owned));
+        let sockets = match store.socket() {
+            Some(socket) => {
+                write.push(socket.to_owned());
+                Sockets::Unix
+            }
+            None => {
+                read.extend(existing(NAMES.iter()));
+                Sockets::Inet
+            }
+        };
+        enforce(Confinement { read, write, sockets, ports: Some(store.ports()), ..Confinement::default() })
     };
     ringfence_control::run(channel, confine).map_err(|e| e.to_string())
 }

@@ -35,6 +35,7 @@ pub(crate) enum Ask {
     Metrics(Format),
     Fence,
     Ca,
+    Store,
     Rotate(Rotate),
     Mint(Mint),
     Keys(AskKeys),
@@ -92,6 +93,7 @@ pub(crate) async fn serve(listener: UnixListener, questions: mpsc::Sender<Questi
         .route("/v1/status", get(|s: State<Api>| ask(s, Ask::Status)))
         .route("/v1/stats", get(|s: State<Api>| ask(s, Ask::Stats)))
         .route("/v1/fence", get(|s: State<Api>| ask(s, Ask::Fence)))
+        .route("/v1/store", get(|s: State<Api>| ask(s, Ask::Store)))
         .route("/v1/ca", get(|s: State<Api>| ask(s, Ask::Ca)))
         .route("/v1/ca/rotate", post(|s: State<Api>, Json(body): Json<Rotate>| ask(s, Ask::Rotate(body))))
         .route("/v1/svid", post(|s: State<Api>, Json(body): Json<Mint>| ask(s, Ask::Mint(body))))

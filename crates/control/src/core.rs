@@ -18,10 +18,12 @@ use ringfence_ca::{Ca, Options};
 use ringfence_channel::{ChannelError, Sender};
 use ringfence_event::{Emitter, Entity, Event, Kind};
 use ringfence_keeper::Client;
+use ringfence_keeper::protocol::DataPurpose;
 use ringfence_model::{Fence, Provider};
 use ringfence_oidc::protocol::{EntitiesConfig, FromFederation};
 use ringfence_snapshot::node::{FromProxy, ProviderKeys};
 use ringfence_snapshot::{ClientAuthority, Policies, SignedSnapshot, Snapshot};
+use ringfence_store::StoreError;
 use tokio::sync::mpsc;
 
 pub(crate) use self::enforce::Offer;
@@ -105,14 +107,15 @@ impl Core {
         federation: Federation,
     ) -> Self {
         let sessions = Sessions::new(state.store().clone());
-        let minter = Minter::new(state.store().clone());
+        let keys = Keys::new(state.store().clone());
+        let minter = Minter::new(state.store().clone(), keys.known().clone());
         let revocations = Revocations::new(state.store().clone(), emitter.clone());
         let signins = SignIns::new(federation.asker(), sessions, revocations.clone(), emitter.clone());
         Self {
             ca: None,
             news,
             nodes: Nodes::new(proxies),
-            keys: Keys::new(state.store().clone()),
+            keys,
             logs: Logs::new(state.store().clone()),
             revocations,
             federation,
@@ -201,6 +204,9 @@ impl Core {
     /// A keeper was introduced: the first, or another in place of one that ended.
     async fn keeper(&mut self, socket: UnixStream) -> Result<(), ControlError> {
         let client = Client::new(socket)?;
+        if self.ca.is_none() && self.state.is_shared() {
+            self.claim(&client).await?;
+        }
         // Before it signs for us: what it signs makes its log longer again.
         if let Ok(status) = client.status().await {
             self.watch_logs(&status).await;
@@ -233,6 +239,17 @@ impl Core {
             self.fence(offer).await?;
         }
         Ok(())
+    }
+
+    /// Nothing is written to a database that is another fence's.
+    async fn claim(&self, keeper: &Client) -> Result<(), ControlError> {
+        let status = keeper.status().await.map_err(ringfence_ca::CaError::from)?;
+        let key = keeper.data_key(DataPurpose::Store).await.map_err(ringfence_ca::CaError::from)?;
+        let claimed = self.state.claim(&status.trust_domain, &key).await;
+        if let Err(reason @ StoreError::Setup(_)) = &claimed {
+            self.supervisor.send(&FromControl::Fatal(reason.to_string()), &[]).await?;
+        }
+        Ok(claimed?)
     }
 
     /// A message of a proxy.

@@ -9,7 +9,7 @@ mod tests;
 mod uses;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::StatusCode;
 use ringfence_channel::Sender;
@@ -93,19 +93,48 @@ struct Stored {
     revoked: Option<u64>,
 }
 
+/// Most records that are remembered for a time without the database.
+const REMEMBERED: usize = 16_384;
+
+/// Records of keys as they were last read or written here, for a time in which the database does not answer: who is let in then is who was
+/// before, and what is revoked is known to the keeper by itself. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known(Arc<Mutex<HashMap<KeyPrefix, KeyRecord>>>);
+
+impl Known {
+    fn with<T>(&self, act: impl FnOnce(&mut HashMap<KeyPrefix, KeyRecord>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set(&self, prefix: KeyPrefix, record: Option<&KeyRecord>) {
+        self.with(|all| {
+            all.remove(&prefix);
+            if let Some(record) = record.filter(|_| all.len() < REMEMBERED) {
+                all.insert(prefix, record.clone());
+            }
+        });
+    }
+}
+
 /// All API keys.
 #[derive(Debug)]
 pub(crate) struct Keys {
     store: Store,
     changes: broadcast::Sender<Arc<ToProxy>>,
     uses: mpsc::Sender<Vec<(KeyPrefix, u64)>>,
+    known: Known,
 }
 
 impl Keys {
     pub(crate) fn new(store: Store) -> Self {
         let (uses, reported) = mpsc::channel(USES);
         tokio::spawn(note_uses(store.clone(), reported));
-        Self { store, changes: broadcast::Sender::new(BEHIND), uses }
+        Self { store, changes: broadcast::Sender::new(BEHIND), uses, known: Known::default() }
+    }
+
+    /// What is remembered of them.
+    pub(crate) fn known(&self) -> &Known {
+        &self.known
     }
 
     /// Tells one proxy the whole set and then each change, until its channel ends.
@@ -230,7 +259,10 @@ impl Keys {
             .detail(detail)
             .expect(KIND, &name, before)
             .put(KIND, &name, stored)?;
+        // Until it is certain, neither counts.
+        self.known.set(stored.record.prefix, None);
         self.store.apply(batch).await?;
+        self.known.set(stored.record.prefix, Some(&stored.record));
         // Nobody is connected: whoever comes reads it.
         let _ = self.changes.send(Arc::new(ToProxy::ApiKeys(ApiKeys::Changed(stored.record.clone()))));
         Ok(())
@@ -238,7 +270,31 @@ impl Keys {
 }
 
 /// The record of one key, for the keeper to hold what was shown against.
-pub(crate) async fn record(store: &Store, prefix: KeyPrefix) -> Result<Option<KeyRecord>, StoreError> {
+pub(crate) async fn record(
+    store: &Store,
+    known: &Known,
+    prefix: KeyPrefix,
+) -> Result<Option<KeyRecord>, StoreError> {
+    if store.engine() == "sqlite" {
+        return read(store, prefix).await;
+    }
+    let remembered = || known.with(|all| all.get(&prefix).cloned());
+    if store.trouble().is_some()
+        && let Some(record) = remembered()
+    {
+        return Ok(Some(record));
+    }
+    match read(store, prefix).await {
+        Ok(record) => {
+            known.set(prefix, record.as_ref());
+            Ok(record)
+        }
+        Err(e @ StoreError::Unavailable(_)) => remembered().map(Some).ok_or(e),
+        Err(e) => Err(e),
+    }
+}
+
+async fn read(store: &Store, prefix: KeyPrefix) -> Result<Option<KeyRecord>, StoreError> {
     let document = store.get(KIND, &prefix.to_string()).await?;
     document.map(|document| document.decode::<Stored>().map(|stored| stored.record)).transpose()
 }

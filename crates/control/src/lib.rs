@@ -14,6 +14,7 @@ mod content;
 mod core;
 mod entities;
 mod federation;
+pub mod home;
 pub mod inspect;
 mod keys;
 mod logs;
@@ -42,14 +43,15 @@ use std::path::Path;
 use ringfence_ca::Options;
 use ringfence_channel::{BlockingChannel, ChannelError};
 use ringfence_event::{Writer, WriterOptions};
+use ringfence_store::Place;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::calendar::MAINTAIN;
 use crate::core::{Core, Inboxes, REFRESH};
 use crate::federation::Federation;
+use crate::home::Chosen;
 use crate::metrics::Endpoint;
-use crate::state::State;
 use crate::supervisor::{FromControl, ToControl};
 
 /// Why control ends.
@@ -71,6 +73,9 @@ pub enum ControlError {
     /// The keeper was not introduced yet.
     #[error("the keeper is not there yet; try again in a moment")]
     NoKeeper,
+    /// Where the state is, or is not.
+    #[error("{0}")]
+    Home(String),
     /// The CA.
     #[error(transparent)]
     Ca(#[from] ringfence_ca::CaError),
@@ -90,41 +95,51 @@ pub enum ControlError {
 ///
 /// # Errors
 /// [`ControlError`]: the supervisor starts it again.
-pub fn run(channel: UnixStream, confine: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), ControlError> {
+pub fn run(
+    channel: UnixStream,
+    confine: impl FnOnce(&Path, Option<&Place>) -> io::Result<()>,
+) -> Result<(), ControlError> {
     let channel = BlockingChannel::<FromControl, ToControl>::new(channel);
-    let (ToControl::Start { data, svid_life }, mut fds) = channel.recv()? else {
+    let (ToControl::Start { data, svid_life, store }, mut fds) = channel.recv()? else {
         return Err(ControlError::Protocol("the first message is not Start"));
     };
     let socket = fds.pop().ok_or(ControlError::Protocol("Start came without the control socket"))?;
     let folder = data.join("control");
     std::fs::create_dir_all(&folder)?;
     std::fs::create_dir_all(data.join("events/control"))?;
-    confine(&folder).map_err(ControlError::Confine)?;
+    confine(&folder, store.as_ref().map(|chosen| &chosen.place)).map_err(ControlError::Confine)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(work(channel, socket.into(), &data, Options { svid_life, ..Options::default() }))
+    let lives = Options { svid_life, ..Options::default() };
+    runtime.block_on(work(channel, socket.into(), &data, store.as_ref(), lives))
 }
 
 async fn work(
     channel: BlockingChannel<FromControl, ToControl>,
     socket: std::os::unix::net::UnixListener,
     data: &Path,
+    store: Option<&Chosen>,
     lives: Options,
 ) -> Result<(), ControlError> {
     let (supervisor, mut inbox) = channel.into_async()?.split();
     let writer = Writer::open(&data.join("events/control"), "control", WriterOptions::default())?;
-    let state = State::open(&data.join("control/state.db")).await?;
     socket.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(socket)?;
     let (news, proxies) = mpsc::channel(256);
-    let (asking, questions) = mpsc::channel(64);
+    let (asking, mut questions) = mpsc::channel(64);
     let (happening, workloads) = mpsc::channel(256);
     let endpoint = asking.clone();
     tokio::spawn(api::serve(listener, asking));
+    let folder = data.join("control");
+    let opened = home::open(&folder, store, &mut inbox, &mut questions, &supervisor).await?;
+    let Some((state, meanwhile)) = opened else { return Ok(()) };
     let (found, federation) = mpsc::channel(64);
     let federated = Federation::new(found);
     let mut core = Core::new(state, supervisor.clone(), writer.emitter(), lives, happening, news, federated);
     supervisor.send(&FromControl::Ready, &[]).await?;
     core.endpoint = Endpoint::new(endpoint);
+    for (message, fds) in meanwhile {
+        core.supervisor(message, fds).await?;
+    }
     let mut inboxes = Inboxes { proxies, questions, workloads, federation };
     let mut refresh = interval(REFRESH);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);

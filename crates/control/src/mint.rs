@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::core::now;
-use crate::keys::record;
+use crate::keys::{Known, record};
 use crate::nodes::may_hold;
 
 /// Questions that wait for a batch; more are refused.
@@ -52,10 +52,10 @@ struct Waiting {
 
 impl Minter {
     /// Finds API keys in `store`. Ends with the last handle.
-    pub(crate) fn new(store: Store) -> Self {
+    pub(crate) fn new(store: Store, known: Known) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let introspected = Introspected::default();
-        tokio::spawn(batches(waiting, Arc::new(Ground { store, introspected: introspected.clone() })));
+        tokio::spawn(batches(waiting, Arc::new(Ground { store, known, introspected: introspected.clone() })));
         Self { queue, introspected }
     }
 
@@ -101,6 +101,7 @@ pub(crate) fn may_mint(node: &str, snapshot: &Snapshot, mint: &Mint) -> Result<(
 #[derive(Debug)]
 struct Ground {
     store: Store,
+    known: Known,
     introspected: Introspected,
 }
 
@@ -166,7 +167,7 @@ impl Ground {
             Shown::Token { .. } | Shown::Session(_) | Shown::Certificate { .. } => Ok(None),
             Shown::ApiKey(text) => {
                 let key = ApiKey::parse(text.expose()).ok_or_else(|| denied("this is no API key"))?;
-                let found = record(&self.store, key.prefix()).await;
+                let found = record(&self.store, &self.known, key.prefix()).await;
                 let found = found.map_err(|e| NoAnswer::new(NoAnswerCode::Unavailable, e.to_string()))?;
                 found
                     .map(|record| Some(Evidence::ApiKey(record)))

@@ -1,23 +1,45 @@
 //! What control remembers: addresses given out, and the last snapshot.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use ringfence_keys::{Secret, digest::sha256, to_hex};
 use ringfence_snapshot::{Addresses, SignedSnapshot};
-use ringfence_store::{Batch, Durability, Store, StoreError};
+use ringfence_store::{Batch, Durability, Place, Store, StoreError};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::entities::Kept;
+use crate::home::Note;
 
 const KIND: &str = "control";
 const ADDRESSES: &str = "addresses";
 const SNAPSHOT: &str = "snapshot";
 const ENTITIES: &str = "entities";
+const OWNER: &str = "owner";
 
 /// Control's part of the store.
 #[derive(Clone, Debug)]
 pub(crate) struct State {
     store: Store,
+    /// The database that it is in, unless it is in a file.
+    database: Option<Database>,
+}
+
+#[derive(Clone, Debug)]
+struct Database {
+    place: Place,
+    folder: PathBuf,
+    /// State of this fence is known to be there.
+    noted: bool,
+}
+
+/// Whose state a database holds: others would read it as theirs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Owner {
+    trust_domain: String,
+    /// Digest of a key that only the keeper of that fence can make.
+    keeper: String,
 }
 
 /// The last snapshot, as stored.
@@ -30,7 +52,81 @@ struct Last {
 
 impl State {
     pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self { store: Store::open(path, Durability::Full).await? })
+        Ok(Self { store: Store::open(path, Durability::Full).await?, database: None })
+    }
+
+    /// State in a database. `noted`: some of this fence's is known to be there.
+    pub(crate) fn of_database(store: Store, place: Place, folder: PathBuf, noted: bool) -> Self {
+        Self { store, database: Some(Database { place, folder, noted }) }
+    }
+
+    /// Whether a database has to be claimed before anything is written to it.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.database.is_some()
+    }
+
+    /// Makes the database this fence's, or finds that it is; several control servers of one fence may do so at once. `key` is one that
+    /// only this fence's keeper can make. Afterwards this machine remembers where its state is.
+    pub(crate) async fn claim(&self, trust_domain: &str, key: &Secret<[u8; 32]>) -> Result<(), StoreError> {
+        let Some(Database { place, folder, noted }) = &self.database else { return Ok(()) };
+        let bound = [b"ringfence store owner\0".as_slice(), key.expose()].concat();
+        let owner = Owner { trust_domain: trust_domain.to_owned(), keeper: to_hex(&sha256(&bound)) };
+        let found = match self.owner().await? {
+            Some(found) => found,
+            None if !noted && self.store.revision() > 0 => {
+                return Err(StoreError::Setup(format!(
+                    "the database {place} holds state that this fence knows nothing of: name an empty one"
+                )));
+            }
+            None => {
+                let batch =
+                    Batch::new("control", "claim").expect(KIND, OWNER, None).put(KIND, OWNER, &owner)?;
+                match self.store.apply(batch).await {
+                    Err(StoreError::Conflict { .. }) => {}
+                    outcome => drop(outcome?),
+                }
+                self.owner().await?.ok_or(StoreError::Closed)?
+            }
+        };
+        if found != owner {
+            return Err(StoreError::Setup(format!(
+                "the database {place} is of another fence ({}, of another keeper): give each a database of its own",
+                found.trust_domain
+            )));
+        }
+        let note = Note { store: place.to_string(), revision: self.store.revision() };
+        note.write(folder).map_err(|e| StoreError::Io(folder.clone(), e))
+    }
+
+    async fn owner(&self) -> Result<Option<Owner>, StoreError> {
+        self.store.get(KIND, OWNER).await?.map(|document| document.decode()).transpose()
+    }
+
+    /// What is known of the store without asking it.
+    pub(crate) fn known(&self) -> Value {
+        json!({
+            "engine": self.store.engine(),
+            "place": self.database.as_ref().map(|database| database.place.to_string()),
+            "known": self.store.revision(),
+            "trouble": self.store.trouble(),
+        })
+    }
+
+    /// The same with what the database says.
+    pub(crate) fn about(&self) -> impl Future<Output = Value> + use<> {
+        let (mut known, store) = (self.known(), self.store.clone());
+        async move {
+            match store.about().await {
+                Ok(about) => {
+                    known["lag"] = about.revision.saturating_sub(about.known).into();
+                    known["revision"] = about.revision.into();
+                    known["schema"] = about.schema.into();
+                    known["size"] = about.size.into();
+                }
+                Err(e) => known["trouble"] = store.trouble().unwrap_or_else(|| e.to_string()).into(),
+            }
+            known
+        }
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -6,6 +6,8 @@ use ringfence_keys::{Secret, constant_time_eq};
 use ringfence_snapshot::{Content, ContentPart, Policies};
 use serde::{Deserialize, Serialize};
 
+use crate::home::Chosen;
+
 /// From the supervisor to control.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -16,6 +18,9 @@ pub enum ToControl {
         data: PathBuf,
         /// Life of SVIDs in seconds.
         svid_life: u64,
+        /// The database that the state is in, unless it is in a file.
+        #[serde(default)]
+        store: Option<Chosen>,
     },
     /// With one descriptor: a channel to the keeper. Comes again when the keeper was restarted.
     Keeper,
@@ -161,6 +166,8 @@ pub enum FromControl {
     },
     /// Somebody asked over the control socket.
     Command(Command),
+    /// What it waits for before it serves.
+    Waiting(String),
     /// Control cannot go on; it will exit.
     Fatal(String),
 }

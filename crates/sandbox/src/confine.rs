@@ -18,6 +18,8 @@ pub struct Confinement {
     pub write: Vec<PathBuf>,
     /// Sockets that it may make; those it has, and those it is handed, stay usable.
     pub sockets: Sockets,
+    /// The TCP ports that it may connect to, where these are known: then it listens at none, either.
+    pub ports: Option<Vec<u16>>,
     /// Whether it may execute programs.
     pub exec: bool,
 }
@@ -52,7 +54,7 @@ impl Confinement {
     pub fn enforce(&self) -> Result<Confined, SandboxError> {
         sys::set_undumpable().step(|| "forbid tracing".into())?;
         rustix::thread::set_no_new_privs(true).step(|| "give up gaining privileges".into())?;
-        let mut rules = Rules::new()?;
+        let mut rules = Rules::new(self.ports.as_deref())?;
         for path in &self.read {
             rules = rules.read(path)?;
         }

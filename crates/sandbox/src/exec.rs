@@ -100,7 +100,7 @@ fn bound_resources() -> Result<(), SandboxError> {
 
 fn landlock(what: &Become) -> Result<(), SandboxError> {
     let view = &what.view;
-    let mut rules = Rules::new()?;
+    let mut rules = Rules::new(None)?;
     if what.isolated {
         rules = rules.list(Path::new("/"))?;
     }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated,
-    RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
 use crate::SandboxError;
@@ -17,12 +17,20 @@ pub(crate) struct Rules(RulesetCreated);
 
 impl Rules {
     /// Nothing may be opened, no process outside be signalled, no abstract socket outside be reached.
-    pub(crate) fn new() -> Result<Self, SandboxError> {
+    /// With `ports`, TCP goes to these and comes from nowhere.
+    pub(crate) fn new(ports: Option<&[u16]>) -> Result<Self, SandboxError> {
         let ruleset = Ruleset::default()
             .handle_access(AccessFs::from_all(KNOWN))
-            .and_then(|r| r.scope(Scope::from_all(KNOWN)))
-            .and_then(Ruleset::create)
-            .map_err(refused)?;
+            .and_then(|r| r.scope(Scope::from_all(KNOWN)));
+        let Some(ports) = ports else {
+            return ruleset.and_then(Ruleset::create).map(Self).map_err(refused);
+        };
+        let tcp = AccessNet::ConnectTcp | AccessNet::BindTcp;
+        let mut ruleset =
+            ruleset.and_then(|r| r.handle_access(tcp)).and_then(Ruleset::create).map_err(refused)?;
+        for port in ports {
+            ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp)).map_err(refused)?;
+        }
         Ok(Self(ruleset))
     }
 

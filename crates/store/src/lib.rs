@@ -10,9 +10,11 @@
 //! document that says who leads ([`Batch::expect`]), and the database refuses the late one.
 #![forbid(unsafe_code)]
 
+mod about;
 mod audit;
 mod batch;
 mod error;
+mod moved;
 mod plan;
 mod postgres;
 mod read;
@@ -22,9 +24,11 @@ mod sqlite;
 mod store;
 mod writer;
 
+pub use about::About;
 pub use audit::{AuditRecord, AuditTail};
 pub use batch::{Batch, Issued, KEYS, MAX_BODY, MAX_CHANGES};
 pub use error::StoreError;
-pub use postgres::{Limits, Postgres};
+pub use moved::{Moved, copy_file};
+pub use postgres::{Limits, Place, Postgres};
 pub use read::{Document, OutboxRow};
 pub use store::{Durability, Store};

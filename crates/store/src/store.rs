@@ -34,6 +34,7 @@ pub struct Store {
     jobs: mpsc::Sender<Job>,
     newest: watch::Receiver<u64>,
     follower: Option<Arc<Follower>>,
+    health: Option<postgres::Health>,
 }
 
 #[derive(Clone, Debug)]
@@ -69,10 +70,11 @@ impl Store {
     /// [`StoreError`].
     pub async fn connect(postgres: Postgres, durability: Durability) -> Result<Self, StoreError> {
         let opened = postgres::open(postgres, durability).await?;
-        let newest = opened.newest.clone();
+        let (newest, health) = (opened.newest.clone(), opened.health.clone());
         let mut store =
             Self::start(Writer::Postgres(Box::new(opened.writer)), Reader::Postgres(opened.reader), newest);
         store.follower = Some(Arc::new(Follower(tokio::spawn(opened.follower.run()).abort_handle())));
+        store.health = Some(health);
         Ok(store)
     }
 
@@ -80,7 +82,7 @@ impl Store {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let revision = newest.subscribe();
         tokio::spawn(run(writer, queue, newest));
-        Self { reader, jobs, newest: revision, follower: None }
+        Self { reader, jobs, newest: revision, follower: None, health: None }
     }
 
     /// Takes the tables of a file back to `version`, for a program that knows no newer ones. Nothing else may have it open.
@@ -111,7 +113,8 @@ impl Store {
             batch.key.get_or_insert_with(|| uuid::Uuid::now_v7().to_string());
         }
         let (reply, outcome) = oneshot::channel();
-        let job = Job { batch, since: Instant::now(), reply };
+        let since = self.health.as_ref().map_or_else(Instant::now, postgres::Health::since);
+        let job = Job { batch, since, reply };
         self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
         outcome.await.map_err(|_| StoreError::Closed)?
     }
@@ -136,6 +139,12 @@ impl Store {
         *self.newest.borrow()
     }
 
+    /// Why the database does not answer at present, if it does not. What needs it is told so soon, instead of waiting.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.health.as_ref().and_then(postgres::Health::trouble)
+    }
+
     /// Tells of each newer revision, also of other servers'.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {
@@ -149,6 +158,15 @@ impl Store {
                 reader.rows(sql, values).await?.into_iter().map(Row::Postgres).collect()
             }
         })
+    }
+
+    /// `sqlite` or `postgresql`.
+    #[must_use]
+    pub fn engine(&self) -> &'static str {
+        match self.reader {
+            Reader::Sqlite(_) => "sqlite",
+            Reader::Postgres(_) => "postgresql",
+        }
     }
 
     /// What an operator knows the state by.

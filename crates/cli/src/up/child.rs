@@ -23,7 +23,7 @@ pub(crate) enum Role {
 pub(crate) struct Life {
     pub(crate) role: Role,
     /// How often it had been started again before.
-    restarts: u32,
+    pub(crate) restarts: u32,
 }
 
 /// One of our processes over its lives.

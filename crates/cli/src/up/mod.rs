@@ -32,6 +32,7 @@ use ringfence_keys::{MasterSource, Secret};
 use ringfence_model::Fence;
 use ringfence_proxy::protocol::FromNode;
 use ringfence_sandbox::spec::Isolation;
+use ringfence_store::Place;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::interval;
@@ -54,6 +55,8 @@ pub(crate) struct Options {
     pub(crate) isolation: Isolation,
     pub(crate) threads: usize,
     pub(crate) mesh: SocketAddr,
+    pub(crate) store: Option<Place>,
+    pub(crate) store_wait: Duration,
     pub(crate) master: MasterChoice,
     pub(crate) svid_life: Duration,
     pub(crate) quiet: bool,
@@ -152,7 +155,8 @@ struct Supervisor {
     announced: bool,
 }
 
-async fn up(options: Options, env: Env) -> Result<(), UpError> {
+async fn up(mut options: Options, env: Env) -> Result<(), UpError> {
+    options.store = crate::store::chosen(options.store.take(), &env).map_err(UpError::Usage)?;
     let fence = Fence::load(&options.fence).map_err(|d| UpError::Fence(d.to_string()))?;
     for warning in &fence.warnings {
         eprintln!("{warning}");
@@ -274,6 +278,7 @@ impl Supervisor {
                 // No namespace has the number 0: without a shim, nobody is the service.
                 self.peers.attest(id, self.services.netns(&service).unwrap_or(0), socket);
             }
+            News::Control(FromControl::Waiting(what)) => self.say(&what),
             News::Control(FromControl::Fatal(reason)) => return Err(UpError::Control(reason)),
             News::Node(FromNode::Ready) => {
                 self.peers.node_ready(&self.fence).await?;

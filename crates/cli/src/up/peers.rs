@@ -11,12 +11,14 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use ringfence_channel::{Sender, cloexec_pair};
+use ringfence_control::home::Chosen;
 use ringfence_control::supervisor::{ProcessReport, ToControl};
 use ringfence_keeper::protocol::{FromSupervisor, Start as KeeperStart};
 use ringfence_keys::MasterSource;
 use ringfence_model::{Entities, Fence, GatewayTls};
 use ringfence_proxy::protocol::{ListenerKind, SecretText, Start as NodeStart, ToNode};
 use ringfence_snapshot::Der;
+use ringfence_store::Place;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 
@@ -36,6 +38,7 @@ pub(crate) struct Peers {
     folder: std::path::PathBuf,
     threads: usize,
     svid_life: u64,
+    store: Option<(Place, u64)>,
     master: MasterSource,
     fence: String,
     trust_domain: String,
@@ -72,6 +75,7 @@ impl Peers {
             folder: fence_folder(&options.fence),
             threads: options.threads,
             svid_life: options.svid_life.as_secs(),
+            store: options.store.clone().map(|place| (place, options.store_wait.as_secs())),
             master,
             fence: fence.name.clone(),
             trust_domain: fence.trust_domain.clone(),
@@ -129,9 +133,15 @@ impl Peers {
                     self.pair_keeper_control().await?;
                 }
                 Role::Control => {
+                    let again = news.0.restarts > 0;
                     let sender = listen(socket, news, of_control)?;
-                    let start =
-                        ToControl::Start { data: self.data.root().to_owned(), svid_life: self.svid_life };
+                    // What runs goes on without the database; nobody gives up then.
+                    let store = self
+                        .store
+                        .clone()
+                        .map(|(place, wait)| Chosen { place, patience: (!again).then_some(wait) });
+                    let data = self.data.root().to_owned();
+                    let start = ToControl::Start { data, svid_life: self.svid_life, store };
                     tell(&sender, &start, &[self.socket.as_fd()]).await;
                     self.control = Some(sender);
                     self.pair_keeper_control().await?;

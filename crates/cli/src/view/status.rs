@@ -31,6 +31,7 @@ pub(super) struct Status {
     nodes: Vec<Node>,
     entities: Option<Entities>,
     waf: Option<Waf>,
+    store: Store,
 }
 
 /// What the supervisor reports.
@@ -71,6 +72,14 @@ struct Entities {
 struct Waf {
     mode: String,
     rules: String,
+}
+
+/// Where state is kept.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Store {
+    place: Option<String>,
+    trouble: Option<String>,
 }
 
 /// A proxy, as control sees it.
@@ -136,7 +145,7 @@ fn dropped(nodes: &[NodeStats]) -> u64 {
 }
 
 fn text(status: &Status, dropped: u64, now: u64, colour: bool) -> String {
-    let Status { report, snapshot, nodes, entities, waf } = status;
+    let Status { report, snapshot, nodes, entities, waf, store } = status;
     let warn = |text: &str| Paint::Warn.on(text, colour);
     let mut lines = Vec::new();
     let mut first = vec![Paint::Bold.on(&clean(&report.fence), colour)];
@@ -166,6 +175,13 @@ fn text(status: &Status, dropped: u64, now: u64, colour: bool) -> String {
         let age = confirmed_at
             .map_or_else(String::new, |at| format!(" is {} old", duration(now.saturating_sub(at))));
         lines.push(warn(&format!("warning: entity data of {}{age}: {}", clean(url), clean(trouble))));
+    }
+    if let Store { place: Some(place), trouble: Some(trouble) } = store {
+        lines.push(warn(&format!(
+            "warning: the database {} does not answer ({}): nothing can be changed, what is in force stays so",
+            clean(place),
+            clean(trouble)
+        )));
     }
     for Node { node, refused, .. } in nodes {
         if let Some(why) = refused {

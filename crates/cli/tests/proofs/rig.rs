@@ -93,7 +93,7 @@ impl Rig {
         let listener = UnixListener::bind(path).unwrap();
         let channel = BlockingChannel::new(socket);
         channel.set_timeout(Some(PATIENCE)).unwrap();
-        let start = ToControl::Start { data: self.data.clone(), svid_life: 3600 };
+        let start = ToControl::Start { data: self.data.clone(), svid_life: 3600, store: None };
         channel.send(&start, &[listener.as_fd()]).unwrap();
         let control = Control { process, channel, introductions: std::cell::Cell::new(0) };
         control.keeper(self);

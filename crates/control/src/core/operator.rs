@@ -27,6 +27,11 @@ impl Core {
             Ask::Mint(mint) => return self.mint(mint, answer),
             Ask::Sessions(ask) => return self.ask_sessions(ask, answer),
             Ask::Metrics(format) => return self.tell_metrics(format, answer),
+            Ask::Store => {
+                let about = self.state.about();
+                tokio::spawn(async move { answer.send(Ok(about.await)) });
+                return;
+            }
             ask => ask,
         };
         let _ = answer.send(self.answer(ask).await);
@@ -59,7 +64,7 @@ impl Core {
             Ask::Revocations(ask) => self.revoke(ask).await,
             Ask::Down => self.command(Command::Down).await,
             // Taken out before.
-            Ask::Mint(_) | Ask::Sessions(_) | Ask::Metrics(_) => {
+            Ask::Mint(_) | Ask::Sessions(_) | Ask::Metrics(_) | Ask::Store => {
                 Err((StatusCode::INTERNAL_SERVER_ERROR, "not here".into()))
             }
         }
@@ -203,6 +208,7 @@ impl Core {
             "nodes": self.nodes.status(),
             "entities": entities,
             "waf": waf,
+            "store": self.state.known(),
         })
     }
 }

@@ -75,7 +75,7 @@ fn keeper() -> (Arc<Client>, Arc<AtomicUsize>) {
 
 async fn minter(folder: &std::path::Path) -> (Minter, Store) {
     let store = Store::open(&folder.join("state.db"), Durability::Full).await.unwrap();
-    (Minter::new(store.clone()), store)
+    (Minter::new(store.clone(), Known::default()), store)
 }
 
 fn said(outcome: Result<Told, NoAnswer>) -> Result<String, NoAnswerCode> {

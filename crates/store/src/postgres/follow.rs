@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::link::{CHANNEL, Link, Trouble, step};
 use super::options::Postgres;
-use super::{HEAD, again};
+use super::{Away, HEAD, again};
 use crate::row::unsigned;
 use crate::writer::grow;
 
@@ -17,6 +17,7 @@ pub(crate) struct Follower {
     pub(super) postgres: Postgres,
     pub(super) name: String,
     pub(super) newest: Arc<watch::Sender<u64>>,
+    pub(super) away: watch::Sender<Option<Away>>,
 }
 
 impl Follower {
@@ -24,8 +25,11 @@ impl Follower {
         let mut pause = again();
         loop {
             let connected = Instant::now();
-            // Whoever reads or writes says what is wrong; here it is only tried again.
-            let Err(_lost) = self.follow().await;
+            let Err(lost) = self.follow().await;
+            self.away.send_modify(|away| {
+                let since = away.as_ref().map_or_else(Instant::now, |away| away.since);
+                *away = Some(Away { since, why: lost.why() });
+            });
             if connected.elapsed() > self.postgres.limits.poll {
                 pause = again();
             }
@@ -40,6 +44,7 @@ impl Follower {
         loop {
             let row = step(Instant::now() + patience, link.client.query_typed_one(HEAD, &[])).await?;
             grow(&self.newest, unsigned(row.try_get(0)?));
+            self.away.send_if_modified(|away| away.take().is_some());
             let _ = timeout(self.postgres.limits.poll, link.told.notified()).await;
         }
     }

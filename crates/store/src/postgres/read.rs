@@ -9,7 +9,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::link::{Link, Trouble, step};
 use super::options::Postgres;
-use super::{HEAD, again};
+use super::{HEAD, Health, again};
 use crate::error::StoreError;
 use crate::row::{Value, unsigned};
 
@@ -24,17 +24,23 @@ struct Pool {
     idle: Mutex<Vec<Link>>,
     permits: Arc<Semaphore>,
     newest: watch::Receiver<u64>,
+    health: Health,
 }
 
 impl Reader {
-    pub(super) fn new(postgres: Postgres, name: String, newest: watch::Receiver<u64>) -> Self {
+    pub(super) fn new(
+        postgres: Postgres,
+        name: String,
+        newest: watch::Receiver<u64>,
+        health: Health,
+    ) -> Self {
         let permits = Arc::new(Semaphore::new(postgres.limits.readers as usize));
-        Self(Arc::new(Pool { postgres, name, idle: Mutex::default(), permits, newest }))
+        Self(Arc::new(Pool { postgres, name, idle: Mutex::default(), permits, newest, health }))
     }
 
     /// The answer to a question. What was acknowledged or seen before it was asked is in it, also after another server took over.
     pub(crate) async fn rows(&self, sql: &'static str, values: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
-        let deadline = Instant::now() + self.0.postgres.limits.read;
+        let deadline = Instant::now() + self.0.health.patience(self.0.postgres.limits.read);
         let _permit = self.0.permit(deadline).await?;
         let seen = *self.0.newest.borrow();
         let values: Vec<(&(dyn ToSql + Sync), Type)> = values
@@ -62,7 +68,7 @@ impl Reader {
 
     /// What was written under a key. Waits for whoever is writing, so that the answer is final.
     pub(crate) async fn outcome(&self, key: &str) -> Result<Vec<Row>, StoreError> {
-        let deadline = Instant::now() + self.0.postgres.limits.read;
+        let deadline = Instant::now() + self.0.health.patience(self.0.postgres.limits.read);
         let _permit = self.0.permit(deadline).await?;
         let link = self.0.link(deadline).await?;
         let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&key, Type::TEXT)];

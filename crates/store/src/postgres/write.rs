@@ -286,7 +286,7 @@ async fn carry_out(link: &Link, plan: &Plan<'_>) -> Result<(), Error> {
 }
 
 /// One column of the rows that a statement is about. A statement has one parameter for each, however many rows there are.
-enum Column<'a> {
+pub(super) enum Column<'a> {
     Texts(Vec<&'a str>),
     Numbers(Vec<i64>),
     Bytes(Vec<Option<&'a [u8]>>),
@@ -319,7 +319,7 @@ impl Column<'_> {
 }
 
 /// Runs a statement about rows, when there are any.
-async fn run(link: &Link, sql: &str, columns: &[Column<'_>]) -> Result<(), Error> {
+pub(super) async fn run(link: &Link, sql: &str, columns: &[Column<'_>]) -> Result<(), Error> {
     if columns.iter().all(Column::is_empty) {
         return Ok(());
     }

@@ -7,6 +7,7 @@ mod checker;
 mod engine;
 mod lost;
 mod model;
+mod moved;
 mod relay;
 mod secured;
 mod server;
