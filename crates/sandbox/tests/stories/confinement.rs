@@ -26,8 +26,9 @@ pub(crate) fn role(arguments: &[String]) -> Option<ExitCode> {
     let folder = Path::new(folder);
     let sockets = if who == "proxy" { Sockets::Inet } else { Sockets::None };
     let read = ["/proc/self", "/etc/hosts"].map(Into::into).to_vec();
-    let confined =
-        Confinement { read, write: vec![folder.join("mine")], sockets, exec: false }.enforce().unwrap();
+    let confined = Confinement { read, write: vec![folder.join("mine")], sockets, exec: false, ports: None }
+        .enforce()
+        .unwrap();
     let parent = rustix::process::getppid().unwrap();
     let attempts: [(&str, bool); 13] = [
         ("landlock", confined.landlock),
