@@ -38,6 +38,8 @@ enum Command {
     Events(At<view::events::EventsArgs>),
     /// Why A may (not) call B; or, with one event or trace id, why that was denied
     Why(fence::why::WhyArgs),
+    /// Every decision on the way of one trace, in the order of cause
+    Trace(At<view::trace::TraceArgs>),
     /// Check ringfence.yaml
     Check(fence::check::CheckArgs),
     /// What policies decide: test, explain, compare
@@ -185,6 +187,7 @@ impl Args {
             Command::Top(at) => at.with(|args, data| view::top::run(args, data, env.colour)),
             Command::Events(at) => at.with(|args, data| view::events::run(args, data, env.colour)),
             Command::Why(args) => fence::why::run(args, &env),
+            Command::Trace(at) => at.with(|args, data| view::trace::run(args, data, env.colour)),
             Command::Check(args) => fence::check::run(args, &env),
             Command::Authz(command) => fence::authz::run(command, &env),
             Command::Graph(args) => fence::graph::run(args, &env),

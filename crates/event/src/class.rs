@@ -4,7 +4,7 @@ mod ocsf;
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::id::{EventId, TraceId, now_ms};
+use crate::id::{EventId, TraceContext, TraceId, now_ms, write_span};
 use crate::json::Object;
 
 /// One event. Build it with [`Event::new`], refine it, hand it to an [`crate::Emitter`].
@@ -16,6 +16,8 @@ pub struct Event<'a> {
     pub time_ms: u64,
     /// The trace that it belongs to.
     pub trace: Option<TraceId>,
+    /// Its own span in that trace, and the one that it came out of: what happened because of what.
+    pub span: Option<([u8; 8], Option<[u8; 8]>)>,
     /// Revision of the snapshot in force.
     pub revision: u64,
     /// What happened.
@@ -278,12 +280,17 @@ impl<'a> Event<'a> {
     /// An event of now.
     pub fn new(kind: Kind<'a>) -> Self {
         let time_ms = now_ms();
-        Self { id: EventId::at(time_ms), time_ms, trace: None, revision: 0, kind }
+        Self { id: EventId::at(time_ms), time_ms, trace: None, span: None, revision: 0, kind }
     }
 
     /// With the trace it belongs to.
     pub fn trace(self, trace: TraceId) -> Self {
         Self { trace: Some(trace), ..self }
+    }
+
+    /// With the trace it belongs to and its place in it.
+    pub fn in_trace(self, context: TraceContext) -> Self {
+        Self { trace: Some(context.trace), span: Some((context.parent, context.sender)), ..self }
     }
 
     /// With the revision in force.
@@ -320,6 +327,17 @@ impl<'a> Event<'a> {
         if let Some(trace) = self.trace {
             event.object("trace", |t| {
                 t.raw("uid", |out| trace.write(out));
+                if let Some((span, parent)) = self.span {
+                    let duration_ms = self.kind.duration_us() / 1000;
+                    t.object("span", |s| {
+                        s.raw("uid", |out| write_span(span, out));
+                        if let Some(parent) = parent {
+                            s.raw("parent_uid", |out| write_span(parent, out));
+                        }
+                        s.number("start_time", self.time_ms.saturating_sub(duration_ms));
+                        s.number("end_time", self.time_ms);
+                    });
+                }
             });
         }
         self.kind.write(&mut event, self.revision);

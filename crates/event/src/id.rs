@@ -56,8 +56,10 @@ pub struct TraceId([u8; 16]);
 pub struct TraceContext {
     /// The trace that all hops share.
     pub trace: TraceId,
-    /// The span of the sender.
+    /// The span of the sender: ours, once it is a [`Self::child`].
     pub parent: [u8; 8],
+    /// The span that ours came out of, if it did.
+    pub sender: Option<[u8; 8]>,
     /// The sampled flag and its like.
     pub flags: u8,
 }
@@ -72,7 +74,7 @@ impl TraceContext {
         trace[..8].copy_from_slice(&next_random().to_be_bytes());
         // All zero is invalid; one bit is worth the certainty.
         trace[8..].copy_from_slice(&(next_random() | 1).to_be_bytes());
-        Self { trace: TraceId(trace), parent: next_span(), flags: 1 }
+        Self { trace: TraceId(trace), parent: next_span(), sender: None, flags: 1 }
     }
 
     /// Parses a `traceparent` value; `None` for anything that is not exactly version 00 (a new trace is then started).
@@ -84,12 +86,17 @@ impl TraceContext {
         let trace: [u8; 16] = unhex(&value[3..35])?;
         let parent: [u8; 8] = unhex(&value[36..52])?;
         let [flags] = unhex(&value[53..55])?;
-        (trace != [0; 16] && parent != [0; 8]).then_some(Self { trace: TraceId(trace), parent, flags })
+        (trace != [0; 16] && parent != [0; 8]).then_some(Self {
+            trace: TraceId(trace),
+            parent,
+            sender: None,
+            flags,
+        })
     }
 
     /// The same trace with a span of our own, for the next hop.
     pub fn child(self) -> Self {
-        Self { parent: next_span(), ..self }
+        Self { parent: next_span(), sender: Some(self.parent), ..self }
     }
 
     /// The header value, written without allocating.
@@ -100,6 +107,13 @@ impl TraceContext {
         hex(&[self.flags], &mut out[53..55]);
         out
     }
+}
+
+/// Appends a span's id as 16 hexadecimal digits.
+pub(crate) fn write_span(span: [u8; 8], out: &mut Vec<u8>) {
+    let mut text = [0; 16];
+    hex(&span, &mut text);
+    out.extend_from_slice(&text);
 }
 
 impl TraceId {
@@ -173,6 +187,7 @@ mod tests {
         let child = context.child();
         assert_eq!(child.trace, context.trace);
         assert_ne!(child.parent, context.parent);
+        assert_eq!((context.sender, child.sender), (None, Some(context.parent)));
         assert_eq!(TraceContext::parse(&TraceContext::start().encode()).unwrap().flags, 1);
     }
 

@@ -223,7 +223,7 @@ fn every_event_is_valid_ocsf() {
     ];
     for (folder, name, kind) in cases {
         let mut line = Vec::new();
-        Event::new(kind).trace(TraceContext::start().trace).revision(7).write(&mut line);
+        Event::new(kind).in_trace(TraceContext::start().child()).revision(7).write(&mut line);
         let value: Value = serde_json::from_slice(&line).unwrap();
         let class = load(&root, &format!("{folder}/{name}.json"));
         assert_eq!(value["class_uid"].as_u64().unwrap() % 1000, class["uid"].as_u64().unwrap(), "{name}");

@@ -6,6 +6,7 @@ pub(crate) mod events;
 pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod top;
+pub(crate) mod trace;
 pub(crate) mod why;
 
 use std::fmt::{Display, Write as _};

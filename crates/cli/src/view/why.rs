@@ -151,7 +151,7 @@ fn one(record: &Record, fence: &Path, in_force: Option<u64>, colour: bool) -> St
 }
 
 /// On whose behalf a call is: the user or client, which way it came, and what the transaction is called. Never the token.
-fn on_behalf(record: &Record) -> Option<String> {
+pub(super) fn on_behalf(record: &Record) -> Option<String> {
     let (owner, more) = (&record.json["src_endpoint"]["owner"], &record.json["unmapped"]);
     let text = |value: &Value| value.as_str().map(clean);
     let mut whom = text(&owner["name"])?;

@@ -5,6 +5,7 @@
 mod down;
 mod metrics;
 mod running;
+mod trace;
 
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -17,6 +17,14 @@ impl Kind<'_> {
         }
     }
 
+    /// How long it took, where that is known.
+    pub(super) const fn duration_us(&self) -> u64 {
+        match self {
+            Self::Call(call) => call.duration_us,
+            _ => 0,
+        }
+    }
+
     /// Category, class, activity, severity.
     pub(super) fn uids(&self) -> (u64, u64, u64, Severity) {
         match self {

@@ -219,7 +219,7 @@ impl Report<'_> {
                 shape: &self.notes.shape(),
                 verdict,
             };
-            self.ctx.worker.emit_traced(EventKind::Call(call), self.trace.trace, id);
+            self.ctx.worker.emit_traced(EventKind::Call(call), self.trace, id);
         });
     }
 }
@@ -306,8 +306,8 @@ pub(crate) async fn finish(
 }
 
 impl Worker {
-    fn emit_traced(&self, kind: EventKind<'_>, trace: ringfence_event::TraceId, id: Option<EventId>) {
-        let event = Event::new(kind).trace(trace).revision(self.revision());
+    fn emit_traced(&self, kind: EventKind<'_>, trace: TraceContext, id: Option<EventId>) {
+        let event = Event::new(kind).in_trace(trace).revision(self.revision());
         self.events.emit(&match id {
             Some(id) => event.with_id(id),
             None => event,

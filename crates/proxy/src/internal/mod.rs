@@ -185,7 +185,7 @@ fn tell(ctx: &Ctx<'_>, view: HeadView<'_>, reply: &Reply, duration_us: u64, id: 
         shape: "",
         verdict,
     };
-    let event = Event::new(EventKind::Call(call)).trace(trace_of(view).trace).revision(ctx.worker.revision());
+    let event = Event::new(EventKind::Call(call)).in_trace(trace_of(view)).revision(ctx.worker.revision());
     ctx.worker.events.emit(&event.with_id(id));
 }
 
