@@ -86,6 +86,22 @@ const SOAKS: &[Soak] = &[
         seconds: 300,
     },
     Soak {
+        name: "discovery",
+        about: "1 min of random questions to the registry, some million: no name that the asker may not call is told",
+        cargo: &[
+            "test",
+            "--quiet",
+            "--package",
+            "ringfence-registry",
+            "--test",
+            "views",
+            "leak::random_questions",
+            "--",
+            "--nocapture",
+        ],
+        seconds: 60,
+    },
+    Soak {
         name: "slowhttp",
         about: "slow heads, bodies and reads on 10,000 connections (slowhttptest): p99 of honest traffic at most twice the calm one",
         cargo: &crowd!("crowds::slow"),

@@ -18,8 +18,8 @@ mod signed;
 mod types;
 
 pub use address::{
-    Addresses, EGRESS_BASE, OWN_HOST, OWN_IP, REGISTRY_PORT, Place, SERVICE_BASE, egress_ip, loopback_egress_ip,
-    loopback_own_ip, loopback_service_ip, place, service_ip,
+    Addresses, EGRESS_BASE, OWN_HOST, OWN_IP, Place, REGISTRY_PORT, SERVICE_BASE, egress_ip,
+    loopback_egress_ip, loopback_own_ip, loopback_service_ip, place, service_ip,
 };
 pub use behalf::credential_of;
 pub use believed::{login_profile_of, profile_of};

@@ -1,5 +1,7 @@
 //! Nobody learns of what it may not call: no name, no count, no change.
 
+use std::time::{Duration, Instant};
+
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng};
 use ringfence_registry::View;
@@ -122,28 +124,34 @@ fn ask_at_random(view: &View, random: &mut TestRng, out: &mut Vec<u8>) {
     }
 }
 
-fn ask_many(many: u32) {
+fn ask_many(random: &mut TestRng, many: u32) {
     let registry = registry(CLINIC);
     let portal = view(&registry, "portal");
     // Their addresses are the ones that are looked for.
     let numbers = snapshot(CLINIC).services.iter().map(|s| (s.name.clone(), s.address)).collect::<Vec<_>>();
     assert!(numbers.contains(&("vault".into(), 4)) && numbers.contains(&("xylophone-archive".into(), 5)));
-    let mut random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut out = Vec::new();
     for _ in 0..many {
-        ask_at_random(&portal, &mut random, &mut out);
+        ask_at_random(&portal, random, &mut out);
     }
+}
+
+/// `cargo xtask soak discovery` asks for longer; RINGFENCE_SOAK_SECONDS says how long.
+#[expect(clippy::disallowed_methods, reason = "the one place here that reads the environment")]
+fn seconds() -> u64 {
+    std::env::var("RINGFENCE_SOAK_SECONDS").map_or(0, |text| text.parse().unwrap())
 }
 
 #[test]
 fn random_questions_find_no_hidden_name() {
-    ask_many(50_000);
-}
-
-#[test]
-#[ignore = "the long form of the one above"]
-fn a_million_random_questions_find_no_hidden_name() {
-    ask_many(1_000_000);
+    let end = Instant::now() + Duration::from_secs(seconds());
+    let mut random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut asked = 0;
+    while asked == 0 || Instant::now() < end {
+        ask_many(&mut random, 50_000);
+        asked += 50_000;
+    }
+    println!("{asked} questions, no hidden name");
 }
 
 proptest! {
