@@ -57,6 +57,8 @@ pub(crate) fn main() -> Result<(), SandboxError> {
 /// Runs a service until it ends for good or somebody stops it.
 pub(crate) fn run(spec: &Spec, front: Front) -> Result<ExitCode, SandboxError> {
     spec.validate()?;
+    // Whoever starts us may keep its files to itself: the service's root is laid out by one user for another.
+    rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o022));
     // Registered first, before there is anything to leave behind.
     let (stop_signal, on_signal) = UnixStream::pair().step(|| "make a socket pair".into())?;
     for signal in [libc::SIGTERM, libc::SIGINT] {

@@ -11,6 +11,7 @@ use crate::fence::{Fence, hosts, wait};
 pub(crate) const STORIES: &[Story] = &[
     Story("declared_files_are_there_and_everything_else_is_not", declared),
     Story("private_folders_are_writable_empty_and_gone_with_the_service", private),
+    Story("a_supervisor_that_keeps_its_files_to_itself_starts_services_all_the_same", private_umask),
     Story("a_hidden_file_of_the_folder_reads_as_empty", hidden),
     Story("no_service_reads_the_fence_neither_before_nor_after_an_editor_replaced_it", the_fence),
     Story("a_link_to_the_fence_leads_nowhere", linked_fence),
@@ -52,6 +53,21 @@ time.sleep(600)"
     assert_eq!(fence.said("write"), "4");
     assert_eq!(fence.said("other"), "2");
     wait("the write", || std::fs::read_to_string(write.join("x")).ok().filter(|t| t == "kept"));
+}
+
+/// Stories are told one after the other: nobody else sees the mask.
+fn private_umask() {
+    let before = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
+    let fence = Fence::new(
+        "
+import os, time
+open('/var/tmp/x', 'w').write('kept')
+print('read=' + open('/var/tmp/x').read() + str(len(open('/etc/hosts').read()) > 0))
+time.sleep(600)",
+    )
+    .up();
+    rustix::process::umask(before);
+    assert_eq!(fence.said("read"), "keptTrue");
 }
 
 fn private() {
