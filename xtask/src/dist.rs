@@ -1,5 +1,5 @@
-//! `dist`: what users install. A static program, a Debian package, a container image, a bill of materials and checksums; the same bytes
-//! from the same commit, wherever they are made.
+//! `dist`: what users install. A static program, a Debian package, a container image, a bill of materials and checksums. What
+//! is packed depends on the program and the commit alone.
 
 mod deb;
 mod oci;

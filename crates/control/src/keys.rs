@@ -9,7 +9,7 @@ mod tests;
 mod uses;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::http::StatusCode;
 use ringfence_channel::Sender;
@@ -99,20 +99,42 @@ const REMEMBERED: usize = 16_384;
 /// Records of keys as they were last read or written here, for a time in which the database does not answer: who is let in then is who was
 /// before, and what is revoked is known to the keeper by itself. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Known(Arc<Mutex<HashMap<KeyPrefix, KeyRecord>>>);
+pub(crate) struct Known(Arc<Mutex<Remembered>>);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    records: HashMap<KeyPrefix, KeyRecord>,
+    /// How many changes were begun or ended here.
+    changes: u64,
+}
+
+impl Remembered {
+    fn put(&mut self, prefix: KeyPrefix, record: Option<&KeyRecord>) {
+        self.records.remove(&prefix);
+        if let Some(record) = record.filter(|_| self.records.len() < REMEMBERED) {
+            self.records.insert(prefix, record.clone());
+        }
+    }
+}
 
 impl Known {
-    fn with<T>(&self, act: impl FnOnce(&mut HashMap<KeyPrefix, KeyRecord>) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, prefix: KeyPrefix, record: Option<&KeyRecord>) {
-        self.with(|all| {
-            all.remove(&prefix);
-            if let Some(record) = record.filter(|_| all.len() < REMEMBERED) {
-                all.insert(prefix, record.clone());
-            }
-        });
+    /// A change of this key begins or has ended; without a record it is not certain what holds.
+    fn change(&self, prefix: KeyPrefix, record: Option<&KeyRecord>) {
+        let mut all = self.lock();
+        all.changes += 1;
+        all.put(prefix, record);
+    }
+
+    /// What was read is remembered, unless something was changed since it was asked for: it may be what held before.
+    fn learn(&self, changes: u64, prefix: KeyPrefix, record: Option<&KeyRecord>) {
+        let mut all = self.lock();
+        if all.changes == changes {
+            all.put(prefix, record);
+        }
     }
 }
 
@@ -259,10 +281,11 @@ impl Keys {
             .detail(detail)
             .expect(KIND, &name, before)
             .put(KIND, &name, stored)?;
-        // Until it is certain, neither counts.
-        self.known.set(stored.record.prefix, None);
-        self.store.apply(batch).await?;
-        self.known.set(stored.record.prefix, Some(&stored.record));
+        // Until it is certain, neither counts; nor does what is read meanwhile.
+        self.known.change(stored.record.prefix, None);
+        let outcome = self.store.apply(batch).await;
+        self.known.change(stored.record.prefix, outcome.is_ok().then_some(&stored.record));
+        outcome?;
         // Nobody is connected: whoever comes reads it.
         let _ = self.changes.send(Arc::new(ToProxy::ApiKeys(ApiKeys::Changed(stored.record.clone()))));
         Ok(())
@@ -278,15 +301,16 @@ pub(crate) async fn record(
     if store.engine() == "sqlite" {
         return read(store, prefix).await;
     }
-    let remembered = || known.with(|all| all.get(&prefix).cloned());
+    let remembered = || known.lock().records.get(&prefix).cloned();
     if store.trouble().is_some()
         && let Some(record) = remembered()
     {
         return Ok(Some(record));
     }
+    let changes = known.lock().changes;
     match read(store, prefix).await {
         Ok(record) => {
-            known.set(prefix, record.as_ref());
+            known.learn(changes, prefix, record.as_ref());
             Ok(record)
         }
         Err(e @ StoreError::Unavailable(_)) => remembered().map(Some).ok_or(e),
