@@ -245,6 +245,11 @@ fn edges(page: &mut Page, nodes: &[NodeFacts]) {
     );
     one("ringfence_request_failures", "Those that were answered with 5xx, or broke.", &|edge| edge.errors);
     one("ringfence_requests_denied", "Those that were refused.", &|edge| edge.denied);
+    one(
+        "ringfence_request_retries",
+        "Further tries of requests along an edge, within its retry budget.",
+        &|edge| edge.retries,
+    );
     let mut responses = page.family(
         "ringfence_responses",
         Type::Counter,
@@ -367,6 +372,7 @@ mod tests {
             callee: "patients".into(),
             requests: latencies.len() as u64,
             denied: 2,
+            retries: 1,
             latency: vec![0; LATENCY_BUCKETS],
             latency_us: latencies.iter().sum(),
             statuses: [0, 3, 0, 2, 0],
@@ -399,6 +405,7 @@ mod tests {
         let labels = "{node=\"local\",caller=\"portal\",callee=\"patients\"";
         for line in [
             format!("ringfence_requests_total{labels}}} 8"),
+            format!("ringfence_request_retries_total{labels}}} 1"),
             format!("ringfence_responses_total{labels},status_class=\"4xx\"}} 2"),
             format!("ringfence_request_duration_seconds_sum{labels}}} 40.003174"),
         ] {
