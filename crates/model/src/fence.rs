@@ -1,5 +1,6 @@
 //! The fence as types. Only [`Fence::load`] and [`Fence::parse`] make one, so holding one means that it is valid.
 
+mod breaker;
 mod date;
 mod handling;
 mod inspect;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::breaker::{Bound, Breaker, Trip};
 pub use self::date::Date;
 pub(crate) use self::handling::GRPC_STATUSES;
 pub use self::handling::{Handling, Retries, Timeout};

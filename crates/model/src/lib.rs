@@ -26,10 +26,10 @@ pub use access::{
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Related, Severity};
 pub use fence::{
-    Accept, Allow, Amount, Beyond, By, Call, Cors, Date, Egress, Entities, EntitiesUrl, Excluded, Exclusion,
-    ExternalTls, Fence, FileRule, Gateway, GatewayTls, Guards, Handling, Header, Headers, HostPort, Kind,
-    LimitRule, Limits, Metrics, Mode, OpenApi, Policies, Priority, Protocol, Ready, Responses, Retries,
-    Route, Service, SourceFile, Timeout, Waf, WhenFull,
+    Accept, Allow, Amount, Beyond, Bound, Breaker, By, Call, Cors, Date, Egress, Entities, EntitiesUrl,
+    Excluded, Exclusion, ExternalTls, Fence, FileRule, Gateway, GatewayTls, Guards, Handling, Header,
+    Headers, HostPort, Kind, LimitRule, Limits, Metrics, Mode, OpenApi, Policies, Priority, Protocol, Ready,
+    Responses, Retries, Route, Service, SourceFile, Timeout, Trip, Waf, WhenFull,
 };
 pub use graph::{Edge, Missing, OUTSIDE, Rule, Step, UnknownName, Why};
 pub use load::{MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES};

@@ -309,10 +309,10 @@ impl<'a> Checker<'a> {
             }
             if callee.protocol == Protocol::Tcp && !call.handling.is_default() {
                 let message = format!(
-                    "{} speaks tcp, which has no requests that could be timed or tried again",
+                    "{} speaks tcp, which has no requests that could be timed, tried again or counted",
                     quote(&callee.name)
                 );
-                let help = "leave `timeout` and `retries` out".to_owned();
+                let help = "leave `timeout`, `retries` and `breaker` out".to_owned();
                 self.error("conflict", &call.position, message, Some(help));
             }
             for allow in &call.allow {

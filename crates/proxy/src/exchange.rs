@@ -11,7 +11,7 @@ use crate::deny::Deny;
 use crate::flow::Flow;
 use crate::front::Front;
 use crate::h1::Framing;
-use crate::handling::Again;
+use crate::handling::{Again, Answered, by_head};
 use crate::held::{Held, Share};
 use crate::live::Live;
 use crate::protect::Watch;
@@ -26,8 +26,10 @@ pub(crate) struct Bounds {
     pub(crate) idle_ms: u64,
     /// When the whole must be over, by the worker's clock.
     pub(crate) end_ms: u64,
-    /// Which answers are not the client's, because the request is made again.
+    /// Which answers are not the client's.
     pub(crate) again: Option<Again>,
+    /// Whether somebody wants to know how the callee is.
+    pub(crate) breaks: bool,
 }
 
 /// How an exchange ended.
@@ -91,6 +93,7 @@ pub(crate) struct Exchange<'x, 'f, 'b> {
     steps: u64,
     /// Bytes of the response's body that were given to the client's connection.
     given: u64,
+    answered: Answered,
 }
 
 impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
@@ -103,7 +106,6 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
         bounds: Bounds,
         watch: Option<Watch<'x>>,
     ) -> Self {
-        let (stage, request_over, response_ended) = (Stage::Head, false, false);
         Self {
             worker,
             live,
@@ -111,14 +113,15 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
             back,
             flow,
             bounds,
-            stage,
-            request_over,
-            response_ended,
+            stage: Stage::Head,
+            request_over: false,
+            response_ended: false,
             trailers: None,
             watch,
             share: None,
             steps: 0,
             given: 0,
+            answered: Answered::default(),
         }
     }
 
@@ -308,6 +311,9 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
                 self.front.put_continue();
             }
         } else {
+            if self.bounds.breaks {
+                self.answered.head = Some(by_head(head.view(), head.is_last()));
+            }
             if let Some(again) = self.bounds.again.filter(|_| self.flow.can_rewind())
                 && let Some(pause_ms) = again.instead(self.worker, head.view(), head.is_last())
             {
@@ -394,6 +400,7 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
                         break;
                     }
                     Poll::Ready(Err(broken)) => {
+                        self.answered.broke = true;
                         let (reason, reset) = explain(&broken);
                         return Poll::Ready(Outcome::Broken { status, reason, reset });
                     }
@@ -429,6 +436,11 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
     /// Whether the request went out whole, so that the connection is in step.
     pub(crate) fn request_sent(&self) -> bool {
         self.flow.sent
+    }
+
+    /// What it shows of the callee.
+    pub(crate) fn answered(&self) -> Answered {
+        Answered { sent: self.flow.sent, ..self.answered }
     }
 
     fn no_answer(&mut self, broken: Broken) -> Outcome {

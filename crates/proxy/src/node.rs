@@ -381,6 +381,7 @@ impl Node {
                 interner,
                 &self.shared.shims,
                 &self.shared.limiter,
+                &self.shared.breakers,
             )
         });
         let table = Arc::new(compiled.map_err(|e| e.to_string())?);

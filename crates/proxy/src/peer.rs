@@ -4,12 +4,12 @@ use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use ringfence_model::Handling;
 use ringfence_snapshot::{OWN_HOST, REGISTRY_PORT};
 use ringfence_spiffe::SpiffeId;
 
 use crate::access::{ClientCertificate, RouteAccess};
 use crate::deny::Deny;
+use crate::handling::Handled;
 use crate::limits::Plan;
 use crate::policy::is_told;
 use crate::protect::Protection;
@@ -75,8 +75,8 @@ pub(crate) struct Authorized {
     pub(crate) limit: Option<Arc<Plan>>,
     /// What responses look like.
     pub(crate) dress: Option<Arc<Dress>>,
-    /// How long it may take and what of it is tried again, where that is said.
-    pub(crate) handling: Option<Arc<Handling>>,
+    /// How long it may take, what of it is tried again and what its callee is spared, where that is said.
+    pub(crate) handling: Option<Arc<Handled>>,
 }
 
 impl Authorized {

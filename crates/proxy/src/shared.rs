@@ -1,4 +1,4 @@
-//! What all threads of the node share. But for API keys, opaque tokens, proofs and limits, nothing here is touched by a request on an open connection.
+//! What all threads of the node share. But for API keys, opaque tokens, proofs, limits and breakers, nothing here is touched by a request on an open connection.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::access::{ApiKeys, Proofs, Vouched};
 use crate::asks::Asks;
 use crate::delegate::Record;
+use crate::handling::Breakers;
 use crate::limits::Limiter;
 use crate::shims::Shims;
 use crate::stats::Shard;
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) proofs: Proofs,
     /// Looked up by requests that limits count, as shortly.
     pub(crate) limiter: Limiter,
+    /// Looked at by requests along ways that have one, as shortly.
+    pub(crate) breakers: Breakers,
     /// What cookies are sealed under; none until control has told.
     cookies: RwLock<Option<Arc<EnvelopeKeys>>>,
     /// Which transaction tokens services were given.
@@ -86,6 +89,7 @@ impl Shared {
             vouched: Vouched::default(),
             proofs: Proofs::new(),
             limiter: Limiter::new(),
+            breakers: Breakers::default(),
             cookies: RwLock::default(),
             delivered: Record::default(),
             asks,

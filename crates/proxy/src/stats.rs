@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ringfence_snapshot::node::{EdgeStats, LATENCY_BUCKETS, STATUS_CLASSES, latency_bucket};
+use ringfence_snapshot::node::{BreakerStats, EdgeStats, LATENCY_BUCKETS, STATUS_CLASSES, latency_bucket};
 
 use crate::table::{EdgeId, Interner};
 
@@ -151,14 +151,18 @@ impl Shard {
     }
 }
 
-/// Adds up what all threads counted.
-pub(crate) fn sum(shards: &[Arc<Shard>], interner: &Interner) -> Vec<EdgeStats> {
-    let mut sums: HashMap<EdgeId, EdgeStats> = HashMap::new();
+/// Adds up what all threads counted, beside how breakers stand.
+pub(crate) fn sum(
+    shards: &[Arc<Shard>],
+    interner: &Interner,
+    breakers: &HashMap<EdgeId, BreakerStats>,
+) -> Vec<EdgeStats> {
+    let none = || EdgeStats { latency: vec![0; LATENCY_BUCKETS], ..EdgeStats::default() };
+    // What waits may be the first along its edge.
+    let mut sums: HashMap<EdgeId, EdgeStats> = breakers.keys().map(|edge| (*edge, none())).collect();
     for shard in shards {
         for (edge, counters) in &*shard.edges.lock().unwrap_or_else(PoisonError::into_inner) {
-            let sum = sums
-                .entry(*edge)
-                .or_insert_with(|| EdgeStats { latency: vec![0; LATENCY_BUCKETS], ..EdgeStats::default() });
+            let sum = sums.entry(*edge).or_insert_with(none);
             sum.requests += counters.requests.load(Ordering::Relaxed);
             sum.errors += counters.errors.load(Ordering::Relaxed);
             sum.denied += counters.denied.load(Ordering::Relaxed);
@@ -174,7 +178,8 @@ pub(crate) fn sum(shards: &[Arc<Shard>], interner: &Interner) -> Vec<EdgeStats> 
     }
     let named = |(id, (caller, callee)): (EdgeId, &(Arc<str>, Arc<str>))| {
         let stats = sums.remove(&id)?;
-        Some(EdgeStats { caller: caller.to_string(), callee: callee.to_string(), ..stats })
+        let breaker = breakers.get(&id).copied();
+        Some(EdgeStats { caller: caller.to_string(), callee: callee.to_string(), breaker, ..stats })
     };
     interner.edges().filter_map(named).collect()
 }
@@ -219,7 +224,7 @@ mod tests {
         }
         counters.count(edge, Ended::Failed { duration_us, status: 502 });
         counters.count(edge, Ended::Denied { status: 403 });
-        let [sum] = sum(&[counters.shard()], &interner).try_into().unwrap();
+        let [sum] = sum(&[counters.shard()], &interner, &HashMap::new()).try_into().unwrap();
         assert_eq!(sum.statuses, [0, 2, 0, 1, 1]);
         assert_eq!((sum.requests, sum.errors, sum.denied, sum.latency_us), (5, 1, 1, 5_000));
         assert_eq!(sum.latency.iter().sum::<u64>(), 5);

@@ -13,7 +13,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringfence_model::{Allow, Handling, HostPort, Limits, Protocol};
+use ringfence_model::{Allow, HostPort, Limits, Protocol};
 pub(crate) use ringfence_snapshot::Place;
 use ringfence_snapshot::{REGISTRY_PORT, VerifiedSnapshot};
 use ringfence_spiffe::{SpiffeId, TrustDomain};
@@ -24,6 +24,7 @@ pub(crate) use self::interner::Interner;
 use crate::access::{Authority, RouteAccess, TableProvider};
 use crate::delegate::TxnKeys;
 use crate::h1;
+use crate::handling::Handled;
 use crate::inspect::Engine;
 use crate::limits::{LimitTable, Plan};
 use crate::policy::Policy;
@@ -123,7 +124,7 @@ pub(crate) struct Edge {
     /// How calls along it are counted; what comes through the gateway is by its route.
     pub(crate) limit: Option<Arc<Plan>>,
     /// How long calls along it may take, and what of them is tried again; what comes through the gateway is by its route.
-    pub(crate) handling: Option<Arc<Handling>>,
+    pub(crate) handling: Option<Arc<Handled>>,
     pub(crate) via: Via,
     /// Changes when endpoint, identities or trust bundle change: connections of another stamp are not used again.
     pub(crate) stamp: u64,

@@ -227,6 +227,9 @@ pub struct EdgeStats {
     /// Tries beyond the first of a request.
     #[serde(default)]
     pub retries: u64,
+    /// How its breakers stand, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerStats>,
     /// Latency histogram: counts per bucket of [`latency_bucket`].
     pub latency: Vec<u64>,
     /// The sum of these latencies in microseconds.
@@ -235,6 +238,21 @@ pub struct EdgeStats {
     /// What HTTP requests were answered with, refused ones included, by class of the status: the first is 1xx.
     #[serde(default)]
     pub statuses: [u64; STATUS_CLASSES],
+}
+
+/// How the breakers of an edge stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakerStats {
+    /// Ways along it that have one: routes, or the edge itself.
+    pub ways: u64,
+    /// Ways along which nothing is sent, or one request is tried.
+    pub open: u64,
+    /// Requests under way.
+    pub running: u64,
+    /// Requests that wait for one of them to end.
+    pub waiting: u64,
+    /// How often one opened.
+    pub opened: u64,
 }
 
 /// Buckets of [`EdgeStats::latency`]: four per power of two of microseconds.

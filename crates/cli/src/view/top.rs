@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
-use ringfence_snapshot::node::{EdgeStats, latency_bound};
+use ringfence_snapshot::node::{BreakerStats, EdgeStats, latency_bound};
 use serde::Serialize;
 
 use super::status::NodeStats;
@@ -49,6 +49,7 @@ struct Edge {
     errors: u64,
     denied: u64,
     retries: u64,
+    breaker: Option<BreakerStats>,
 }
 
 pub(crate) fn run(args: &TopArgs, data: &Path, colour: bool) -> ExitCode {
@@ -107,6 +108,14 @@ fn sample(before: &[NodeStats], after: &[NodeStats], elapsed: Duration) -> Sampl
             sum.denied += edge.denied - old.denied;
             sum.errors += edge.errors.saturating_sub(old.errors);
             sum.retries += edge.retries.saturating_sub(old.retries);
+            if let Some(breaker) = edge.breaker {
+                let all = sum.breaker.get_or_insert_default();
+                all.ways += breaker.ways;
+                all.open += breaker.open;
+                all.running += breaker.running;
+                all.waiting += breaker.waiting;
+                all.opened += breaker.opened.saturating_sub(old.breaker.map_or(0, |old| old.opened));
+            }
             sum.latency.resize(sum.latency.len().max(edge.latency.len()), 0);
             for (at, total) in sum.latency.iter_mut().enumerate() {
                 let count = |e: &EdgeStats| e.latency.get(at).copied().unwrap_or(0);
@@ -126,6 +135,7 @@ fn sample(before: &[NodeStats], after: &[NodeStats], elapsed: Duration) -> Sampl
             errors: sum.errors,
             denied: sum.denied,
             retries: sum.retries,
+            breaker: sum.breaker,
         })
         .collect();
     edges.sort_by(|a, b| {
@@ -160,8 +170,17 @@ fn screen(sample: &Sample, height: usize, colour: bool) -> Vec<String> {
     if sample.events_dropped > 0 {
         head.push_str(&Paint::Bad.on(&format!("  {} events dropped", sample.events_dropped), colour));
     }
-    let mut table =
-        Table::new(&["CALLER", "CALLEE", ">REQUESTS/S", ">P50", ">P99", ">ERRORS", ">DENIED", ">RETRIES"]);
+    let mut table = Table::new(&[
+        "CALLER",
+        "CALLEE",
+        ">REQUESTS/S",
+        ">P50",
+        ">P99",
+        ">ERRORS",
+        ">DENIED",
+        ">RETRIES",
+        "BREAKER",
+    ]);
     for edge in &sample.edges {
         let idle = edge.requests_per_second == 0.0 && edge.denied == 0;
         let name = if idle { Paint::Dim } else { Paint::Plain };
@@ -175,6 +194,7 @@ fn screen(sample: &Sample, height: usize, colour: bool) -> Vec<String> {
             count(edge.errors, Paint::Warn),
             count(edge.denied, Paint::Bad),
             count(edge.retries, Paint::Warn),
+            breaker(edge.breaker.as_ref()),
         ]);
     }
     let mut lines = vec![head, String::new()];
@@ -197,15 +217,36 @@ fn screen(sample: &Sample, height: usize, colour: bool) -> Vec<String> {
 fn plain(sample: &Sample) -> String {
     let busy = sample.edges.iter().filter(|e| e.requests_per_second > 0.0 || e.denied > 0 || e.errors > 0);
     busy.map(|edge| {
-        let Edge { caller, callee, requests_per_second, p50_us, p99_us, errors, denied, retries } = edge;
+        let Edge { caller, callee, requests_per_second, p50_us, p99_us, errors, denied, retries, .. } = edge;
+        let breaker = edge.breaker.as_ref().map_or_else(String::new, |b| format!(" breaker {}", stands(b)));
         let (caller, callee) = (super::clean(caller), super::clean(callee));
         let (p50, p99) = (latency(*p50_us), latency(*p99_us));
         format!(
-            "{} {caller} → {callee} {requests_per_second:.1}/s p50 {p50} p99 {p99} errors {errors} denied {denied} retries {retries}\n",
+            "{} {caller} → {callee} {requests_per_second:.1}/s p50 {p50} p99 {p99} errors {errors} denied {denied} retries {retries}{breaker}\n",
             sample.time
         )
     })
     .collect()
+}
+
+/// How the breakers of an edge stand, in a word or two.
+fn stands(breaker: &BreakerStats) -> String {
+    match *breaker {
+        BreakerStats { open: 0, waiting: 0, .. } => "closed".to_owned(),
+        BreakerStats { open: 0, waiting, .. } => format!("{waiting} wait"),
+        BreakerStats { open, ways, .. } if open == ways => "open".to_owned(),
+        BreakerStats { open, ways, .. } => format!("{open} of {ways} open"),
+    }
+}
+
+fn breaker(breaker: Option<&BreakerStats>) -> Cell {
+    let Some(breaker) = breaker else { return Cell::from("-").paint(Paint::Dim) };
+    let paint = match (breaker.open, breaker.waiting) {
+        (0, 0) => Paint::Plain,
+        (0, _) => Paint::Warn,
+        _ => Paint::Bad,
+    };
+    Cell::from(stands(breaker)).paint(paint)
 }
 
 fn latency(microseconds: Option<u64>) -> String {
@@ -250,6 +291,7 @@ mod tests {
         let [edge] = sample.edges.as_slice() else { panic!("{sample:?}") };
         assert_eq!((edge.requests_per_second, edge.denied), (60.0, 3));
         let (p50, p99) = (edge.p50_us.unwrap(), edge.p99_us.unwrap());
+        assert_eq!(edge.breaker, None);
         assert!((400..500).contains(&p50), "the first hundred at 900 µs were before: {p50}");
         assert!((50_000..62_501).contains(&p99), "{p99}");
     }
@@ -259,6 +301,26 @@ mod tests {
         let sample =
             sample(&[node("a", 5000, 9, &[10; 50])], &[node("a", 10, 0, &[10; 10])], Duration::from_secs(1));
         assert_eq!((sample.edges[0].requests_per_second, sample.edges[0].denied), (10.0, 0));
+    }
+
+    #[test]
+    fn how_breakers_stand_is_summed_and_said() {
+        let with = |opened, open, waiting| {
+            let mut node = node("a", 10, 0, &[10; 10]);
+            node.stats.edges[0].breaker = Some(BreakerStats { ways: 1, open, running: 3, waiting, opened });
+            node
+        };
+        let shown = |before: &[NodeStats], after: &[NodeStats]| {
+            let edge = sample(before, after, Duration::from_secs(1)).edges.remove(0);
+            let breaker = edge.breaker.unwrap();
+            (stands(&breaker), breaker.opened)
+        };
+        assert_eq!(shown(&[with(4, 0, 0)], &[with(5, 1, 0)]), ("open".to_owned(), 1));
+        assert_eq!(shown(&[with(4, 0, 0)], &[with(4, 0, 7)]), ("7 wait".to_owned(), 0));
+        let mut other = with(0, 0, 0);
+        other.node = "b".into();
+        let (text, opened) = shown(&[with(4, 0, 0)], &[with(4, 1, 0), other]);
+        assert_eq!((&*text, opened), ("1 of 2 open", 0));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! not decide how long the page is.
 
 use ringfence_keeper::protocol::{AuthorityStatus, Stage, Status};
-use ringfence_snapshot::node::{EdgeStats, latency_bucket};
+use ringfence_snapshot::node::{BreakerStats, EdgeStats, latency_bucket};
 
 use super::text::{Format, Page, Type};
 use super::{Known, NodeFacts};
@@ -250,6 +250,7 @@ fn edges(page: &mut Page, nodes: &[NodeFacts]) {
         "Further tries of requests along an edge, within its retry budget.",
         &|edge| edge.retries,
     );
+    breakers(page, &all);
     let mut responses = page.family(
         "ringfence_responses",
         Type::Counter,
@@ -289,6 +290,33 @@ fn edges(page: &mut Page, nodes: &[NodeFacts]) {
     for node in nodes {
         omitted.sample(&[("node", &node.name)], left_out(node));
     }
+}
+
+/// How breakers stand, of edges that have one.
+fn breakers(page: &mut Page, edges: &[(&str, &EdgeStats)]) {
+    let mut one = |name, kind, help, value: &dyn Fn(&BreakerStats) -> u64| {
+        let mut family = page.family(name, kind, "", help);
+        for (node, edge) in edges {
+            if let Some(breaker) = &edge.breaker {
+                family.sample(&labels(node, edge), value(breaker));
+            }
+        }
+    };
+    one(
+        "ringfence_breakers_open",
+        Type::Gauge,
+        "Ways along an edge on which nothing is sent, since the callee failed, or one request is tried.",
+        &|breaker| breaker.open,
+    );
+    one("ringfence_breaker_openings", Type::Counter, "How often breakers of an edge opened.", &|breaker| {
+        breaker.opened
+    });
+    one(
+        "ringfence_breaker_waiting_requests",
+        Type::Gauge,
+        "Requests along an edge that wait for one under way to end.",
+        &|breaker| breaker.waiting,
+    );
 }
 
 /// The edges of a node that are told, in order of name.
@@ -373,6 +401,7 @@ mod tests {
             requests: latencies.len() as u64,
             denied: 2,
             retries: 1,
+            breaker: Some(BreakerStats { ways: 1, open: 1, running: 2, waiting: 3, opened: 4 }),
             latency: vec![0; LATENCY_BUCKETS],
             latency_us: latencies.iter().sum(),
             statuses: [0, 3, 0, 2, 0],
@@ -406,6 +435,9 @@ mod tests {
         for line in [
             format!("ringfence_requests_total{labels}}} 8"),
             format!("ringfence_request_retries_total{labels}}} 1"),
+            format!("ringfence_breakers_open{labels}}} 1"),
+            format!("ringfence_breaker_openings_total{labels}}} 4"),
+            format!("ringfence_breaker_waiting_requests{labels}}} 3"),
             format!("ringfence_responses_total{labels},status_class=\"4xx\"}} 2"),
             format!("ringfence_request_duration_seconds_sum{labels}}} 40.003174"),
         ] {

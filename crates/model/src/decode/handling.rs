@@ -1,9 +1,9 @@
-//! `timeout` and `retries` of a route or a call.
+//! `timeout`, `retries` and `breaker` of a route or a call.
 
 use std::time::Duration;
 
 use super::{Decoder, Fields, spec};
-use crate::fence::{GRPC_STATUSES, Handling, Protocol, Retries, Timeout};
+use crate::fence::{Bound, Breaker, GRPC_STATUSES, Handling, Protocol, Retries, Timeout, Trip};
 use crate::yaml::Node;
 
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -13,13 +13,21 @@ const MOST: u64 = 5;
 const USUAL: u64 = 2;
 /// Tries that are added where nobody says, in percent of the requests.
 const BUDGET: u64 = 20;
+/// Most requests that are under way at once, or wait, where that is said.
+const REQUESTS: u64 = 1_000_000;
+const PENDING: u64 = 100_000;
+/// How long a request waits where nobody says, and what else a breaker does then.
+const QUEUE: Duration = Duration::from_millis(200);
+const FAILURES: u32 = 5;
+const OPEN: Duration = Duration::from_secs(10);
+const LONGEST_OPEN: Duration = Duration::from_secs(300);
 
 impl Decoder<'_> {
     /// How requests along a route or a call are handled.
     pub(super) fn handling(&mut self, fields: Fields<'_>, protocol: Protocol) -> Handling {
         if protocol == Protocol::Tcp {
-            for entry in ["timeout", "retries"].into_iter().filter_map(|key| fields.entry(key)) {
-                let message = "tcp has no requests that could be timed or tried again";
+            for entry in ["timeout", "retries", "breaker"].into_iter().filter_map(|key| fields.entry(key)) {
+                let message = "tcp has no requests that could be timed, tried again or counted";
                 let help = Some(format!("leave `{}` out", entry.key));
                 self.error("conflict", entry.mark, message, help);
             }
@@ -29,7 +37,8 @@ impl Decoder<'_> {
             Some(Timeout { time, position: self.at(node.mark) })
         });
         let retries = fields.get("retries").and_then(|node| self.retries(node));
-        Handling { timeout, retries }
+        let breaker = fields.get("breaker").and_then(|node| self.breaker(node));
+        Handling { timeout, retries, breaker }
     }
 
     fn retries(&mut self, node: &Node) -> Option<Retries> {
@@ -48,5 +57,69 @@ impl Decoder<'_> {
             }
         }
         Some(Retries { most: most?, budget: budget?, idempotent, grpc, position: self.at(node.mark) })
+    }
+
+    fn breaker(&mut self, node: &Node) -> Option<Breaker> {
+        let fields = self.fields(node, &spec::BREAKER)?;
+        let number = |this: &mut Self, key, from, to| {
+            let number = fields.get(key).and_then(|node| this.number(node, from, to));
+            number.and_then(|number| u32::try_from(number).ok())
+        };
+        let time = |this: &mut Self, key, usual| {
+            fields.get(key).map_or(Some(usual), |node| this.time_in(node, SHORTEST, LONGEST))
+        };
+        let requests = number(self, "requests", 1, REQUESTS);
+        let pending = number(self, "pending", 0, PENDING);
+        let queue = time(self, "queue", QUEUE)?;
+        let usual = || requests.map(|requests| requests.min(PENDING as u32));
+        let bound =
+            requests.and_then(|requests| Some(Bound { requests, pending: pending.or_else(usual)?, queue }));
+        if fields.get("requests").is_none() {
+            self.pointless(
+                fields,
+                &["pending", "queue"],
+                "nothing waits where all is sent at once",
+                "add `requests`, how many are under way at once",
+            );
+        }
+        let off = fields.get("failures").is_some_and(|node| node.text() == Some("off"));
+        let failures = match fields.get("failures") {
+            _ if off => None,
+            Some(_) => Some(number(self, "failures", 1, 1_000)?),
+            None => Some(FAILURES),
+        };
+        let rate = number(self, "rate", 1, 100);
+        let open = time(self, "open", OPEN)?;
+        let longest = time(self, "longest", LONGEST_OPEN.max(open))?;
+        if let (true, Some(node)) = (longest < open, fields.get("longest")) {
+            let message = format!("`longest` is {longest:?}, less than the {open:?} that `open` begins with");
+            self.error("out-of-range", node.mark, message, None);
+        }
+        let trip = (failures.is_some() || rate.is_some()).then_some(Trip { failures, rate, open, longest });
+        if trip.is_none() {
+            self.pointless(
+                fields,
+                &["open", "longest"],
+                "a breaker that counts no failures never opens",
+                "say `failures` or `rate`",
+            );
+        }
+        if bound.is_none() && trip.is_none() && fields.get("requests").is_none() {
+            let help = Some("say `requests`, `failures` or `rate`".to_owned());
+            self.error("empty", node.mark, "this breaker never opens and bounds nothing", help);
+        }
+        Some(Breaker { bound, trip, position: self.at(node.mark) })
+    }
+
+    /// Keys that say nothing without another one.
+    fn pointless(&mut self, fields: Fields<'_>, keys: &[&'static str], message: &str, help: &str) {
+        for entry in keys.iter().filter_map(|key| fields.entry(key)) {
+            self.error(
+                "conflict",
+                entry.mark,
+                message,
+                Some(format!("{help}, or leave `{}` out", entry.key)),
+            );
+        }
     }
 }

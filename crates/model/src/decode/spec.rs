@@ -83,7 +83,7 @@ pub(crate) static ROUTE: Object = object(
     "route",
     &[
         "host", "path", "accept", "require", "waf", "limit", "priority", "cost", "headers", "hygiene",
-        "cors", "timeout", "retries",
+        "cors", "timeout", "retries", "breaker",
     ],
 );
 pub(crate) static ACCEPT: Object = object("accept", &["login", "token", "certificate"]);
@@ -117,7 +117,23 @@ pub(crate) static ENTITIES: Object = object("entities", &["file", "url", "every"
 pub(crate) static METRICS: Object = object("metrics", &["listen"]);
 pub(crate) static CLAIMS: Object = object("claims", &["user", "groups"]);
 pub(crate) static CALL: Object =
-    object("call", &["service", "allow", "on_behalf", "limit", "timeout", "retries"]);
+    object("call", &["service", "allow", "on_behalf", "limit", "timeout", "retries", "breaker"]);
+pub(crate) static BREAKER: Object = Object {
+    name: "breaker",
+    keys: &["requests", "pending", "queue", "failures", "rate", "open", "longest"],
+    foreign: &[
+        (
+            "connections",
+            "over HTTP/1 each request under way has a connection, so how many there are stands under `requests`",
+        ),
+        ("max_requests", "how many requests are under way at once stands under `requests`"),
+        (
+            "threshold",
+            "how many failures in a row open it stands under `failures`, how many percent under `rate`",
+        ),
+        ("timeout", "how long it is open stands under `open`, how long a request waits under `queue`"),
+    ],
+};
 pub(crate) static RETRIES: Object = Object {
     name: "retries",
     keys: &["most", "budget", "idempotent", "grpc"],
@@ -194,7 +210,7 @@ pub(crate) static LIMITS: Object = object(
 
 /// All of them.
 #[cfg(test)]
-pub(crate) static OBJECTS: [&Object; 35] = [
+pub(crate) static OBJECTS: [&Object; 36] = [
     &FENCE,
     &GATEWAY,
     &GATEWAY_TLS,
@@ -224,6 +240,7 @@ pub(crate) static OBJECTS: [&Object; 35] = [
     &OPENAPI,
     &LIMIT,
     &RETRIES,
+    &BREAKER,
     &LIMIT_CLAIM,
     &SIGN_IN,
     &HEADERS,

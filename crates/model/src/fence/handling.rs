@@ -1,10 +1,11 @@
-//! How requests along a way are handled: how long each may take, and what of them is tried again.
+//! How requests along a way are handled: how long each may take, what of them is tried again, and how much a callee is asked at once.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Breaker;
 use crate::position::Position;
 
 /// How requests along a route or an edge are handled.
@@ -16,6 +17,9 @@ pub struct Handling {
     /// What is tried again, and how often.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<Retries>,
+    /// What the callee is spared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Breaker>,
 }
 
 /// How long a request may take.
@@ -68,6 +72,9 @@ impl Handling {
                 most => write!(text, ", tried again up to {most} {times}"),
             };
             let _ = write!(text, " (budget {}%)", retries.budget);
+        }
+        if let Some(breaker) = &self.breaker {
+            breaker.summarize(&mut text);
         }
         text
     }

@@ -266,7 +266,12 @@ fn a_way_says_how_long_and_how_often_and_nonsense_is_told_with_its_place() {
     assert_eq!(handling.timeout.as_ref().unwrap().time.as_secs(), 90);
     assert_eq!((retries.most, retries.budget, retries.idempotent), (3, 10, true));
     assert_eq!(retries.grpc, [14, 8]);
-    assert_eq!(handling.summary(), ", within 90s, tried again up to 3 times (budget 10%)");
+    assert_eq!(
+        handling.summary(),
+        ", within 90s, tried again up to 3 times (budget 10%), 100 at once (50 wait up to 300ms), nothing for 2s after 7 failures in a row or 40% failures"
+    );
+    let breaker = web.calls[0].handling.breaker.as_ref().unwrap();
+    assert_eq!((breaker.bound.unwrap().pending, breaker.trip), (8, None));
     assert_eq!(web.calls[0].handling.timeout.as_ref().unwrap().time.as_secs(), 2);
     let with = |words: &str| with_portal(&format!("listen: 2\nroutes: [{{ path: /, {words} }}]"));
     let usual =
@@ -286,11 +291,26 @@ fn a_way_says_how_long_and_how_often_and_nonsense_is_told_with_its_place() {
         ("retries: { grpc: [INVALID_ARGUMENT] }", "bad-value"),
         ("retries: { attempts: 3 }", "unknown-key"),
         ("retries: 3", "wrong-type"),
+        ("breaker: { requests: 0 }", "out-of-range"),
+        ("breaker: { failures: 0 }", "out-of-range"),
+        ("breaker: { failures: never }", "out-of-range"),
+        ("breaker: { rate: 101 }", "out-of-range"),
+        ("breaker: { open: 5ms }", "out-of-range"),
+        ("breaker: { open: 10m, longest: 5m }", "out-of-range"),
+        ("breaker: { pending: 5 }", "conflict"),
+        ("breaker: { queue: 1s }", "conflict"),
+        ("breaker: { requests: 5, failures: off, open: 1s }", "conflict"),
+        ("breaker: { failures: off }", "empty"),
+        ("breaker: { connections: 5 }", "unknown-key"),
+        ("breaker: true", "wrong-type"),
     ] {
         assert_eq!(codes(&with(words)), [code], "{words}");
         let errors = parse(&with(words)).unwrap_err().to_string();
         assert!(errors.contains("ringfence.yaml:"), "{errors}");
     }
+    let usual =
+        parse(&with("breaker: { }")).unwrap().services.into_iter().find(|s| !s.routes.is_empty()).unwrap();
+    assert_eq!(usual.routes[0].handling.summary(), ", nothing for 10s after 5 failures in a row");
     let tcp = "fence: t\ntrust_domain: t.example\nservices:\n  a: { listen: 1, calls: [{ service: b, timeout: 1s }] }\n  b: { listen: 2, protocol: tcp }\n";
     assert_eq!(codes(tcp), ["conflict"]);
 }

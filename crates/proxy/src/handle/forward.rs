@@ -14,7 +14,7 @@ use crate::exchange::{Bounds, Exchange, Outcome};
 use crate::flow::Flow;
 use crate::front::Front;
 use crate::h1::{Asked as AskedH1, Framing, Outbound, RequestWriter, Version, forward_to_h2};
-use crate::handling::{Deadline, GRPC_TIMEOUT, Retrying, TIMEOUT, pause};
+use crate::handling::{Answered, Deadline, Ended, GRPC_TIMEOUT, Retrying, TIMEOUT, by_outcome, pause};
 use crate::headers::not_copied;
 use crate::held::Held;
 use crate::note::Note;
@@ -41,14 +41,23 @@ pub(super) async fn forward(
         let reason = format!("a body of {length} bytes is larger than the limit of {most}");
         return (Outcome::Failed(Deny::new(413, "limit", "limit.body", reason)), None);
     }
-    let handling = authorized.handling.as_deref();
+    let handled = authorized.handling.as_deref();
+    let handling = handled.map(|handled| &handled.said);
+    let breaker =
+        handled.and_then(|handled| Some((handled.breaker.as_ref()?, handled.said.breaker.as_ref()?)));
     let inside = !matches!(ctx.peer.way, Way::Gateway);
     let deadline = Deadline::of(view, handling, inside, report.started / 1000);
     let request_time = limits.request_time.map_or(u64::MAX, |time| worker.now_ms() + time.as_millis() as u64);
     let end_ms = deadline.map_or(u64::MAX, |deadline| deadline.at_ms).min(request_time);
     let late = || late(deadline.as_ref(), request_time, handling);
     let mut retrying = Retrying::of(worker, view, handling, authorized.edge.id, end_ms);
-    let mut bounds = Bounds { body, idle_ms: limits.idle.as_millis() as u64, end_ms, again: None };
+    let mut bounds = Bounds {
+        body,
+        idle_ms: limits.idle.as_millis() as u64,
+        end_ms,
+        again: None,
+        breaks: breaker.is_some(),
+    };
     if !wire.is_empty() {
         // The rest of a request before, whose callee answered without it or not in time, is no part of this one.
         wire.reset();
@@ -65,6 +74,27 @@ pub(super) async fn forward(
             worker.touch();
             ctx.live.arm(end_ms);
         }
+        let mut permit = None;
+        if let Some((breaker, said)) = breaker {
+            let mut entering = std::pin::pin!(breaker.enter());
+            let entered = std::future::poll_fn(|cx| match entering.as_mut().poll(cx) {
+                Poll::Ready(entered) => Poll::Ready(entered.map_err(Outcome::Failed)),
+                Poll::Pending if end_ms != u64::MAX && ctx.live.timed_out() => Poll::Ready(Err(late())),
+                Poll::Pending => front.poll_gone(cx).map(|()| Err(Outcome::Gone)),
+            });
+            permit = match entered.await {
+                Ok(permit) => Some(permit),
+                Err(Outcome::Failed(deny)) if deny.stage == "breaker" => {
+                    return (Outcome::Failed(deny.position(Some(said.position.to_string()))), None);
+                }
+                Err(outcome) => return (outcome, None),
+            };
+        }
+        let end_permit = |ended: Ended| {
+            if let (Some(permit), Some((_, said))) = (permit, breaker) {
+                permit.end(worker, &authorized.edge, &said.position, ended);
+            }
+        };
         let opened = {
             let mut opening = std::pin::pin!(open(report, rest, wire, authorized, fresh, deadline.as_ref()));
             // Nobody waits for a connection on behalf of a client that has gone, or longer than there is time.
@@ -75,18 +105,22 @@ pub(super) async fn forward(
             })
             .await
         };
-        let (outcome, unsent) = match opened {
-            Err(outcome) => return (outcome, None),
+        let (outcome, unsent, callee) = match opened {
+            Err(outcome) => {
+                end_permit(by_outcome(&outcome, Answered { sent: true, ..Answered::default() }));
+                return (outcome, None);
+            }
             Ok(Err(deny)) if !tried && deny.rule == "connect.failed" => {
                 (tried, fresh) = (true, true);
                 continue;
             }
-            Ok(Err(deny)) => (Outcome::Failed(deny), true),
+            Ok(Err(deny)) => (Outcome::Failed(deny), true, Answered::default()),
             Ok(Ok(back)) => {
                 bounds.again = retrying.as_ref().and_then(|retrying| retrying.again(spread(report)));
                 let watch = report.watch(authorized);
                 let mut exchange = Exchange::new(worker, ctx.live, front, back, &mut flow, bounds, watch);
                 let outcome = exchange.run().await;
+                let answered = exchange.answered();
                 match outcome {
                     Outcome::Unsent if !tried => {
                         (tried, fresh) = (true, true);
@@ -99,12 +133,15 @@ pub(super) async fn forward(
                             worker.pool.put(&authorized.next, upstream, worker.now_ms());
                         }
                     }
-                    Outcome::Switched => return (Outcome::Switched, exchange.back.into_upstream()),
+                    Outcome::Switched => {
+                        end_permit(Ended::Well);
+                        return (Outcome::Switched, exchange.back.into_upstream());
+                    }
                     _ => {}
                 }
                 let unsent = matches!(outcome, Outcome::Unsent);
                 seen |= !unsent;
-                (outcome, unsent)
+                (outcome, unsent, answered)
             }
         };
         let outcome = match outcome {
@@ -115,6 +152,7 @@ pub(super) async fn forward(
             Outcome::Late => late(),
             outcome => outcome,
         };
+        end_permit(by_outcome(&outcome, callee));
         let Some(retrying) = &mut retrying else { return (outcome, None) };
         let (pause_ms, why) = match &outcome {
             Outcome::Again { status, pause_ms } => (Some(*pause_ms), format!("answered with {status}")),

@@ -154,7 +154,9 @@ impl Node {
             groups: groups.filter(|(_, n)| *n > 0).collect(),
             handshakes: vec![handshakes("gateway", &outside), handshakes("mesh", &inside)],
             refusals: stats::refusals(&shards),
-            edges: self.shared.with_interner(|interner| stats::sum(&shards, interner)),
+            edges: self
+                .shared
+                .with_interner(|interner| stats::sum(&shards, interner, &self.shared.breakers.stats())),
             certificates: self.renewer.borrow().certificates(),
         }
     }

@@ -7,7 +7,6 @@ use ringfence_model::{Access, Binding, ExternalTls, GatewayTls, Limits, Protocol
 use ringfence_snapshot::{Service, Target, VerifiedSnapshot};
 use ringfence_spiffe::{SpiffeId, TrustDomain};
 
-use super::gateway::handling;
 use super::{
     Callee, Caller, DELIVERY, Edge, EdgeAt, Egress, GatewayTable, Interner, OUTSIDE, Rules, Table,
     TableError, Via,
@@ -15,6 +14,7 @@ use super::{
 use crate::access::{Authority, RouteAccess, TableProvider};
 use crate::delegate::TxnKeys;
 use crate::h1;
+use crate::handling::{Breakers, Handled};
 use crate::inspect::{Engine, Inspect};
 use crate::limits::{LimitTable, Limiter};
 use crate::policy::Policy;
@@ -37,6 +37,7 @@ impl Table {
         interner: &mut Interner,
         shims: &Shims,
         limiter: &Limiter,
+        breakers: &Breakers,
     ) -> Result<Self, TableError> {
         let trust_domain = TrustDomain::new(&snapshot.trust_domain)?;
         let gateway_id = SpiffeId::gateway(&trust_domain, &snapshot.fence)?;
@@ -89,7 +90,7 @@ impl Table {
                     all.list[edge].on_behalf = Some(call.position.to_string().into());
                 }
                 all.list[edge].limit = plans.call(&names[at], &names[callee], &call.limit);
-                all.list[edge].handling = handling(&call.handling);
+                all.list[edge].handling = Handled::of(&call.handling, all.list[edge].id, "", breakers);
                 inbound[callee].insert(names[at].clone(), edge);
                 edges.insert(callee, edge);
             }
@@ -123,7 +124,12 @@ impl Table {
                 let rules = Rules::Routes(service.routes.clone());
                 let edge = all.add(&outside, &names[at], service.protocol, rules, via(at, &gateway_id)?);
                 inbound[at].insert(outside.clone(), edge);
-                gateway.add(service, edge, access_of, protection_of, limit_of, dress_of);
+                let id = all.list[edge].id;
+                let handled_of = |route: &Route| {
+                    let name = format!("{}{}", route.host.as_deref().unwrap_or_default(), route.path);
+                    Handled::of(&route.handling, id, &name, breakers)
+                };
+                gateway.add(service, edge, access_of, protection_of, limit_of, dress_of, handled_of);
             }
         }
         gateway.sort();

@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ringfence_model::{Access, Handling, Protocol, Route};
+use ringfence_model::{Access, Protocol, Route};
 
 use super::{EdgeAt, EdgeRef, TableRef};
 use crate::access::RouteAccess;
+use crate::handling::Handled;
 use crate::limits::Plan;
 use crate::protect::Protection;
 use crate::responses::Dress;
@@ -38,7 +39,7 @@ struct RouteEntry {
     protection: Option<Arc<Protection>>,
     limit: Option<Arc<Plan>>,
     dress: Arc<Dress>,
-    handling: Option<Arc<Handling>>,
+    handling: Option<Arc<Handled>>,
 }
 
 /// Where a request from outside leads.
@@ -55,7 +56,7 @@ pub(crate) enum Routed {
         /// What its responses look like.
         dress: Arc<Dress>,
         /// How long requests may take, and what of them is tried again.
-        handling: Option<Arc<Handling>>,
+        handling: Option<Arc<Handled>>,
     },
     /// Its service may take it for what another route guards.
     Case {
@@ -69,6 +70,10 @@ pub(crate) enum Routed {
 }
 
 impl GatewayTable {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a route is made of: each part is built by its own room"
+    )]
     pub(super) fn add(
         &mut self,
         service: &ringfence_snapshot::Service,
@@ -77,13 +82,14 @@ impl GatewayTable {
         protection_of: impl Fn(&ringfence_snapshot::Service, &Route) -> Option<Arc<Protection>>,
         limit_of: impl Fn(&ringfence_snapshot::Service, &Route) -> Option<Arc<Plan>>,
         dress_of: impl Fn(&Route) -> Dress,
+        handled_of: impl Fn(&Route) -> Option<Arc<Handled>>,
     ) {
         for route in &service.routes {
             let access = access_of(&route.access);
             let protection = protection_of(service, route);
             let limit = limit_of(service, route);
             let dress = Arc::new(dress_of(route));
-            let (route, handling) = (route.clone(), handling(&route.handling));
+            let (route, handling) = (route.clone(), handled_of(route));
             let host = route.host.clone();
             let entry = RouteEntry { route, edge, access, protection, limit, dress, handling };
             match (&host, service.protocol) {
@@ -139,11 +145,6 @@ fn are_mixed<'a>(routes: impl Iterator<Item = &'a RouteEntry>) -> bool {
     let mut first: HashMap<EdgeAt, &Access> = HashMap::new();
     let mut routes = routes.map(|entry| (entry.edge, &entry.route.access));
     routes.any(|(edge, access)| !first.entry(edge).or_insert(access).is_as(access))
-}
-
-/// What is said, if anything is.
-pub(super) fn handling(said: &Handling) -> Option<Arc<Handling>> {
-    (!said.is_default()).then(|| Arc::new(said.clone()))
 }
 
 /// Where a request through the gateway leads. `host` is lower case and without port.

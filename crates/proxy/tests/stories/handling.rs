@@ -15,27 +15,27 @@ use crate::rig::{Rig, eventually, field, local};
 
 /// What a service got, and what it does next.
 #[derive(Default)]
-struct Service {
+pub struct Service {
     /// Heads and bodies, in the order in which they came.
     got: Mutex<Vec<String>>,
     /// Answers to the next requests, the last of them to all after it.
-    answers: Mutex<Vec<&'static str>>,
+    pub answers: Mutex<Vec<&'static str>>,
 }
 
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone";
-const UNAVAILABLE: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone";
+pub const UNAVAILABLE: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
 /// No answer at all: the connection ends.
 const HANGS_UP: &str = "";
 /// No answer, and the connection stays.
 const SILENT: &str = "silent";
 
 impl Service {
-    fn start(answers: &[&'static str]) -> (Arc<Self>, u16) {
+    pub fn start(answers: &[&'static str]) -> (Arc<Self>, u16) {
         let (listener, port) = local();
         (Self::on(listener, answers), port)
     }
 
-    fn on(listener: TcpListener, answers: &[&'static str]) -> Arc<Self> {
+    pub fn on(listener: TcpListener, answers: &[&'static str]) -> Arc<Self> {
         let service = Arc::new(Self { answers: Mutex::new(answers.to_vec()), ..Self::default() });
         let serving = service.clone();
         std::thread::spawn(move || {
@@ -78,7 +78,7 @@ impl Service {
         }
     }
 
-    fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.got.lock().unwrap().len()
     }
 
@@ -88,8 +88,12 @@ impl Service {
 }
 
 /// A gateway before a service elsewhere, whose one route says this.
-fn rig(port: u16, words: &str) -> Rig {
-    Rig::start(&format!(
+pub fn rig(port: u16, words: &str) -> Rig {
+    Rig::start(&fence(port, words))
+}
+
+pub fn fence(port: u16, words: &str) -> String {
+    format!(
         "fence: clinic
 trust_domain: clinic.example
 gateway: {{ listen: 127.0.0.1:8443, tls: off }}
@@ -99,26 +103,35 @@ external:
     tls: off
     routes: [{{ path: /, {words} }}]
 "
-    ))
+    )
 }
 
 /// Sends requests one after the other over one connection; the status of each answer.
-struct Client(BufReader<TcpStream>);
+pub struct Client(BufReader<TcpStream>);
 
 impl Client {
-    fn of(rig: &Rig) -> Self {
+    pub fn of(rig: &Rig) -> Self {
         Self::over(TcpStream::connect(rig.gateway).unwrap())
     }
 
-    fn over(stream: TcpStream) -> Self {
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(crate::patience::HELP)).unwrap();
         Self(BufReader::new(stream))
     }
 
-    fn ask(&mut self, method: &str, path: &str, fields: &str, body: &str) -> (u16, String) {
+    pub fn ask(&mut self, method: &str, path: &str, fields: &str, body: &str) -> (u16, String) {
         let length =
             if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
         let text = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{fields}{length}\r\n{body}");
+        self.send(&text)
+    }
+
+    /// Says that a body follows, and sends none.
+    pub fn ask_without_body(&mut self, path: &str) -> (u16, String) {
+        self.send(&format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"))
+    }
+
+    fn send(&mut self, text: &str) -> (u16, String) {
         self.0.get_mut().write_all(text.as_bytes()).unwrap();
         let (mut head, mut length) = (String::new(), 0);
         while !head.ends_with("\r\n\r\n") {

@@ -10,6 +10,7 @@
 mod alike;
 mod baseline;
 mod bound;
+mod breaker;
 mod carried;
 mod crowds;
 mod delegate;
