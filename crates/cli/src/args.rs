@@ -12,7 +12,7 @@ use ringfence_store::Place;
 use crate::data::DataDir;
 use crate::env::Env;
 use crate::up::{self, MasterChoice};
-use crate::{ca, content, down, drill, fence, key, openapi, revoke, run, session, store, view, waf};
+use crate::{ca, content, down, drill, fence, host, key, openapi, revoke, run, session, store, view, waf};
 
 /// One declaration fences your services in: who may call whom, what each may reach.
 ///
@@ -28,6 +28,10 @@ pub(crate) struct Args {
 enum Command {
     /// Start the fence and its services, and keep them in line with ringfence.yaml
     Up(Up),
+    /// Run this host's part of a fence that has its control on another host
+    Node(Node),
+    /// The hosts of the fence: list, let one join, remove one
+    Host(At<host::HostArgs>),
     /// Start one service behind the fence that `up` enforces (for systemd units and terminals)
     Run(run::RunArgs),
     /// What runs, how it is isolated, and what to know about it
@@ -141,6 +145,49 @@ struct Up {
     quiet: bool,
 }
 
+#[derive(Debug, ClapArgs)]
+struct Node {
+    /// This host's copy of the fence: it says what to run here; who may call whom, control says
+    #[arg(default_value = ".")]
+    fence: PathBuf,
+    /// Join with the token in this file, `-` for standard input; needed once
+    #[arg(long, value_name = "FILE")]
+    join: Option<PathBuf>,
+    /// Where state is kept [default: .ringfence beside the fence]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Run services without namespaces; `status` keeps saying so
+    #[arg(long, value_enum, default_value = "on")]
+    isolation: OnOff,
+    /// Threads of the data plane [default: one per core]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=32))]
+    threads: Option<u16>,
+    #[command(flatten)]
+    master: MasterArgs,
+    /// Do not show what the services print
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+impl Node {
+    fn options(self) -> Result<up::Options, String> {
+        let token = self.join.as_deref().map(host::token).transpose()?;
+        let up = Up {
+            fence: self.fence,
+            data: self.data,
+            isolation: self.isolation,
+            threads: self.threads,
+            mesh: SocketAddr::from(([127, 0, 0, 1], 0)),
+            store: None,
+            store_wait: std::time::Duration::ZERO,
+            master: self.master,
+            svid_life: std::time::Duration::from_secs(3600),
+            quiet: self.quiet,
+        };
+        Ok(up::Options { member: Some(up::Joining { token }), ..up.options() })
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OnOff {
     On,
@@ -182,6 +229,14 @@ impl Args {
     pub(crate) fn run(self, env: Env) -> ExitCode {
         match self.command {
             Command::Up(args) => up::run(args.options(), env),
+            Command::Node(args) => match args.options() {
+                Ok(options) => up::run(options, env),
+                Err(e) => {
+                    eprintln!("error: {e}");
+                    ExitCode::from(2)
+                }
+            },
+            Command::Host(at) => at.with(|args, data| host::run(args, data, env.colour)),
             Command::Run(args) => run::run(args, &env),
             Command::Status(at) => at.with(|args, data| view::status::run(args, data, env.colour)),
             Command::Top(at) => at.with(|args, data| view::top::run(args, data, env.colour)),
@@ -240,6 +295,8 @@ impl Up {
             isolation: if self.isolation == OnOff::On { Isolation::On } else { Isolation::Off },
             threads: self.threads.map_or_else(|| cores.min(32), usize::from),
             mesh: self.mesh,
+            host: None,
+            member: None,
             store: self.store,
             store_wait: self.store_wait,
             master: self.master.choice(),

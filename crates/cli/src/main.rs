@@ -10,6 +10,7 @@ mod down;
 mod drill;
 mod env;
 mod fence;
+mod host;
 mod key;
 mod openapi;
 mod prompt;

@@ -1,4 +1,4 @@
-//! The hidden roles that `up` starts: keeper, control, node and federation. Each takes its channel from standard input, confines
+//! The hidden roles that `up` and `node` start: keeper, control, node, federation and member. Each takes its channel from standard input, confines
 //! itself, and works until the channel ends.
 
 use std::ffi::OsStr;
@@ -26,11 +26,16 @@ const NAMES: [&str; 8] = [
 
 /// Runs the role that the first argument names, if it names one.
 pub(crate) fn dispatch(first: Option<&OsStr>) -> Option<ExitCode> {
+    // `ringfence node` at a terminal is a command: a role has a channel as its standard input.
+    if !has_channel() {
+        return None;
+    }
     let (name, role): (_, fn() -> Result<(), String>) = match first?.to_str()? {
         "keeper" => ("keeper", keeper),
         "control" => ("control", control),
         "node" => ("node", node),
         "federation" => ("federation", federation),
+        "member" => ("member", member),
         _ => return None,
     };
     Some(match harden().map_err(|e| e.to_string()).and_then(|()| role()) {
@@ -100,6 +105,29 @@ fn federation() -> Result<(), String> {
         enforce(Confinement { read, sockets: Sockets::Inet, ..Confinement::default() })
     };
     ringfence_oidc::run(channel, confine).map_err(|e| e.to_string())
+}
+
+/// TCP to control, and nothing else outside; its own folder.
+fn member() -> Result<(), String> {
+    prepare_runtime()?;
+    let channel = ringfence_channel::stdin_channel().map_err(|e| e.to_string())?;
+    let confine = |folder: &Path, ports: Vec<u16>| {
+        let read = existing(PROGRAMS.iter());
+        let write = vec![folder.to_owned(), folder.with_file_name("events").join("control")];
+        enforce(Confinement {
+            read,
+            write,
+            sockets: Sockets::Inet,
+            ports: Some(ports),
+            ..Confinement::default()
+        })
+    };
+    ringfence_control::member::run(channel, confine).map_err(|e| e.to_string())
+}
+
+/// Whether standard input is a socket.
+fn has_channel() -> bool {
+    rustix::net::sockopt::socket_type(io::stdin()).is_ok()
 }
 
 /// The runtime library makes one socket pair per process for signals, at its first start. Confined, it could not.

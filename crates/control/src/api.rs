@@ -19,6 +19,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::core::asks::AskSessions;
+use crate::hosts::{AskHosts, HostToken};
 use crate::keys::{AskKeys, CreateKey, RotateKey};
 use crate::metrics::Format;
 use crate::revocations::{AskRevocations, Revoke};
@@ -39,6 +40,7 @@ pub(crate) enum Ask {
     Rotate(Rotate),
     Mint(Mint),
     Keys(AskKeys),
+    Hosts(AskHosts),
     Revocations(AskRevocations),
     Sessions(AskSessions),
     Restart(String),
@@ -112,6 +114,17 @@ pub(crate) async fn serve(listener: UnixListener, questions: mpsc::Sender<Questi
             }),
         )
         .route("/v1/keys/{id}/revoke", post(|s: State<Api>, Path(id)| ask(s, Ask::Keys(AskKeys::Revoke(id)))))
+        .route("/v1/hosts", get(|s: State<Api>| ask(s, Ask::Hosts(AskHosts::List))))
+        .route(
+            "/v1/hosts/{name}/token",
+            post(|s: State<Api>, Path(name), Json(body): Json<HostToken>| {
+                ask(s, Ask::Hosts(AskHosts::Token(name, body)))
+            }),
+        )
+        .route(
+            "/v1/hosts/{name}/remove",
+            post(|s: State<Api>, Path(name)| ask(s, Ask::Hosts(AskHosts::Remove(name)))),
+        )
         .route(
             "/v1/sessions",
             get(|s: State<Api>, Query(Page { after }): Query<Page>| {

@@ -120,10 +120,10 @@ mod tests {
         let (supervisor, _) =
             Channel::<FromControl, ToControl>::new(UnixStream::pair().unwrap().0).unwrap().split();
         let state = State::open(&folder.join("state.db")).await.unwrap();
-        let (news, proxies) = (mpsc::channel(1).0, mpsc::channel(1).0);
         let federation = crate::federation::Federation::new(mpsc::channel(1).0);
-        let mut core =
-            Core::new(state, supervisor, writer.emitter(), Options::default(), news, proxies, federation);
+        let (workloads, proxies, admitted) = (mpsc::channel(1).0, mpsc::channel(1).0, mpsc::channel(1).0);
+        let ways = crate::core::Ways { workloads, proxies, admitted };
+        let mut core = Core::new(state, supervisor, writer.emitter(), Options::default(), ways, federation);
         let keeper = keeper(offline.clone());
         core.supervisor(ToControl::Keeper, vec![keeper.into()]).await.unwrap();
         (core, writer)

@@ -3,7 +3,7 @@
 pub(crate) mod asks;
 mod certificates;
 mod data;
-mod enforce;
+pub(crate) mod enforce;
 mod operator;
 
 use std::collections::HashMap;
@@ -34,6 +34,7 @@ use crate::calendar::Calendar;
 use crate::content::Contents;
 use crate::entities::Entities;
 use crate::federation::{Federation, keys_for};
+use crate::hosts::{Admitted, Joined};
 use crate::keys::Keys;
 use crate::logs::Logs;
 use crate::metrics::{Endpoint, Known, SnapshotFacts};
@@ -56,8 +57,9 @@ pub(crate) struct Core {
     /// `None` until the keeper was introduced for the first time.
     ca: Option<Authority>,
     news: mpsc::Sender<WorkloadEvent>,
-    nodes: Nodes,
-    keys: Keys,
+    pub(crate) nodes: Nodes,
+    pub(crate) joined: Joined,
+    pub(crate) keys: Keys,
     pub(crate) revocations: Revocations,
     federation: Federation,
     /// What is known of the keeper's logs.
@@ -77,7 +79,7 @@ pub(crate) struct Core {
     providers: Arc<Vec<Provider>>,
     signins: SignIns,
     minter: Minter,
-    current: Option<(Snapshot, SignedSnapshot)>,
+    pub(crate) current: Option<(Snapshot, SignedSnapshot)>,
     report: Report,
     usage: Vec<Usage>,
     /// Where counters are served.
@@ -89,6 +91,16 @@ pub(crate) struct Core {
     waiting: Vec<(String, u64, OwnedFd)>,
 }
 
+/// By which what happens elsewhere comes to control.
+pub(crate) struct Ways {
+    /// What happens on Workload API sockets.
+    pub(crate) workloads: mpsc::Sender<WorkloadEvent>,
+    /// What proxies say.
+    pub(crate) proxies: mpsc::Sender<NodeNews>,
+    /// Hosts that open a session.
+    pub(crate) admitted: mpsc::Sender<Admitted>,
+}
+
 /// The CA and the Workload API on top of it.
 struct Authority {
     ca: Ca,
@@ -96,16 +108,16 @@ struct Authority {
 }
 
 impl Core {
-    /// Knows nothing yet but what it is given. `news` carries what happens on Workload API sockets, `proxies` what proxies say.
+    /// Knows nothing yet but what it is given. What it hears of comes by `ways`.
     pub(crate) fn new(
         state: State,
         supervisor: Sender<FromControl>,
         emitter: Emitter,
         lives: Options,
-        news: mpsc::Sender<WorkloadEvent>,
-        proxies: mpsc::Sender<NodeNews>,
+        ways: Ways,
         federation: Federation,
     ) -> Self {
+        let Ways { workloads: news, proxies, admitted } = ways;
         let sessions = Sessions::new(state.store().clone());
         let keys = Keys::new(state.store().clone());
         let minter = Minter::new(state.store().clone(), keys.known().clone());
@@ -115,6 +127,7 @@ impl Core {
             ca: None,
             news,
             nodes: Nodes::new(proxies),
+            joined: Joined::new(state.store(), emitter.clone(), admitted),
             keys,
             logs: Logs::new(state.store().clone()),
             revocations,
@@ -184,10 +197,18 @@ impl Core {
                 }
             }
             (ToControl::Report(report), _) => self.report = report,
+            (ToControl::Hosts { snapshot_key }, fd) => {
+                self.joined.listen(fd.map(Into::into), snapshot_key);
+                if let Ok(ca) = self.ca() {
+                    self.joined.start(&ca)?;
+                }
+            }
             (ToControl::Metrics, fd) => self.endpoint.serve(fd.map(Into::into))?,
             (ToControl::Usage(usage), _) => self.usage = usage,
             (ToControl::Attested { .. }, _) => {}
-            (ToControl::Start { .. }, _) => return Err(ControlError::Protocol("started twice")),
+            (ToControl::Start { .. } | ToControl::Member(_), _) => {
+                return Err(ControlError::Protocol("started twice"));
+            }
             (
                 ToControl::Keeper
                 | ToControl::Proxy { .. }
@@ -307,7 +328,12 @@ impl Core {
 
     /// A proxy's channel ended: the supervisor, which can start processes and introduce them, mends it.
     async fn lost(&mut self, node: &str, introduction: u64, end: ChannelError) -> Result<(), ControlError> {
+        let seat = self.nodes.seat(node);
         self.nodes.disconnect(node);
+        if seat.is_some() {
+            self.entity("host", node, 2, false, "is gone; its proxy goes on from what it knows");
+            return Ok(());
+        }
         let nonsense = nonsense(end);
         if let Some(reason) = &nonsense {
             let reason = format!("it spoke nonsense, so that its channel was closed: {reason}");
@@ -364,4 +390,5 @@ pub(crate) struct Inboxes {
     pub(crate) questions: mpsc::Receiver<Question>,
     pub(crate) workloads: mpsc::Receiver<WorkloadEvent>,
     pub(crate) federation: mpsc::Receiver<FromFederation>,
+    pub(crate) admitted: mpsc::Receiver<Admitted>,
 }

@@ -12,7 +12,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::http::StatusCode;
-use ringfence_channel::Sender;
 use ringfence_snapshot::node::{ApiKeys, MAX_API_KEYS, ToProxy};
 use ringfence_store::{Batch, Store, StoreError};
 use ringfence_token::{ApiKey, KeyPrefix, KeyRecord};
@@ -22,6 +21,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use self::tell::{BEHIND, tell};
 use self::uses::note_uses;
+use crate::nodes::Teller;
 use crate::refusal::Refusal;
 
 const KIND: &str = "api_key";
@@ -160,7 +160,7 @@ impl Keys {
     }
 
     /// Tells one proxy the whole set and then each change, until its channel ends.
-    pub(crate) fn tell(&self, sender: Sender<ToProxy>) -> impl Future<Output = ()> + use<> {
+    pub(crate) fn tell(&self, sender: Teller) -> impl Future<Output = ()> + use<> {
         tell(self.store.clone(), sender, self.changes.subscribe())
     }
 

@@ -15,9 +15,11 @@ mod core;
 mod entities;
 mod federation;
 pub mod home;
+mod hosts;
 pub mod inspect;
 mod keys;
 mod logs;
+pub mod member;
 mod metrics;
 mod mint;
 mod nodes;
@@ -33,6 +35,7 @@ pub mod supervisor;
 pub use crate::pem::pem;
 pub use api::{Mint, Rotate, RotateWhat};
 pub use attest::look;
+pub use hosts::HostToken;
 pub use keys::{CreateKey, RotateKey};
 pub use revocations::{Revoke, RevokeWhat};
 
@@ -48,7 +51,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::calendar::MAINTAIN;
-use crate::core::{Core, Inboxes, REFRESH};
+use crate::core::{Core, Inboxes, REFRESH, Ways};
 use crate::federation::Federation;
 use crate::home::Chosen;
 use crate::metrics::Endpoint;
@@ -134,13 +137,15 @@ async fn work(
     let Some((state, meanwhile)) = opened else { return Ok(()) };
     let (found, federation) = mpsc::channel(64);
     let federated = Federation::new(found);
-    let mut core = Core::new(state, supervisor.clone(), writer.emitter(), lives, happening, news, federated);
+    let (admit, admitted) = mpsc::channel(64);
+    let ways = Ways { workloads: happening, proxies: news, admitted: admit };
+    let mut core = Core::new(state, supervisor.clone(), writer.emitter(), lives, ways, federated);
     supervisor.send(&FromControl::Ready, &[]).await?;
     core.endpoint = Endpoint::new(endpoint);
     for (message, fds) in meanwhile {
         core.supervisor(message, fds).await?;
     }
-    let mut inboxes = Inboxes { proxies, questions, workloads, federation };
+    let mut inboxes = Inboxes { proxies, questions, workloads, federation, admitted };
     let mut refresh = interval(REFRESH);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
     refresh.reset_after(REFRESH);
@@ -158,6 +163,7 @@ async fn work(
             Some(news) = inboxes.proxies.recv() => core.proxy(news).await?,
             Some(question) = inboxes.questions.recv() => core.question(question).await,
             Some(event) = inboxes.workloads.recv() => core.workload_event(&event),
+            Some(admitted) = inboxes.admitted.recv() => core.admitted(admitted),
             Some(found) = inboxes.federation.recv() => core.federated(found).await?,
             _ = refresh.tick() => core.refresh().await,
             _ = maintain.tick() => {

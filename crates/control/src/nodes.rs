@@ -1,19 +1,27 @@
 //! The proxies: each gets every snapshot, and certificates only for the identities of its own services.
 
+mod tell;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
-use ringfence_channel::{Channel, ChannelError, Sender};
+use ringfence_channel::{Channel, ChannelError};
+use ringfence_join::Seat;
 use ringfence_keeper::gateway_id;
 use ringfence_keys::Secret;
 use ringfence_model::ExternalTls;
 use ringfence_snapshot::node::{FromProxy, ProviderKeys, Stats, Subject, ToProxy};
-use ringfence_snapshot::{ContentPart, Der, Digest, SignedSnapshot, Snapshot, Target};
+use ringfence_snapshot::{Der, Digest, SignedSnapshot, Snapshot, Target};
 use ringfence_spiffe::{SpiffeId, TrustDomain};
+use ringfence_wire::{Frames, Outgoing};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+use self::tell::tell;
+pub(crate) use self::tell::{Gone, Teller};
+use crate::core::now;
 use crate::metrics::NodeFacts;
 
 /// Certificates that one node may have asked for and not been answered: as many as a fence has identities, and room.
@@ -29,6 +37,16 @@ const MAX_NAMES: usize = 64 * 1024;
 const MAX_TEXT: usize = 4096;
 /// Most edges whose counters are kept of one node.
 const MAX_EDGES: usize = 65_536;
+
+/// A session of a host that belongs.
+#[derive(Debug)]
+pub(crate) struct HostSession {
+    pub(crate) seat: Seat,
+    /// When its SVID ends, Unix time in seconds.
+    pub(crate) ends_at: u64,
+    pub(crate) frames: Frames,
+    pub(crate) outgoing: Outgoing,
+}
 
 /// What arrives from proxies, under the name of the node and the number of the introduction whose channel it came over: a
 /// message, or how the channel ended.
@@ -57,6 +75,8 @@ struct Newest {
     renewals: u64,
     /// By provider, with a number that changes with them.
     keys: BTreeMap<String, (u64, Arc<ToProxy>)>,
+    /// The hosts with a gateway, where there are several hosts: nobody else opens cookies.
+    gateways: Option<Arc<HashSet<String>>>,
     /// The number of the key that seals cookies, and the message that carries it.
     cookies: Option<(u32, Arc<ToProxy>)>,
 }
@@ -64,7 +84,11 @@ struct Newest {
 #[derive(Debug)]
 struct Node {
     introduction: u64,
-    sender: Sender<ToProxy>,
+    sender: Teller,
+    /// Of a host that joined.
+    seat: Option<Arc<Seat>>,
+    /// Since when, Unix time in seconds.
+    since: u64,
     stats: Stats,
     acknowledged: u64,
     refused: Option<String>,
@@ -93,8 +117,6 @@ impl Nodes {
         let (sender, mut receiver) = Channel::<ToProxy, FromProxy>::new(socket)?.split();
         let (news, node) = (self.news.clone(), name.to_owned());
         let mut tasks = JoinSet::new();
-        let has = watch::Sender::default();
-        tasks.spawn(tell(sender.clone(), self.newest.subscribe(), has.subscribe()));
         tasks.spawn(async move {
             loop {
                 let received = receiver.recv().await.map(|(message, _)| message);
@@ -104,9 +126,52 @@ impl Nodes {
                 }
             }
         });
+        self.insert(name, introduction, Teller::Here(sender), None, tasks);
+        Ok(())
+    }
+
+    /// A host that joined opened a session; an earlier one of the same host is given up.
+    pub(crate) fn connect_host(&mut self, session: HostSession, introduction: u64) {
+        let HostSession { seat, ends_at, mut frames, outgoing } = session;
+        let (news, node) = (self.news.clone(), seat.host().to_owned());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let over = tokio::time::sleep(Duration::from_secs(ends_at.saturating_sub(now())));
+            tokio::pin!(over);
+            loop {
+                let received = tokio::select! {
+                    said = frames.next() => match said {
+                        Some(Ok(message)) => Ok(message),
+                        // It left, or its connection broke; or it speaks nonsense, which ends its session as well.
+                        Some(Err(_)) | None => Err(ChannelError::Closed),
+                    },
+                    () = &mut over => Err(ChannelError::Closed),
+                };
+                let ended = received.is_err();
+                if news.send((node.clone(), introduction, received)).await.is_err() || ended {
+                    return;
+                }
+            }
+        });
+        let name = seat.host().to_owned();
+        self.insert(&name, introduction, Teller::There(outgoing), Some(Arc::new(seat)), tasks);
+    }
+
+    fn insert(
+        &mut self,
+        name: &str,
+        introduction: u64,
+        sender: Teller,
+        seat: Option<Arc<Seat>>,
+        mut tasks: JoinSet<()>,
+    ) {
+        let has = watch::Sender::default();
+        tasks.spawn(tell(name.to_owned(), sender.clone(), self.newest.subscribe(), has.subscribe()));
         let node = Node {
             introduction,
             sender,
+            seat,
+            since: now(),
             stats: Stats::default(),
             acknowledged: 0,
             refused: None,
@@ -118,7 +183,23 @@ impl Nodes {
             tasks,
         };
         self.nodes.insert(name.to_owned(), node);
-        Ok(())
+    }
+
+    /// The seat of a host that joined; none of the node beside control.
+    pub(crate) fn seat(&self, name: &str) -> Option<Arc<Seat>> {
+        self.nodes.get(name)?.seat.clone()
+    }
+
+    /// Whether a host is connected, and what it runs.
+    pub(crate) fn about(&self, name: &str) -> Option<serde_json::Value> {
+        let node = self.nodes.get(name)?;
+        Some(serde_json::json!({
+            "version": node.version,
+            "revision": node.acknowledged,
+            "refused": node.refused,
+            "stale": node.stats.stale,
+            "since": node.since,
+        }))
     }
 
     /// Whether a message comes over the channel that counts, not over one that was given up.
@@ -189,14 +270,20 @@ impl Nodes {
         Some(Place { _answering: answering, asking: node.asking.clone().try_acquire_owned().ok() })
     }
 
-    pub(crate) fn sender(&self, name: &str) -> Option<Sender<ToProxy>> {
+    pub(crate) fn sender(&self, name: &str) -> Option<Teller> {
         self.nodes.get(name).map(|n| n.sender.clone())
     }
 
     /// Sends a snapshot to every proxy, those to come included, in place of any that one has not taken yet; before it, what of the
     /// files that it names the proxy does not have.
-    pub(crate) fn publish(&self, snapshot: &SignedSnapshot, parcel: Parcel) {
+    pub(crate) fn publish(
+        &self,
+        snapshot: &SignedSnapshot,
+        parcel: Parcel,
+        gateways: Option<HashSet<String>>,
+    ) {
         self.newest.send_modify(|newest| {
+            newest.gateways = gateways.map(Arc::new);
             newest.parcel = Arc::new(parcel);
             newest.snapshot = Some(Arc::new(ToProxy::Snapshot(snapshot.clone())));
             newest.snapshots += 1;
@@ -305,78 +392,6 @@ pub(crate) fn nonsense(end: ChannelError) -> Option<String> {
     }
 }
 
-/// Tells one proxy whatever is newest, until its channel ends or it is given up.
-async fn tell(
-    sender: Sender<ToProxy>,
-    mut newest: watch::Receiver<Newest>,
-    mut has: watch::Receiver<Option<Vec<Digest>>>,
-) {
-    let mut there = None;
-    // One that was just introduced asks for its certificates anyway.
-    let (mut snapshots, mut renewals) = (0, newest.borrow().renewals);
-    let mut told: BTreeMap<String, u64> = BTreeMap::new();
-    let mut cookies: Option<u32> = None;
-    loop {
-        let now = newest.borrow_and_update().clone();
-        if let Some(snapshot) = now.snapshot.filter(|_| now.snapshots > snapshots) {
-            let sent = bring(&sender, &now.parcel, &mut has, &mut there).await;
-            if sent.is_err() || sender.send(&*snapshot, &[]).await.is_err() {
-                return;
-            }
-        }
-        for (provider, (number, keys)) in &now.keys {
-            if told.insert(provider.clone(), *number) != Some(*number)
-                && sender.send(&**keys, &[]).await.is_err()
-            {
-                return;
-            }
-        }
-        if let Some((number, keys)) = &now.cookies
-            && cookies.replace(*number) != Some(*number)
-            && sender.send(&**keys, &[]).await.is_err()
-        {
-            return;
-        }
-        if now.renewals > renewals && sender.send(&ToProxy::Renew, &[]).await.is_err() {
-            return;
-        }
-        (snapshots, renewals) = (now.snapshots, now.renewals);
-        if newest.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Brings the files of a snapshot to one proxy, but for those that are `there`; all of them are then.
-async fn bring(
-    sender: &Sender<ToProxy>,
-    parcel: &Parcel,
-    has: &mut watch::Receiver<Option<Vec<Digest>>>,
-    there: &mut Option<HashSet<Digest>>,
-) -> Result<(), ()> {
-    if !parcel.is_empty() {
-        let news = has.has_changed().unwrap_or(false);
-        let said = has.wait_for(Option::is_some).await.map_err(drop)?;
-        let said: HashSet<Digest> = said.iter().flatten().copied().collect();
-        match there {
-            None => *there = Some(said),
-            // It said so before it got what made it forget some.
-            Some(there) if news => there.retain(|digest| said.contains(digest)),
-            Some(_) => {}
-        }
-    }
-    for (digest, bytes) in parcel {
-        if there.as_ref().is_some_and(|there| there.contains(digest)) {
-            continue;
-        }
-        for part in ContentPart::all(*digest, bytes) {
-            sender.send(&ToProxy::Content(part), &[]).await.map_err(drop)?;
-        }
-    }
-    *there = Some(parcel.iter().map(|(digest, _)| *digest).collect());
-    Ok(())
-}
-
 /// A node parses what comes from outside: what it says is bounded.
 pub(crate) fn cut(text: impl Into<String>) -> String {
     let mut text = text.into();
@@ -391,13 +406,14 @@ pub(crate) fn cut(text: impl Into<String>) -> String {
 pub(crate) fn may_hold(snapshot: &Snapshot, node: &str, subject: &Subject) -> Result<(), String> {
     let refuse = |what: &str| Err(format!("node {node} may not hold a certificate for {what}"));
     let Ok(trust_domain) = TrustDomain::new(&snapshot.trust_domain) else { return refuse("anybody") };
-    let gateway = gateway_id(&trust_domain, &snapshot.fence).ok().filter(|_| snapshot.gateway.is_some());
+    let has_gateway = snapshot.gateway_at(node);
+    let gateway = gateway_id(&trust_domain, &snapshot.fence).ok().filter(|_| has_gateway);
     match subject {
-        Subject::Serving(hosts) if snapshot.gateway.is_none() => refuse(&hosts.join(", ")),
+        Subject::Serving(hosts) if !has_gateway => refuse(&hosts.join(", ")),
         Subject::Serving(_) => Ok(()),
         Subject::Svid(text) => {
             let Ok(id) = SpiffeId::parse(text) else { return refuse("something that is no SPIFFE ID") };
-            // There is one host, so every fenced service is its own. The mesh listener answers for external ones too, unless
+            // A node answers for the fenced services of its own machine. The mesh listener answers for external ones too, unless
             // they prove this very identity themselves.
             let own = snapshot.services.iter().any(|service| {
                 let elsewhere = match &service.target {
@@ -406,7 +422,8 @@ pub(crate) fn may_hold(snapshot: &Snapshot, node: &str, subject: &Subject) -> Re
                         theirs.as_deref().is_none_or(|theirs| theirs == text)
                     }
                 };
-                !elsewhere && SpiffeId::service(&trust_domain, &service.name).is_ok_and(|s| s == id)
+                let here = snapshot.runs_at(service, node);
+                here && !elsewhere && SpiffeId::service(&trust_domain, &service.name).is_ok_and(|s| s == id)
             });
             if own || gateway.is_some_and(|g| g == id) { Ok(()) } else { refuse(text) }
         }
@@ -414,119 +431,4 @@ pub(crate) fn may_hold(snapshot: &Snapshot, node: &str, subject: &Subject) -> Re
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_node_that_floods_is_held_to_its_bounds() {
-        let (news, _inbox) = mpsc::channel(4);
-        let mut nodes = Nodes::new(news);
-        let (_theirs, ours) = UnixStream::pair().unwrap();
-        nodes.connect("local", 1, ours).unwrap();
-        let (key, subject) = (Der(vec![1; 64]), Subject::Svid("spiffe://x/service/a".into()));
-        let turns: Vec<_> =
-            (0..MAX_SIGNING).map_while(|_| nodes.turn("local", &subject, &key, &key)).collect();
-        assert_eq!(turns.len(), MAX_SIGNING);
-        assert!(nodes.turn("local", &subject, &key, &key).is_none(), "no more at once");
-        drop(turns);
-        assert!(nodes.turn("local", &subject, &key, &key).is_some());
-        let huge = Der(vec![1; MAX_PART + 1]);
-        assert!(nodes.turn("local", &subject, &huge, &key).is_none());
-        assert!(nodes.turn("local", &Subject::Serving(vec!["x".repeat(MAX_NAMES)]), &key, &key).is_none());
-        nodes.note("local", FromProxy::Nack { revision: 1, reason: "ü".repeat(MAX_TEXT) });
-        assert!(nodes.nodes["local"].refused.as_ref().unwrap().len() <= MAX_TEXT);
-    }
-
-    fn numbered(revision: usize) -> SignedSnapshot {
-        // Larger than what a socket holds for a reader that does not read.
-        SignedSnapshot { bytes: format!("{revision} {}", "x".repeat(1 << 20)), signature: vec![1].into() }
-    }
-
-    /// Revisions and calls to renew (0) as they come, until the revision `last`.
-    async fn taken(channel: &mut Channel<FromProxy, ToProxy>, last: usize) -> Vec<usize> {
-        let mut taken = Vec::new();
-        while taken.last() != Some(&last) {
-            let next = tokio::time::timeout(std::time::Duration::from_secs(60), channel.recv());
-            taken.push(match next.await.unwrap().unwrap().0 {
-                ToProxy::Snapshot(signed) => signed.bytes.split_once(' ').unwrap().0.parse().unwrap(),
-                ToProxy::Renew => 0,
-                other => panic!("nothing was asked: {other:?}"),
-            });
-        }
-        taken
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn snapshots_come_in_order_the_newest_wins_and_a_node_that_does_not_read_holds_up_nobody() {
-        let (news, _inbox) = mpsc::channel(4);
-        let mut nodes = Nodes::new(news);
-        let connect = |nodes: &mut Nodes, name: &str| {
-            let (theirs, ours) = UnixStream::pair().unwrap();
-            nodes.connect(name, 1, ours).unwrap();
-            Channel::<FromProxy, ToProxy>::new(theirs).unwrap()
-        };
-        let (mut slow, mut fast) = (connect(&mut nodes, "slow"), connect(&mut nodes, "fast"));
-        nodes.publish(&numbered(1), Vec::new());
-        assert_eq!(taken(&mut fast, 1).await, [1]);
-        for revision in 2..200 {
-            nodes.publish(&numbered(revision), Vec::new());
-            if revision % 50 == 0 {
-                let taken = taken(&mut fast, revision).await;
-                assert!(taken.is_sorted(), "{taken:?}");
-            }
-        }
-        nodes.publish(&numbered(200), Vec::new());
-        nodes.renew();
-        let all = taken(&mut slow, 0).await;
-        let (renew, snapshots) = all.split_last().unwrap();
-        assert_eq!((*renew, snapshots.last()), (0, Some(&200)), "renewal comes after the snapshot it is for");
-        assert!(snapshots.is_sorted() && snapshots.len() <= 3, "it is not told what is over: {snapshots:?}");
-        // One that comes late gets what is in force, once; its earlier channel is given up.
-        let mut again = connect(&mut nodes, "slow");
-        assert_eq!(taken(&mut again, 200).await, [200]);
-        assert!(matches!(slow.recv().await, Err(ChannelError::Closed)));
-        nodes.publish(&numbered(201), Vec::new());
-        assert_eq!(taken(&mut again, 201).await, [201]);
-    }
-
-    #[tokio::test]
-    async fn a_proxy_is_brought_the_files_that_it_lacks_and_no_others() {
-        let (news, _inbox) = mpsc::channel(64);
-        let mut nodes = Nodes::new(news);
-        let (theirs, ours) = UnixStream::pair().unwrap();
-        nodes.connect("local", 1, ours).unwrap();
-        let mut proxy = Channel::<FromProxy, ToProxy>::new(theirs).unwrap();
-        let hello = |content: &[&[u8]]| FromProxy::Hello {
-            version: "1".into(),
-            seen: (0, 0),
-            content: content.iter().map(|bytes| Digest::of(bytes)).collect(),
-        };
-        let parcel =
-            |files: &[&[u8]]| files.iter().map(|bytes| (Digest::of(bytes), Arc::from(*bytes))).collect();
-        // Files until the next snapshot.
-        async fn brought(proxy: &mut Channel<FromProxy, ToProxy>) -> Vec<Vec<u8>> {
-            let mut files: Vec<Vec<u8>> = Vec::new();
-            loop {
-                match tokio::time::timeout(std::time::Duration::from_secs(30), proxy.recv()).await.unwrap() {
-                    Ok((ToProxy::Content(part), _)) if part.offset == 0 => files.push(part.bytes.0),
-                    Ok((ToProxy::Content(part), _)) => files.last_mut().unwrap().extend(part.bytes.0),
-                    Ok((ToProxy::Snapshot(_), _)) => return files,
-                    other => panic!("{other:?}"),
-                }
-            }
-        }
-        let large = vec![7; 600 << 10];
-        nodes.publish(&numbered(1), parcel(&[b"a", b"b", &large]));
-        nodes.note("local", hello(&[b"b", b"old"]));
-        assert_eq!(brought(&mut proxy).await, [b"a".to_vec(), large.clone()]);
-        nodes.publish(&numbered(2), parcel(&[b"a", b"b", b"c"]));
-        assert_eq!(brought(&mut proxy).await, [b"c"]);
-        nodes.note("local", FromProxy::Nack { revision: 2, reason: "no".into() });
-        nodes.publish(&numbered(3), parcel(&[b"a"]));
-        assert_eq!(brought(&mut proxy).await, [b"a"], "whoever refused gets all of it again");
-        nodes.publish(&numbered(4), Vec::new());
-        assert_eq!(brought(&mut proxy).await, Vec::<Vec<u8>>::new());
-        nodes.publish(&numbered(5), parcel(&[b"a"]));
-        assert_eq!(brought(&mut proxy).await, [b"a"], "it was forgotten with the snapshot before");
-    }
-}
+mod tests;

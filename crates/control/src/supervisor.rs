@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use ringfence_keys::{Secret, constant_time_eq};
-use ringfence_snapshot::{Content, ContentPart, Policies};
+use ringfence_keys::{MasterSource, Secret, constant_time_eq};
+use ringfence_snapshot::{Content, ContentPart, Der, Policies};
 use serde::{Deserialize, Serialize};
 
 use crate::home::Chosen;
@@ -22,6 +22,8 @@ pub enum ToControl {
         #[serde(default)]
         store: Option<Chosen>,
     },
+    /// First message to the stand-in of control on a host that joins, with one descriptor: the listening control socket.
+    Member(MemberStart),
     /// With one descriptor: a channel to the keeper. Comes again when the keeper was restarted.
     Keeper,
     /// With one descriptor: a channel to a proxy, speaking `snapshot::node`. Comes again when it was restarted.
@@ -70,8 +72,25 @@ pub enum ToControl {
     Report(Report),
     /// With a descriptor: the listener at which counters are served from now on. Without: they are served no more.
     Metrics,
+    /// With a descriptor: the listener that other hosts come to from now on. Without: none is served.
+    Hosts {
+        /// SubjectPublicKeyInfo of the key that signs snapshots, for hosts that join.
+        snapshot_key: Der,
+    },
     /// What our own processes use, every few seconds while counters are served: control can look at no other process.
     Usage(Vec<Usage>),
+}
+
+/// What a host needs to join, or to come back.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberStart {
+    /// The data directory.
+    pub data: PathBuf,
+    /// What opens the host's key.
+    pub master: MasterSource,
+    /// The join token; none for a host that has joined.
+    pub token: Option<Secret<String>>,
 }
 
 /// What a fence names beside itself, as read from disk.
@@ -145,6 +164,16 @@ pub struct Caller {
 pub enum FromControl {
     /// It serves.
     Ready,
+    /// This host belongs, and snapshots that this key signed count: SubjectPublicKeyInfo.
+    Belongs {
+        /// The key.
+        snapshot_key: Der,
+    },
+    /// Control can be spoken with: the proxy is to be introduced, unless that happened since this introduction.
+    Introduce {
+        /// Which introduction's channel was not taken, or given up.
+        introduction: u64,
+    },
     /// The serving CA's roots as PEM, for clients of the gateway: to be written where they find it.
     Trust(String),
     /// How the fence was taken.

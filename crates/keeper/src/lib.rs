@@ -27,6 +27,6 @@ mod supervised;
 pub use client::{Client, ClientError};
 pub use log::{LogError, Tail, verify_log};
 pub use oracle::{OpenError, Oracle};
-pub use policy::gateway_id;
+pub use policy::{control_id, gateway_id};
 pub use process::{ProcessError, main_loop};
 pub use supervised::{Supervised, SupervisedError};

@@ -21,6 +21,14 @@ pub fn gateway_id(trust_domain: &TrustDomain, fence: &str) -> Result<SpiffeId, I
     SpiffeId::gateway(trust_domain, fence)
 }
 
+/// The SPIFFE ID that control shows to other hosts: it bears the fence's name, as the gateway's does.
+///
+/// # Errors
+/// When the fence's name is not a DNS label.
+pub fn control_id(trust_domain: &TrustDomain, fence: &str) -> Result<SpiffeId, IdError> {
+    SpiffeId::control(trust_domain, fence)
+}
+
 /// A snapshot that was signed, reduced to what signing needs.
 #[derive(Debug)]
 pub(crate) struct Allowed {
@@ -28,6 +36,7 @@ pub(crate) struct Allowed {
     fence: String,
     gateway: Option<BTreeSet<String>>,
     services: BTreeSet<String>,
+    hosts: BTreeSet<String>,
     providers: BTreeMap<String, KnownProvider>,
     /// Who may have transaction tokens made, by SPIFFE ID, and of which credentials: those that it accepts.
     minters: BTreeMap<String, HashSet<Credential>>,
@@ -81,6 +90,7 @@ impl Allowed {
             fence: snapshot.fence.clone(),
             gateway,
             services: snapshot.services.iter().map(|s| s.name.clone()).collect(),
+            hosts: snapshot.hosts.iter().map(|host| host.name.clone()).collect(),
             providers: snapshot.providers.iter().map(|p| (p.name.clone(), KnownProvider::of(p))).collect(),
             minters: minters(snapshot, trust_domain),
             authorities: snapshot.authorities.iter().map(|a| (a.file.clone(), authority(&a.roots))).collect(),
@@ -100,6 +110,8 @@ impl Allowed {
         }
         let known = match id.kind() {
             Some(Kind::Service(name)) => self.services.contains(name),
+            Some(Kind::Node(name)) => self.hosts.contains(name),
+            Some(Kind::Control(name)) => !self.hosts.is_empty() && name == self.fence,
             Some(Kind::Gateway(name)) => self.gateway.is_some() && name == self.fence,
             _ => false,
         };

@@ -49,6 +49,32 @@ async fn a_declared_service_and_the_gateway_get_svids_that_verify_and_nobody_els
 }
 
 #[tokio::test]
+async fn hosts_of_the_fence_and_its_control_get_svids_where_there_are_hosts() {
+    let data = tempfile::tempdir().unwrap();
+    let keeper = keeper(data.path());
+    let client = &keeper.client;
+    let hosts = "hosts:\n  main: { mesh: 10.0.0.1:1, control: 10.0.0.1:2 }\n  ward: { mesh: 10.0.0.2:1 }\n";
+    let text = format!("{FENCE}{hosts}");
+    let several = snapshot(&text, 1, client.bundle().await.unwrap());
+    client.sign_snapshot(serde_json::to_string(&several).unwrap()).await.unwrap();
+    let bundle = client.bundle().await.unwrap();
+    for id in ["node/ward", "control/clinic", "service/portal"] {
+        let id = format!("spiffe://clinic.example/{id}");
+        let (chain, _) = svid(client, Algorithm::P256, &id, 60).await.unwrap();
+        assert_eq!(verify(&chain, &bundle).unwrap().id().as_str(), id);
+    }
+    for id in ["node/cellar", "control/ward", "control/other"] {
+        let refused = svid(client, Algorithm::P256, &format!("spiffe://clinic.example/{id}"), 60).await;
+        assert!(refused.unwrap_err().contains("not in the fence"), "{id}");
+    }
+    let one = snapshot(FENCE, 2, client.bundle().await.unwrap());
+    client.sign_snapshot(serde_json::to_string(&one).unwrap()).await.unwrap();
+    for id in ["node/ward", "control/clinic"] {
+        assert!(svid(client, Algorithm::P256, &format!("spiffe://clinic.example/{id}"), 60).await.is_err());
+    }
+}
+
+#[tokio::test]
 async fn who_does_not_hold_the_key_gets_no_certificate_for_it() {
     let data = tempfile::tempdir().unwrap();
     let keeper = serving(data.path()).await;

@@ -26,6 +26,8 @@ pub enum Purpose {
     Derivation,
     /// An export that leaves this data directory, such as a root taken offline.
     Export,
+    /// The key that a host joined with.
+    Host,
     /// The key that signs snapshots.
     Snapshot,
     /// Keys that sign tokens.
@@ -39,6 +41,7 @@ impl Purpose {
             Self::DataKey => "data-key",
             Self::Derivation => "derivation",
             Self::Export => "export",
+            Self::Host => "host",
             Self::Snapshot => "snapshot",
             Self::Token => "token",
         }

@@ -3,6 +3,7 @@
 mod breaker;
 mod date;
 mod handling;
+mod host;
 mod inspect;
 mod limit;
 mod metrics;
@@ -24,6 +25,7 @@ pub use self::breaker::{Bound, Breaker, Trip};
 pub use self::date::Date;
 pub(crate) use self::handling::GRPC_STATUSES;
 pub use self::handling::{Handling, Retries, Timeout};
+pub use self::host::{Host, MAX_HOSTS};
 pub use self::inspect::{Beyond, Excluded, Exclusion, OpenApi, Waf};
 pub use self::limit::{Amount, By, Guards, LimitRule, Priority, WhenFull};
 pub use self::metrics::Metrics;
@@ -55,6 +57,8 @@ pub struct Fence {
     pub waf: Option<Waf>,
     /// `metrics:`, where counters are served to whoever on this host asks; nowhere without it.
     pub metrics: Option<Metrics>,
+    /// `hosts:`, in order of declaration; none where one machine is all there is.
+    pub hosts: Vec<Host>,
     /// All services, those of `services:` and `external:`, in order of declaration.
     pub services: Vec<Service>,
     /// `limits:`, filled up with defaults.
@@ -135,6 +139,9 @@ pub struct Gateway {
     /// What its responses say and do not say, if routes and services do not say otherwise.
     #[serde(default)]
     pub responses: Responses,
+    /// On which hosts it is (`at:`); on the one that has control where nobody says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub at: Vec<String>,
     /// Where `gateway:` stands.
     pub position: Position,
 }
@@ -267,6 +274,7 @@ impl Fence {
             entities: None,
             waf: None,
             metrics: None,
+            hosts: Vec::new(),
             services,
             limits: Limits::default(),
             consent_required: false,
@@ -293,11 +301,41 @@ impl Fence {
         self.providers.iter().find(|provider| provider.name == name)
     }
 
+    /// The host that has control, where there are several.
+    #[must_use]
+    pub fn control_host(&self) -> Option<&Host> {
+        self.hosts.iter().find(|host| host.control.is_some())
+    }
+
+    /// The host of that name.
+    #[must_use]
+    pub fn host(&self, name: &str) -> Option<&Host> {
+        self.hosts.iter().find(|host| host.name == name)
+    }
+
+    /// Whether what says `at` runs on `host`; where there is one machine, everything does.
+    #[must_use]
+    pub fn runs_at(&self, at: &[String], host: &str) -> bool {
+        runs_at(&self.hosts, at, host)
+    }
+
     /// The service of that name.
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.index.get(name).and_then(|at| self.services.get(*at))
     }
+}
+
+/// Whether what says `at` runs on `host`: on those that it names, else on the one that has control.
+#[must_use]
+pub fn runs_at(hosts: &[Host], at: &[String], host: &str) -> bool {
+    if hosts.is_empty() {
+        return true;
+    }
+    if at.is_empty() {
+        return hosts.iter().any(|known| known.control.is_some() && known.name == host);
+    }
+    at.iter().any(|name| name == host)
 }
 
 impl fmt::Display for HostPort {

@@ -28,8 +28,8 @@ pub use diagnostic::{Diagnostic, Diagnostics, Related, Severity};
 pub use fence::{
     Accept, Allow, Amount, Beyond, Bound, Breaker, By, Call, Cors, Date, Egress, Entities, EntitiesUrl,
     Excluded, Exclusion, ExternalTls, Fence, FileRule, Gateway, GatewayTls, Guards, Handling, Header,
-    Headers, HostPort, Kind, LimitRule, Limits, Metrics, Mode, OpenApi, Policies, Priority, Protocol, Ready,
-    Responses, Retries, Route, Service, SourceFile, Timeout, Trip, Waf, WhenFull,
+    Headers, Host, HostPort, Kind, LimitRule, Limits, MAX_HOSTS, Metrics, Mode, OpenApi, Policies, Priority,
+    Protocol, Ready, Responses, Retries, Route, Service, SourceFile, Timeout, Trip, Waf, WhenFull, runs_at,
 };
 pub use graph::{Edge, Missing, OUTSIDE, Rule, Step, UnknownName, Why};
 pub use load::{MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES};

@@ -2,6 +2,7 @@
 
 mod access;
 mod consent;
+mod hosts;
 mod inspect;
 mod limit;
 mod shape;
@@ -12,7 +13,9 @@ use std::path::PathBuf;
 use crate::access::Provider;
 use crate::decode::Fragment;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::fence::{Entities, Fence, Gateway, Limits, Metrics, Policies, Protocol, Service, SourceFile, Waf};
+use crate::fence::{
+    Entities, Fence, Gateway, Host, Limits, Metrics, Policies, Protocol, Service, SourceFile, Waf,
+};
 use crate::pattern::shape;
 use crate::position::Position;
 use crate::suggest::{did_you_mean, quote};
@@ -77,6 +80,7 @@ pub(crate) fn assemble(
         entities: merged.entities.map(|(entities, _)| entities),
         waf,
         metrics: merged.metrics,
+        hosts: merged.hosts,
         services: merged.services,
         limits: merged.limits.map_or_else(Limits::default, |(limits, _)| limits),
         consent_required: merged.consent.is_some(),
@@ -100,6 +104,7 @@ struct Merged {
     entities: Option<(Entities, Position)>,
     waf: Option<Waf>,
     metrics: Option<Metrics>,
+    hosts: Vec<Host>,
     services: Vec<Service>,
     index: BTreeMap<String, usize>,
     broken: HashSet<String>,
@@ -165,6 +170,15 @@ impl Merged {
             }
             self.providers.push(provider);
         }
+        for host in fragment.hosts {
+            if let Some(earlier) = self.hosts.iter().find(|known| known.name == host.name) {
+                let message = format!("host {} is declared twice", quote(&host.name));
+                let error = Diagnostic::error("duplicate", host.position.clone(), message);
+                out.push(error.related(&earlier.position, "it stands here first"));
+                continue;
+            }
+            self.hosts.push(host);
+        }
         for service in fragment.services {
             if let Some(earlier) = self.service(&service.name) {
                 let message = format!("{} is declared twice", quote(&service.name));
@@ -223,6 +237,7 @@ impl<'a> Checker<'a> {
         }
         access::authorities(self.merged, self.out);
         limit::check(self.merged, self.out);
+        hosts::check(self.merged, self.out);
         self.tcp_hosts();
     }
 

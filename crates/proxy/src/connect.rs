@@ -12,13 +12,15 @@ use tokio::time::timeout;
 use crate::deny::Deny;
 use crate::io::{Io, Socket};
 use crate::live::Ends;
-use crate::table::{Edge, Via};
+use crate::table::{Edge, Nearby, Sidecars, Via};
 use crate::worker::{Worker, unix_now};
 
 /// How long a connection may take to open, its handshake included.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a request waits for the first SVID of its caller.
 const IDENTITY: Duration = Duration::from_secs(3);
+/// How long one machine of several may take to answer.
+const NEXT: Duration = Duration::from_secs(1);
 /// Most addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 4;
 
@@ -62,7 +64,7 @@ async fn open(worker: &Worker, edge: &Edge, alpn: Alpn) -> Result<Connected, Den
             let _ = stream.set_nodelay(true);
             Ok(Connected { io: Io::Plain(stream), retire_at: never, ends: None })
         }
-        Via::Mesh { address, id, own } => {
+        Via::Mesh { at, id, own } => {
             let mesh = &worker.shared.mesh;
             let config = loop {
                 let arrived = worker.shared.identities.notified();
@@ -83,9 +85,9 @@ async fn open(worker: &Worker, edge: &Edge, alpn: Alpn) -> Result<Connected, Den
             };
             let name =
                 mesh_server_name(id).map_err(|e| Deny::failure(503, "identity.callee", e.to_string()))?;
-            let stream = match address {
-                Some(address) => dial(address).await,
-                None => TcpStream::connect(worker.shared.mesh_address).await,
+            let stream = match at {
+                Sidecars::Theirs(address) => dial(address).await,
+                Sidecars::Ours(nearby) => reach(worker, nearby).await,
             }
             .map_err(unreachable)?;
             let _ = stream.set_nodelay(true);
@@ -124,6 +126,29 @@ fn refused(metrics: &HandshakeMetrics, edge: &Edge, error: &io::Error) -> Deny {
         }
         None => Deny::failure(502, "mesh.handshake", format!("no mutual TLS with {}: {error}", edge.callee)),
     }
+}
+
+/// Connects to a sidecar of ours: this machine's own if the service answers here, else those of the others, each time another first.
+async fn reach(worker: &Worker, nearby: &Nearby) -> io::Result<TcpStream> {
+    let own = worker.shared.mesh_address;
+    if nearby.others.is_empty() {
+        return TcpStream::connect(own).await;
+    }
+    let ready = nearby.here.as_ref().is_some_and(|shim| shim.is_ready());
+    let first = worker.shared.next_turn() % nearby.others.len();
+    let (after, before) = nearby.others.split_at(first);
+    let others = before.iter().chain(after).copied();
+    let candidates = ready.then_some(own).into_iter().chain(others);
+    let late = nearby.here.is_some() && !ready;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "it runs nowhere");
+    for address in candidates.chain(late.then_some(own)) {
+        match timeout(NEXT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(e)) => last = e,
+            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer")),
+        }
+    }
+    Err(last)
 }
 
 /// Connects to a declared address; a name is resolved, at most a few of its addresses are tried.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ringfence_keys::{Algorithm, SigningKey, possession};
 use ringfence_model::GatewayTls;
 use ringfence_snapshot::node::{FromProxy, Issued, Subject};
-use ringfence_snapshot::{Der, Snapshot, Target};
+use ringfence_snapshot::{Der, Service, Snapshot, Target};
 use ringfence_spiffe::{CertificateDer, LeafKey, SpiffeId, TrustDomain};
 use ringfence_tls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use ringfence_tls::{GatewayCertificate, Identity};
@@ -50,12 +50,13 @@ struct Pending {
 }
 
 /// What a snapshot makes this node need.
-fn wanted(snapshot: &Snapshot) -> Vec<Subject> {
+fn wanted(snapshot: &Snapshot, node: &str) -> Vec<Subject> {
     let Ok(trust_domain) = TrustDomain::new(&snapshot.trust_domain) else { return Vec::new() };
-    let fenced = snapshot.services.iter().filter(|s| s.target == Target::Fenced);
+    let here = |s: &&Service| s.target == Target::Fenced && snapshot.runs_at(s, node);
+    let fenced = snapshot.services.iter().filter(here);
     let mut ids: Vec<_> = fenced.filter_map(|s| SpiffeId::service(&trust_domain, &s.name).ok()).collect();
     let mut subjects = Vec::new();
-    if let Some(gateway) = &snapshot.gateway {
+    if let Some(gateway) = snapshot.gateway.as_ref().filter(|_| snapshot.gateway_at(node)) {
         ids.extend(SpiffeId::gateway(&trust_domain, &snapshot.fence));
         if gateway.tls == GatewayTls::Internal {
             let routes = snapshot.services.iter().flat_map(|s| &s.routes).filter_map(|r| r.host.clone());
@@ -80,9 +81,10 @@ fn name(subject: &Subject) -> String {
 }
 
 impl Renewer {
-    /// Follows a snapshot; the SPIFFE IDs that are not needed any more.
-    pub(crate) fn follow(&mut self, snapshot: &Snapshot) -> Vec<SpiffeId> {
-        let wanted: HashMap<String, Subject> = wanted(snapshot).into_iter().map(|s| (name(&s), s)).collect();
+    /// Follows a snapshot, as the machine `node`; the SPIFFE IDs that are not needed any more.
+    pub(crate) fn follow(&mut self, snapshot: &Snapshot, node: &str) -> Vec<SpiffeId> {
+        let wanted: HashMap<String, Subject> =
+            wanted(snapshot, node).into_iter().map(|s| (name(&s), s)).collect();
         let gone: Vec<String> =
             self.entries.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
         let gone = gone.iter().filter_map(|name| self.entries.remove(name));

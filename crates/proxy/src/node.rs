@@ -382,6 +382,7 @@ impl Node {
                 &self.shared.shims,
                 &self.shared.limiter,
                 &self.shared.breakers,
+                &self.name,
             )
         });
         let table = Arc::new(compiled.map_err(|e| e.to_string())?);
@@ -398,7 +399,7 @@ impl Node {
         for answer in answers {
             let _ = answer.await;
         }
-        for id in self.renewer.borrow_mut().follow(&table.snapshot) {
+        for id in self.renewer.borrow_mut().follow(&table.snapshot, &self.name) {
             self.shared.mesh.remove_identity(&id);
         }
         self.shared.registry.follow(&table.snapshot, &self.name);

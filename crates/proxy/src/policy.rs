@@ -19,7 +19,7 @@ use crate::actors::Prepared;
 use crate::delegate::chain::{Chain, MAX_CHAIN};
 use crate::deny::Deny;
 use crate::peer::{Authorized, Peer, Way};
-use crate::table::{Edge, OUTSIDE, Table, Via};
+use crate::table::{Edge, OUTSIDE, Sidecars, Table, Via};
 
 /// The policies of a table.
 #[derive(Debug)]
@@ -193,5 +193,5 @@ pub(crate) fn is_asked(peer: &Peer, authorized: &Authorized) -> bool {
 
 /// Whether the other end is ours, and judges too.
 pub(crate) fn is_told(edge: &Edge) -> bool {
-    matches!(edge.via, Via::Mesh { address: None, .. })
+    matches!(edge.via, Via::Mesh { at: Sidecars::Ours(_), .. })
 }

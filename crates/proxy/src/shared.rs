@@ -1,6 +1,7 @@
 //! What all threads of the node share. But for API keys, opaque tokens, proofs, limits and breakers, nothing here is touched by a request on an open connection.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -63,6 +64,8 @@ pub(crate) struct Shared {
     /// Each thread makes its own from it.
     pub(crate) events: Emitter,
     pub(crate) threads: usize,
+    /// Which of several machines is next.
+    turn: AtomicUsize,
 }
 
 impl Shared {
@@ -101,7 +104,13 @@ impl Shared {
             shards: Mutex::default(),
             events,
             threads,
+            turn: AtomicUsize::new(0),
         })
+    }
+
+    /// A number that is another each time, to take machines in turn.
+    pub(crate) fn next_turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The registry's clock, in milliseconds.

@@ -8,7 +8,7 @@ mod gateway;
 mod interner;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -144,8 +144,8 @@ pub(crate) enum Rules {
 pub(crate) enum Via {
     /// Mutual TLS with the caller's SVID.
     Mesh {
-        /// The sidecar's address; none for this node's own mesh listener.
-        address: Option<HostPort>,
+        /// Where the callee's sidecar is.
+        at: Sidecars,
         /// The identity that the other side must prove.
         id: SpiffeId,
         /// The identity that is shown.
@@ -160,6 +160,24 @@ pub(crate) enum Via {
         /// Where it listens there.
         port: u16,
     },
+}
+
+/// Where a callee's sidecars are.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Sidecars {
+    /// They are ours, and judge too.
+    Ours(Nearby),
+    /// It proves its identity itself.
+    Theirs(HostPort),
+}
+
+/// Sidecars of ours.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Nearby {
+    /// The service as it runs on this machine, behind this machine's own mesh listener.
+    pub(crate) here: Option<Arc<Shim>>,
+    /// The mesh listeners of the other machines that it runs on.
+    pub(crate) others: Arc<[SocketAddr]>,
 }
 
 /// An egress host of a caller.

@@ -85,7 +85,8 @@ struct Known {
     port: u16,
     listen: Option<u16>,
     protocol: &'static str,
-    external: bool,
+    /// On another machine, or outside the fence.
+    elsewhere: bool,
     calls: Vec<Arc<str>>,
     egress: Vec<(Arc<str>, Ipv4Addr)>,
 }
@@ -105,7 +106,9 @@ impl Registry {
         let mut state = self.state();
         state.node = node.into();
         state.trust_domain = snapshot.trust_domain.to_ascii_lowercase().into();
-        state.services = snapshot.services.iter().map(|s| (s.name.as_str().into(), known(s))).collect();
+        let here = |service: &Service| snapshot.runs_at(service, node) && service.at.len() < 2;
+        state.services =
+            snapshot.services.iter().map(|s| (s.name.as_str().into(), known(s, here(s)))).collect();
         let State { services, registered, ready, .. } = &mut *state;
         registered.retain(|name, _| services.contains_key(name));
         ready.retain(|name, _| services.contains_key(name));
@@ -262,8 +265,8 @@ impl State {
     }
 
     fn instance(&self, name: &Arc<str>, known: &Known, (address, port): (Ipv4Addr, u16)) -> Instance {
-        // Of what runs elsewhere nobody here knows more than that it is declared.
-        let ready = known.external || self.ready.get(name).copied().unwrap_or(false);
+        // Of what runs elsewhere, or there too, nobody here knows more than that it is declared.
+        let ready = known.elsewhere || self.ready.get(name).copied().unwrap_or(false);
         let sidecar = Check {
             id: format!("sidecar:{name}"),
             name: "Sidecar".into(),
@@ -297,13 +300,13 @@ impl State {
     }
 }
 
-fn known(service: &Service) -> Known {
+fn known(service: &Service, only_here: bool) -> Known {
     Known {
         number: service.address,
         port: service.port.unwrap_or(80),
         listen: service.listen,
         protocol: service.protocol.as_str(),
-        external: matches!(service.target, Target::External { .. }),
+        elsewhere: !only_here || matches!(service.target, Target::External { .. }),
         calls: service.calls.iter().map(|call| call.service.as_str().into()).collect(),
         egress: service
             .egress

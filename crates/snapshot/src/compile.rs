@@ -67,6 +67,7 @@ pub fn compile(fence: &Fence, addresses: &mut Addresses, header: Header) -> Resu
             limit: service.limit.clone(),
             calls: service.calls.clone(),
             egress,
+            at: service.at.clone(),
             position: service.position.clone(),
         });
     }
@@ -89,6 +90,7 @@ pub fn compile(fence: &Fence, addresses: &mut Addresses, header: Header) -> Resu
         },
         waf: fence.waf.clone(),
         content: Vec::new(),
+        hosts: fence.hosts.clone(),
         services,
         limits: fence.limits.clone(),
         bundle: header.bundle,

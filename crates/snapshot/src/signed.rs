@@ -155,6 +155,12 @@ fn consistent(snapshot: &Snapshot) -> Result<(), SnapshotError> {
     if services.iter().flat_map(|s| &s.calls).any(|call| snapshot.service(&call.service).is_none()) {
         return Err(SnapshotError::Inconsistent("an edge leads to a service that does not exist"));
     }
+    let placed = services.iter().flat_map(|s| &s.at).chain(snapshot.gateway.iter().flat_map(|g| &g.at));
+    if snapshot.hosts.len() > ringfence_model::MAX_HOSTS
+        || !placed.clone().all(|name| snapshot.host(name).is_some())
+    {
+        return Err(SnapshotError::Inconsistent("something runs on a host that does not exist"));
+    }
     if snapshot.policies.as_ref().is_some_and(|policies| !policies.fits()) {
         return Err(SnapshotError::Inconsistent("it has more policies and entity data than it may carry"));
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ringfence_model::{
-    Access, Call, EntitiesUrl, ExternalTls, Fence, Gateway, HostPort, Kind, LimitRule, Limits, OpenApi,
+    Access, Call, EntitiesUrl, ExternalTls, Fence, Gateway, Host, HostPort, Kind, LimitRule, Limits, OpenApi,
     Position, Protocol, Provider, Route, Waf,
 };
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,9 @@ pub struct Snapshot {
     /// Files that are needed besides, in order of name, each once: rules, descriptions of APIs.
     #[serde(default)]
     pub content: Vec<Content>,
+    /// The machines, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<Host>,
     /// All services, in order of name.
     pub services: Vec<Service>,
     /// Bounds.
@@ -122,6 +125,9 @@ pub struct Service {
     pub calls: Vec<Call>,
     /// Hosts outside that it may reach.
     pub egress: Vec<Egress>,
+    /// The machines that it runs on; where none is named, the one that has control.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub at: Vec<String>,
     /// Where it is declared.
     pub position: Position,
 }
@@ -208,6 +214,7 @@ impl Snapshot {
             proposed: Vec::new(),
             accepts: Vec::new(),
             egress: service.egress.iter().map(|egress| egress.rule.clone()).collect(),
+            at: service.at.clone(),
             position: service.position.clone(),
         });
         let mut fence = Fence::of_snapshot(
@@ -218,6 +225,7 @@ impl Snapshot {
             services.collect(),
         );
         fence.waf.clone_from(&self.waf);
+        fence.hosts.clone_from(&self.hosts);
         fence
     }
 
@@ -249,6 +257,21 @@ impl Snapshot {
             service.limit.iter().chain(routes).chain(service.calls.iter().flat_map(|call| &call.limit))
         });
         gateway.chain(services)
+    }
+
+    /// Whether a service runs on the machine of that name.
+    pub fn runs_at(&self, service: &Service, host: &str) -> bool {
+        ringfence_model::runs_at(&self.hosts, &service.at, host)
+    }
+
+    /// Whether the gateway is on the machine of that name.
+    pub fn gateway_at(&self, host: &str) -> bool {
+        self.gateway.as_ref().is_some_and(|gateway| ringfence_model::runs_at(&self.hosts, &gateway.at, host))
+    }
+
+    /// The machine of that name.
+    pub fn host(&self, name: &str) -> Option<&Host> {
+        self.hosts.iter().find(|host| host.name == name)
     }
 
     /// The service of that name.

@@ -85,6 +85,8 @@ impl TrustDomain {
 /// What one of our own IDs names. Foreign IDs have no kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind<'a> {
+    /// `/control/NAME`
+    Control(&'a str),
     /// `/gateway/NAME`
     Gateway(&'a str),
     /// `/node/ID`
@@ -119,6 +121,11 @@ impl SpiffeId {
         Self::of_kind(trust_domain, "service", name)
     }
 
+    /// `spiffe://TRUST_DOMAIN/control/NAME`
+    pub fn control(trust_domain: &TrustDomain, name: &str) -> Result<Self, IdError> {
+        Self::of_kind(trust_domain, "control", name)
+    }
+
     /// `spiffe://TRUST_DOMAIN/gateway/NAME`
     pub fn gateway(trust_domain: &TrustDomain, name: &str) -> Result<Self, IdError> {
         Self::of_kind(trust_domain, "gateway", name)
@@ -146,6 +153,7 @@ impl SpiffeId {
             return None;
         }
         match kind {
+            "control" => Some(Kind::Control(name)),
             "gateway" => Some(Kind::Gateway(name)),
             "node" => Some(Kind::Node(name)),
             "service" => Some(Kind::Service(name)),

@@ -12,6 +12,7 @@ mod drill;
 mod egress;
 mod gateway;
 mod hello;
+mod hosts;
 mod identity;
 mod mesh;
 mod metrics;
@@ -29,6 +30,7 @@ pub use gateway::{
     GatewayCertificate, GatewayCertificates, GatewayError, gateway_asking_config, gateway_server_config,
 };
 pub use hello::{Hello, peek_hello};
+pub use hosts::{CONTROL_NAME, introduction_client_config};
 pub use identity::{Identity, IdentityError};
 pub use mesh::{Alpn, Mesh, MeshError, mesh_server_name};
 pub use metrics::{Group, HandshakeMetrics, HandshakeSnapshot, negotiated_group};

@@ -215,7 +215,16 @@ impl Mesh {
         Ok(config)
     }
 
-    fn new_client_config(&self, caller: &SpiffeId, callee: &SpiffeId, protocols: &[Alpn]) -> ClientConfig {
+    pub(crate) fn state(&self) -> &Arc<State> {
+        &self.0
+    }
+
+    pub(crate) fn new_client_config(
+        &self,
+        caller: &SpiffeId,
+        callee: &SpiffeId,
+        protocols: &[Alpn],
+    ) -> ClientConfig {
         let judge = OneCallee { state: self.0.clone(), callee: callee.clone() };
         let mut config = ClientConfig::builder_with_provider(self.0.provider.clone())
             .with_protocol_versions(&[&TLS13])
@@ -271,7 +280,15 @@ impl State {
         trust.peers.verify(chain, &trust.bundles, role, now)
     }
 
-    fn verifier<J>(&self, judge: J) -> Verifier<J> {
+    pub(crate) fn provider(&self) -> &Arc<CryptoProvider> {
+        &self.provider
+    }
+
+    pub(crate) fn certified(&self, id: &SpiffeId) -> Option<Arc<CertifiedKey>> {
+        self.identities.load().get(id).map(|identity| identity.certified().clone())
+    }
+
+    pub(crate) fn verifier<J>(&self, judge: J) -> Verifier<J> {
         let algorithms = self.provider.signature_verification_algorithms;
         Verifier { judge, signatures: Signatures::Tls13, algorithms }
     }

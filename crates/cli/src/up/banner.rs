@@ -1,13 +1,23 @@
 //! What a newcomer reads when everything is up: what stands where, and the first thing to try.
 
-use ringfence_model::{Credential, Fence, GatewayTls};
+use ringfence_model::{Credential, Fence, Gateway, GatewayTls};
 
 use crate::data::DataDir;
 
-pub(crate) fn text(fence: &Fence, data: &DataDir, (ready, all): (usize, usize)) -> String {
-    let mut lines =
-        vec![format!("{} is up: {ready} of {all} services ready, {} edges", fence.name, edges(fence))];
-    if let Some(gateway) = &fence.gateway {
+pub(crate) fn text(
+    fence: &Fence,
+    data: &DataDir,
+    host: Option<&str>,
+    (ready, all): (usize, usize),
+) -> String {
+    let mut lines = vec![format!(
+        "{}{} is up: {ready} of {all} services ready, {} edges",
+        fence.name,
+        host.map(|host| format!(" on {host}")).unwrap_or_default(),
+        edges(fence)
+    )];
+    let here = |gateway: &&Gateway| host.is_none_or(|host| fence.runs_at(&gateway.at, host));
+    if let Some(gateway) = fence.gateway.as_ref().filter(here) {
         let scheme = if matches!(gateway.tls, GatewayTls::Off) { "http" } else { "https" };
         // By name where there is one: people sign in under it.
         let named = |address: &std::net::SocketAddr| match gateway.hosts.first() {

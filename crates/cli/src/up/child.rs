@@ -16,6 +16,7 @@ pub(crate) enum Role {
     Control,
     Node,
     Federation,
+    Member,
 }
 
 /// One life of one of our processes.
@@ -39,7 +40,8 @@ pub(crate) struct Process {
 }
 
 impl Role {
-    pub(crate) const ALL: [Self; 4] = [Self::Keeper, Self::Control, Self::Node, Self::Federation];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Keeper, Self::Control, Self::Node, Self::Federation, Self::Member];
 
     /// Name as shown, and as the hidden subcommand.
     pub(crate) fn name(self) -> &'static str {
@@ -48,6 +50,7 @@ impl Role {
             Self::Control => "control",
             Self::Node => "node",
             Self::Federation => "federation",
+            Self::Member => "member",
         }
     }
 }

@@ -8,6 +8,7 @@ mod banner;
 mod beside;
 mod child;
 mod files;
+mod host;
 mod logs;
 mod mend;
 mod news;
@@ -55,11 +56,22 @@ pub(crate) struct Options {
     pub(crate) isolation: Isolation,
     pub(crate) threads: usize,
     pub(crate) mesh: SocketAddr,
+    /// What this host is called in the fence, where there are several; found out at the start.
+    pub(crate) host: Option<String>,
+    /// This host joins: control is elsewhere.
+    pub(crate) member: Option<Joining>,
     pub(crate) store: Option<Place>,
     pub(crate) store_wait: Duration,
     pub(crate) master: MasterChoice,
     pub(crate) svid_life: Duration,
     pub(crate) quiet: bool,
+}
+
+/// How a host joins.
+#[derive(Clone, Debug)]
+pub(crate) struct Joining {
+    /// The join token, unless it has joined.
+    pub(crate) token: Option<Secret<String>>,
 }
 
 /// Where the master key is to come from.
@@ -81,7 +93,7 @@ pub(crate) enum UpError {
     Data(#[from] crate::data::DataError),
     #[error("{0}")]
     Keeper(String),
-    #[error("control: {0}")]
+    #[error("{0}")]
     Control(String),
     #[error(
         "cannot listen on {address}: {source}; is another program there, or should `gateway.listen` be another?"
@@ -176,6 +188,7 @@ async fn up(mut options: Options, env: Env) -> Result<(), UpError> {
     let io = |what| move |source| UpError::Io { what, source };
     let data = DataDir::locate(&options.fence, options.data.as_deref())
         .map_err(io("cannot find the data directory"))?;
+    options.host = host::of(&options, &fence, &data).map_err(UpError::Usage)?;
     data.prepare()?;
     let _lock: Lock = data.lock()?;
     let (watch, texts) = Watch::new(&options.fence, &env).map_err(io("cannot read the fence"))?;
@@ -266,6 +279,14 @@ impl Supervisor {
                 .write_trust(&pem)
                 .map_err(|source| UpError::Io { what: "cannot write ca.pem", source })?,
             News::Control(FromControl::Ready) => self.services.offer_all(),
+            News::Control(FromControl::Belongs { snapshot_key }) => {
+                self.peers.keeper_ready(snapshot_key).await?;
+            }
+            News::Control(FromControl::Introduce { introduction }) => {
+                if self.peers.is_last(introduction) {
+                    self.peers.introduce_again().await?;
+                }
+            }
             News::Control(FromControl::Fence(Ok(applied))) => self.apply(applied).await,
             News::Control(FromControl::Fence(Err(reason))) => self.refuse(reason)?,
             News::Control(FromControl::Command(Command::Restart { service })) => {
@@ -427,7 +448,12 @@ impl Supervisor {
         }
         if !self.announced && self.applied.is_some() && self.services.all_settled() && self.peers.serving() {
             self.announced = true;
-            let text = banner::text(&self.fence, &self.data, self.services.ready_count());
+            let text = banner::text(
+                &self.fence,
+                &self.data,
+                self.options.host.as_deref(),
+                self.services.ready_count(),
+            );
             self.say(&text);
         }
     }

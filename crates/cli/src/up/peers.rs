@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use ringfence_channel::{Sender, cloexec_pair};
 use ringfence_control::home::Chosen;
-use ringfence_control::supervisor::{ProcessReport, ToControl};
+use ringfence_control::supervisor::{MemberStart, ProcessReport, ToControl};
 use ringfence_keeper::protocol::{FromSupervisor, Start as KeeperStart};
 use ringfence_keys::MasterSource;
-use ringfence_model::{Entities, Fence, GatewayTls};
+use ringfence_model::{Entities, Fence, Gateway, GatewayTls};
 use ringfence_proxy::protocol::{ListenerKind, SecretText, Start as NodeStart, ToNode};
 use ringfence_snapshot::Der;
 use ringfence_store::Place;
@@ -26,10 +26,10 @@ use super::child::{Life, Process, Role};
 use super::news::{News, Sockets, listen, of_control};
 use super::services::Services;
 use super::watch::Texts;
-use super::{Options, UpError};
+use super::{Joining, Options, UpError};
 use crate::data::{DataDir, fence_folder};
 
-/// Name of this host's node until there are several.
+/// Name of this host's node where the fence names no hosts.
 const NODE: &str = "local";
 
 /// Our processes and their channels.
@@ -40,13 +40,16 @@ pub(crate) struct Peers {
     svid_life: u64,
     store: Option<(Place, u64)>,
     master: MasterSource,
+    /// What this host is called, and how it joins if control is elsewhere.
+    node: String,
+    member: Option<Joining>,
     fence: String,
     trust_domain: String,
     news: mpsc::Sender<News>,
-    processes: [Process; 4],
+    processes: [Process; 5],
     keeper: Option<Sender<FromSupervisor>>,
     control: Option<Sender<ToControl>>,
-    node: Option<Sender<ToNode>>,
+    proxy: Option<Sender<ToNode>>,
     snapshot_key: Option<Der>,
     node_is_ready: bool,
     /// How often control and node were introduced to each other.
@@ -57,6 +60,8 @@ pub(crate) struct Peers {
     certificate: Option<(String, String)>,
     /// Where counters are served, once that could be bound.
     metrics: Option<(SocketAddr, TcpListener)>,
+    /// Where other hosts come to control.
+    hosts: Option<TcpListener>,
     /// Whether there is anybody outside to ask.
     federated: bool,
 }
@@ -69,8 +74,18 @@ impl Peers {
         master: MasterSource,
         news: mpsc::Sender<News>,
     ) -> Result<Self, UpError> {
-        let (address, sockets) = bind(options.mesh, options.threads)?;
+        let (address, sockets) =
+            bind(mesh(options, fence), options.threads).map_err(|e| match (e, &options.host) {
+                (UpError::Listen { address, source }, Some(host)) => UpError::Control(format!(
+                    "cannot listen on {address}, where the fence says that host `{host}` is reached: {source}"
+                )),
+                (e, _) => e,
+            })?;
+        let hosts = control_listener(options, fence)?;
         let mut peers = Self {
+            node: options.host.clone().unwrap_or_else(|| NODE.to_owned()),
+            member: options.member.clone(),
+            hosts,
             data: data.clone(),
             folder: fence_folder(&options.fence),
             threads: options.threads,
@@ -83,7 +98,7 @@ impl Peers {
             processes: Role::ALL.map(Process::new),
             keeper: None,
             control: None,
-            node: None,
+            proxy: None,
             snapshot_key: None,
             node_is_ready: false,
             introductions: 0,
@@ -106,7 +121,10 @@ impl Peers {
         // Nothing but the keeper touches the data directory before the master key has opened it.
         let opened = self.snapshot_key.is_some();
         let federate = opened && self.federated && self.control.is_some();
+        let joins = self.member.is_some();
         let may_start = |role: Role| match role {
+            Role::Member => joins,
+            Role::Keeper | Role::Control | Role::Federation if joins => false,
             Role::Keeper => true,
             Role::Control | Role::Node => opened,
             Role::Federation => federate,
@@ -148,9 +166,22 @@ impl Peers {
                     self.pair_control_node().await?;
                     self.offer(texts).await;
                     self.hand_metrics().await;
+                    self.hand_hosts().await;
+                }
+                Role::Member => {
+                    let sender = listen(socket, news, of_control)?;
+                    let start = MemberStart {
+                        data: self.data.root().to_owned(),
+                        master: self.master.clone(),
+                        token: self.member.as_ref().and_then(|joining| joining.token.clone()),
+                    };
+                    tell(&sender, &ToControl::Member(start), &[self.socket.as_fd()]).await;
+                    self.control = Some(sender);
+                    self.pair_control_node().await?;
+                    self.offer(texts).await;
                 }
                 Role::Node => {
-                    self.node = Some(listen(socket, news, |said, _| News::Node(said))?);
+                    self.proxy = Some(listen(socket, news, |said, _| News::Node(said))?);
                     self.node_is_ready = false;
                     self.start_node().await;
                 }
@@ -169,6 +200,7 @@ impl Peers {
     pub(crate) async fn keeper_ready(&mut self, key: Der) -> Result<(), UpError> {
         if self.snapshot_key.replace(key).is_none() {
             self.start_node().await;
+            self.hand_hosts().await;
         }
         Ok(())
     }
@@ -176,7 +208,7 @@ impl Peers {
     /// The node runs: it gets its listeners and control.
     pub(crate) async fn node_ready(&mut self, fence: &Fence) -> Result<(), UpError> {
         self.node_is_ready = true;
-        if let Some(node) = &self.node {
+        if let Some(node) = &self.proxy {
             let fds: Vec<BorrowedFd<'_>> = self.mesh.1.iter().map(AsFd::as_fd).collect();
             tell(node, &ToNode::Listener { kind: ListenerKind::Mesh }, &fds).await;
         }
@@ -187,7 +219,7 @@ impl Peers {
     /// Hands the gateway's sockets and certificate files to the node, after binding what the fence asks for.
     pub(crate) async fn serve_gateway(&mut self, fence: &Fence) -> Result<(), UpError> {
         self.bind_gateway(fence)?;
-        let Some(node) = self.node.as_ref().filter(|_| self.node_is_ready) else { return Ok(()) };
+        let Some(node) = self.proxy.as_ref().filter(|_| self.node_is_ready) else { return Ok(()) };
         if let Some(GatewayTls::Files { cert, key }) = fence.gateway.as_ref().map(|g| &g.tls) {
             let read = |path: &std::path::Path| {
                 std::fs::read_to_string(self.folder.join(path)).map_err(|source| UpError::Io {
@@ -214,7 +246,8 @@ impl Peers {
 
     /// Has control serve counters where the fence says so, and nowhere else.
     pub(crate) async fn serve_metrics(&mut self, fence: &Fence) -> Result<(), UpError> {
-        let wanted = fence.metrics.as_ref().map(|metrics| metrics.listen);
+        // Counters of all hosts are where control is.
+        let wanted = fence.metrics.as_ref().filter(|_| self.member.is_none()).map(|metrics| metrics.listen);
         if wanted == self.metrics.as_ref().map(|(address, _)| *address) {
             return Ok(());
         }
@@ -238,6 +271,13 @@ impl Peers {
         }
     }
 
+    /// Has control serve other hosts, where the fence says so.
+    async fn hand_hosts(&self) {
+        if let (Some(control), Some(listener), Some(key)) = (&self.control, &self.hosts, &self.snapshot_key) {
+            tell(control, &ToControl::Hosts { snapshot_key: key.clone() }, &[listener.as_fd()]).await;
+        }
+    }
+
     /// Follows a fence: whether there is anybody outside to ask.
     pub(crate) fn federate(&mut self, fence: &Fence) {
         self.federated = asks_outside(fence);
@@ -255,7 +295,7 @@ impl Peers {
 
     /// Hands what a shim made to the proxy.
     pub(crate) async fn introduce(&mut self, service: &str, sockets: Sockets, services: &Services) {
-        if let Some(node) = self.node.as_ref().filter(|_| self.node_is_ready) {
+        if let Some(node) = self.proxy.as_ref().filter(|_| self.node_is_ready) {
             tell(node, &ToNode::Shim { service: service.to_owned() }, &[sockets.proxy.as_fd()]).await;
             for (port, fds) in &sockets.listeners {
                 let kind = ListenerKind::Outbound { service: service.to_owned(), port: *port };
@@ -313,14 +353,14 @@ impl Peers {
     }
 
     async fn tell_node(&self, message: &ToNode) {
-        if let Some(node) = self.node.as_ref().filter(|_| self.node_is_ready) {
+        if let Some(node) = self.proxy.as_ref().filter(|_| self.node_is_ready) {
             tell(node, message, &[]).await;
         }
     }
 
     /// Whether this introduction of control and node is the last there was, and both run.
     pub(crate) fn is_last(&self, introduction: u64) -> bool {
-        let both = self.control.is_some() && self.node.is_some() && self.node_is_ready;
+        let both = self.control.is_some() && self.proxy.is_some() && self.node_is_ready;
         both && introduction == self.introductions
     }
 
@@ -341,17 +381,18 @@ impl Peers {
 
     /// Waits until one of them ends.
     pub(crate) async fn ended(&mut self) -> (Role, ExitStatus) {
-        let [keeper, control, node, federation] = &mut self.processes;
+        let [keeper, control, node, federation, member] = &mut self.processes;
         let (role, status) = tokio::select! {
             status = keeper.ended() => (Role::Keeper, status),
             status = control.ended() => (Role::Control, status),
             status = node.ended() => (Role::Node, status),
             status = federation.ended() => (Role::Federation, status),
+            status = member.ended() => (Role::Member, status),
         };
         match role {
             Role::Keeper => self.keeper = None,
-            Role::Control => self.control = None,
-            Role::Node => (self.node, self.node_is_ready) = (None, false),
+            Role::Control | Role::Member => self.control = None,
+            Role::Node => (self.proxy, self.node_is_ready) = (None, false),
             Role::Federation => {}
         }
         (role, status)
@@ -360,14 +401,20 @@ impl Peers {
     /// Ends them in the order in which they need each other.
     pub(crate) async fn stop(&mut self) {
         self.tell_node(&ToNode::Shutdown).await;
-        (self.node, self.control, self.keeper) = (None, None, None);
-        for role in [Role::Node, Role::Control, Role::Federation, Role::Keeper] {
+        (self.proxy, self.control, self.keeper) = (None, None, None);
+        for role in [Role::Node, Role::Member, Role::Control, Role::Federation, Role::Keeper] {
             self.process(role).stop(Duration::from_secs(3)).await;
         }
     }
 
     pub(crate) fn report(&self) -> Vec<ProcessReport> {
-        let shown = |role: Role| role != Role::Federation || self.federated;
+        let joins = self.member.is_some();
+        let shown = |role: Role| match role {
+            Role::Member => joins,
+            Role::Federation => self.federated && !joins,
+            Role::Keeper | Role::Control => !joins,
+            Role::Node => true,
+        };
         let all = Role::ALL.into_iter().zip(&self.processes);
         all.filter(|(role, _)| shown(*role)).map(|(_, process)| process.report()).collect()
     }
@@ -379,17 +426,18 @@ impl Peers {
 
     /// Whether requests can be answered.
     pub(crate) fn serving(&self) -> bool {
-        let needed = [Role::Keeper, Role::Control, Role::Node];
+        let whole: &[Role] = &[Role::Keeper, Role::Control, Role::Node];
+        let needed = if self.member.is_some() { &[Role::Member, Role::Node] } else { whole };
         self.node_is_ready && needed.iter().all(|role| self.processes[*role as usize].running())
     }
 
     async fn start_node(&mut self) {
-        let (Some(node), Some(key)) = (&self.node, &self.snapshot_key) else { return };
+        let (Some(node), Some(key)) = (&self.proxy, &self.snapshot_key) else { return };
         let start = NodeStart {
             snapshot_key: key.clone(),
             data_dir: self.data.root().to_owned(),
             threads: self.threads,
-            node: NODE.to_owned(),
+            node: self.node.clone(),
             mesh: self.mesh.0,
         };
         tell(node, &ToNode::Start(start), &[]).await;
@@ -404,19 +452,21 @@ impl Peers {
     }
 
     async fn pair_control_node(&mut self) -> Result<(), UpError> {
-        let (Some(control), Some(node), true) = (&self.control, &self.node, self.node_is_ready) else {
+        let (Some(control), Some(node), true) = (&self.control, &self.proxy, self.node_is_ready) else {
             return Ok(());
         };
         let (a, b) = pair()?;
         self.introductions += 1;
-        let proxy = ToControl::Proxy { node: NODE.to_owned(), introduction: self.introductions };
+        let proxy = ToControl::Proxy { node: self.node.clone(), introduction: self.introductions };
         tell(control, &proxy, &[a.as_fd()]).await;
         tell(node, &ToNode::Control, &[b.as_fd()]).await;
         Ok(())
     }
 
     fn bind_gateway(&mut self, fence: &Fence) -> Result<(), UpError> {
-        let wanted: Vec<SocketAddr> = fence.gateway.iter().flat_map(|g| g.listen.iter().copied()).collect();
+        let here = |gateway: &&Gateway| fence.runs_at(&gateway.at, &self.node);
+        let wanted: Vec<SocketAddr> =
+            fence.gateway.iter().filter(here).flat_map(|g| g.listen.iter().copied()).collect();
         for address in &wanted {
             if !self.gateway.contains_key(address) {
                 let (_, sockets) = bind(*address, self.threads)?;
@@ -430,6 +480,27 @@ impl Peers {
     fn process(&mut self, role: Role) -> &mut Process {
         &mut self.processes[role as usize]
     }
+}
+
+/// Where this host's mesh listener is: where the fence says that others find it, or where nobody else looks.
+fn mesh(options: &Options, fence: &Fence) -> SocketAddr {
+    let host = options.host.as_ref().and_then(|name| fence.host(name));
+    host.map_or(options.mesh, |host| host.mesh)
+}
+
+/// Where other hosts come to control, on the host that has it.
+fn control_listener(options: &Options, fence: &Fence) -> Result<Option<TcpListener>, UpError> {
+    if options.member.is_some() {
+        return Ok(None);
+    }
+    let Some((host, address)) = fence.control_host().and_then(|host| Some((host, host.control?))) else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address);
+    listener.map(Some).map_err(|source| UpError::Control(format!(
+        "cannot listen on {address} for other hosts: {source}; is this host `{}`? On the others run `ringfence node`",
+        host.name
+    )))
 }
 
 /// A message to a process that ended meanwhile is no failure: its exit is handled elsewhere.

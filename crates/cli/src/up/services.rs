@@ -26,6 +26,8 @@ pub(crate) struct Services {
     binaries: PathBuf,
     path: Vec<PathBuf>,
     isolation: Isolation,
+    /// What this host is called, where there are several.
+    host: Option<String>,
     threads: u16,
     news: mpsc::Sender<News>,
     shim_news: mpsc::Sender<ShimNews>,
@@ -79,6 +81,7 @@ impl Services {
             binaries: binary.parent().map(ToOwned::to_owned).unwrap_or_default(),
             path: env.path.clone(),
             isolation: options.isolation,
+            host: options.host.clone(),
             threads: u16::try_from(options.threads).unwrap_or(u16::MAX),
             news,
             shim_news,
@@ -136,15 +139,17 @@ impl Services {
             isolation: self.isolation,
             root: rustix::process::geteuid().is_root(),
         };
+        let host = self.host.clone();
+        let here = |s: &ringfence_model::Service| !s.is_external() && runs_here(fence, s, host.as_deref());
         let removed: Vec<String> =
-            self.map.keys().filter(|n| fence.service(n).is_none_or(|s| s.is_external())).cloned().collect();
+            self.map.keys().filter(|n| fence.service(n).is_none_or(|s| !here(s))).cloned().collect();
         for name in &removed {
             if let Some(Service { link: Some(link), .. }) = self.map.remove(name) {
                 let _ = link.command(Request::Stop).await;
             }
         }
         let mut start = Vec::new();
-        for service in fence.services.iter().filter(|s| !s.is_external()) {
+        for service in fence.services.iter().filter(|s| here(s)) {
             let hosts = spec::hosts(self.isolation, &applied, service);
             let ports = spec::ports(self.isolation, fence, service);
             let wanted = spec::command(service)
@@ -410,12 +415,18 @@ impl Services {
                 .into(),
             }
         };
-        fence.services.iter().map(one).collect()
+        let here = |s: &&ringfence_model::Service| runs_here(fence, s, self.host.as_deref());
+        fence.services.iter().filter(here).map(one).collect()
     }
 
     fn state(&self, name: &str) -> Option<&State> {
         self.map.get(name)?.status.as_ref().map(|s| &s.state)
     }
+}
+
+/// Whether a service runs on this host.
+fn runs_here(fence: &Fence, service: &ringfence_model::Service, host: Option<&str>) -> bool {
+    host.is_none_or(|host| fence.runs_at(&service.at, host))
 }
 
 async fn sockets(link: &ShimLink, wanted: &[Listen], threads: u16) -> Result<Sockets, ShimError> {

@@ -36,6 +36,11 @@ impl Core {
         let mintable = match (&ask, &self.current) {
             (Ask::Mint(mint), Some((snapshot, _))) => may_mint(node, snapshot, mint),
             (Ask::Mint(_), None) => Err(NoAnswer::new(NoAnswerCode::Unavailable, "no fence is in force yet")),
+            (Ask::Introspect { .. }, _) => Ok(()),
+            // People sign in at a gateway, and sessions are shown nowhere else.
+            (_, Some((snapshot, _))) if !snapshot.gateway_at(node) => {
+                Err(NoAnswer::new(NoAnswerCode::Denied, "this host has no gateway"))
+            }
             _ => Ok(()),
         };
         tokio::spawn(async move {
@@ -57,7 +62,7 @@ impl Core {
                 }
                 (Some(ground), ask, _) => signins.answer(&ground, ask).await,
             };
-            let _ = sender.send(&ToProxy::Answer { request, outcome }, &[]).await;
+            let _ = sender.send(&ToProxy::Answer { request, outcome }).await;
             drop(place);
         });
     }

@@ -30,6 +30,7 @@ impl Core {
             Subject::Svid(id) => id.clone(),
             Subject::Serving(hosts) => hosts.join(","),
         };
+        let seat = self.nodes.seat(node);
         let (ca, lives, emitter) = (self.ca().ok(), self.lives, self.emitter.clone());
         tokio::spawn(async move {
             let outcome = match (allowed, ca, subject) {
@@ -43,6 +44,13 @@ impl Core {
                     ca.issue_serving(hosts, spki, proof).await.map_err(|e| e.to_string())
                 }
             };
+            // A host that was removed meanwhile gets nothing any more: the store says so in the same transaction.
+            let outcome = match (outcome, seat) {
+                (Ok(svid), Some(seat)) => {
+                    seat.issue(Vec::new()).await.map(|_| svid).map_err(|e| e.to_string())
+                }
+                (outcome, _) => outcome,
+            };
             let (granted, message) = match &outcome {
                 Ok(_) => (true, "issued to the node"),
                 Err(reason) => (false, reason.as_str()),
@@ -52,17 +60,19 @@ impl Core {
             emitter.emit(&Event::new(Kind::Entity(entity)));
             let outcome =
                 outcome.map(|svid: IssuedSvid| Issued { chain: svid.chain, not_after: svid.not_after });
-            let _ = sender.send(&ToProxy::Signed { request, outcome }, &[]).await;
+            let _ = sender.send(&ToProxy::Signed { request, outcome }).await;
             drop(turn);
         });
     }
 
     /// Tells the CA which identities were revoked; whether that was news to it.
-    pub(super) async fn tell_ca(&self) -> Result<bool, ringfence_store::StoreError> {
+    pub(crate) async fn tell_ca(&self) -> Result<bool, ringfence_store::StoreError> {
         let Ok(ca) = self.ca() else { return Ok(false) };
         // Revocations are by the beginning of certificates, which is before they are issued.
         let issued = |(id, begun): (String, u64)| (id, begun.saturating_add(SVID_BACKDATE));
-        Ok(ca.set_revoked(self.revocations.svids().await?.into_iter().map(issued)))
+        let svids = self.revocations.svids().await?;
+        self.joined.set_revoked(svids.iter().cloned());
+        Ok(ca.set_revoked(svids.into_iter().map(issued)))
     }
 
     /// Something happened on a Workload API socket.

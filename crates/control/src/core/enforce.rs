@@ -1,8 +1,10 @@
 //! From a fence as it was read to a signed snapshot that is in force.
 
+use std::collections::HashSet;
+
 use ringfence_model::Fence;
 use ringfence_oidc::protocol::EntitiesConfig;
-use ringfence_snapshot::{Addresses, Bundle, Content, Header, Policies, Snapshot, compile};
+use ringfence_snapshot::{Bundle, Content, Header, Policies, Snapshot, compile};
 
 use super::{Core, LEASE, SNAPSHOT_LIFE, now};
 use crate::ControlError;
@@ -99,9 +101,11 @@ impl Core {
         self.federation.set_gateway_authority(&pem);
         self.supervisor.send(&FromControl::Trust(pem), &[]).await?;
         self.entity("snapshot", &revision.to_string(), 1, true, "signed and in force");
-        self.nodes.publish(&signed, self.contents.parcel());
-        let applied = applied(&snapshot, &addresses);
+        self.nodes.publish(&signed, self.contents.parcel(), gateways(&snapshot));
+        self.joined.follow(&snapshot);
+        let applied = applied(&snapshot);
         self.current = Some((snapshot, signed));
+        self.joined.start(&ca)?;
         Ok(applied)
     }
 
@@ -117,11 +121,16 @@ impl Core {
     }
 }
 
+/// The hosts with a gateway; none where there is one machine.
+fn gateways(snapshot: &Snapshot) -> Option<HashSet<String>> {
+    let names = snapshot.hosts.iter().map(|host| host.name.clone());
+    (!snapshot.hosts.is_empty()).then(|| names.filter(|name| snapshot.gateway_at(name)).collect())
+}
+
 /// What the supervisor is told of a snapshot in force.
-pub(super) fn applied(snapshot: &Snapshot, addresses: &Addresses) -> Applied {
+pub(crate) fn applied(snapshot: &Snapshot) -> Applied {
     let egress = snapshot.services.iter().flat_map(|s| &s.egress);
-    let mut hosts: Vec<(String, u16)> =
-        egress.filter_map(|e| Some((e.rule.host.clone(), addresses.egress(&e.rule.host)?))).collect();
+    let mut hosts: Vec<(String, u16)> = egress.map(|e| (e.rule.host.clone(), e.address)).collect();
     hosts.sort();
     hosts.dedup();
     Applied {

@@ -42,10 +42,7 @@ impl Core {
             Ask::Status => Ok(self.status()),
             Ask::Stats => Ok(self.nodes.stats()),
             Ask::Fence => match &self.current {
-                Some((snapshot, _)) => {
-                    let addresses = self.state.addresses().await.map_err(internal)?;
-                    serde_json::to_value(applied(snapshot, &addresses)).map_err(internal)
-                }
+                Some((snapshot, _)) => serde_json::to_value(applied(snapshot)).map_err(internal),
                 None => Err((StatusCode::SERVICE_UNAVAILABLE, "no fence is in force yet".into())),
             },
             Ask::Ca => {
@@ -61,6 +58,7 @@ impl Core {
                 self.command(Command::Restart { service }).await
             }
             Ask::Keys(ask) => self.keys(ask).await,
+            Ask::Hosts(ask) => self.hosts(ask).await,
             Ask::Revocations(ask) => self.revoke(ask).await,
             Ask::Down => self.command(Command::Down).await,
             // Taken out before.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfence_channel::{ChannelError, Sender};
 use ringfence_snapshot::node::{ApiKeys, MAX_API_KEYS, ToProxy};
 use ringfence_store::{Document, Store};
 use ringfence_token::KeyRecord;
@@ -11,6 +10,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use super::{KIND, Stored};
+use crate::nodes::{Gone, Teller};
 
 /// Changes that a proxy may be behind before it is told the whole set again.
 pub(super) const BEHIND: usize = 1024;
@@ -18,11 +18,7 @@ pub(super) const BEHIND: usize = 1024;
 const MAX_PART: usize = 1024 * 1024;
 
 /// Tells one proxy, until its channel ends.
-pub(super) async fn tell(
-    store: Store,
-    sender: Sender<ToProxy>,
-    mut changes: broadcast::Receiver<Arc<ToProxy>>,
-) {
+pub(super) async fn tell(store: Store, sender: Teller, mut changes: broadcast::Receiver<Arc<ToProxy>>) {
     loop {
         // Whatever is stored from here on comes as a change too.
         changes = changes.resubscribe();
@@ -34,7 +30,7 @@ pub(super) async fn tell(
         loop {
             match changes.recv().await {
                 Ok(change) => {
-                    if sender.send(&*change, &[]).await.is_err() {
+                    if sender.send(&change).await.is_err() {
                         return;
                     }
                 }
@@ -55,9 +51,9 @@ enum Whole {
 /// Every key, with the changes that happen meanwhile in between: a revocation does not wait for a million keys.
 async fn whole_set(
     store: &Store,
-    sender: &Sender<ToProxy>,
+    sender: &Teller,
     changes: &mut broadcast::Receiver<Arc<ToProxy>>,
-) -> Result<Whole, ChannelError> {
+) -> Result<Whole, Gone> {
     let (mut after, mut first) = (String::new(), true);
     loop {
         let Ok(page) = store.list(KIND, &after).await else {
@@ -69,11 +65,11 @@ async fn whole_set(
         let mut again = Vec::new();
         for records in parts(&page) {
             let part = ApiKeys::Part { first: std::mem::take(&mut first), last: false, records };
-            sender.send(&ToProxy::ApiKeys(part), &[]).await?;
+            sender.send(&ToProxy::ApiKeys(part)).await?;
             loop {
                 match changes.try_recv() {
                     Ok(change) => {
-                        sender.send(&*change, &[]).await?;
+                        sender.send(&change).await?;
                         again.push(change);
                     }
                     Err(TryRecvError::Lagged(_)) => return Ok(Whole::Behind),
@@ -85,7 +81,7 @@ async fn whole_set(
             }
         }
         for change in again {
-            sender.send(&*change, &[]).await?;
+            sender.send(&change).await?;
         }
         match page.last() {
             Some(document) => after.clone_from(&document.name),
@@ -93,7 +89,7 @@ async fn whole_set(
         }
     }
     let end = ApiKeys::Part { first, last: true, records: Vec::new() };
-    sender.send(&ToProxy::ApiKeys(end), &[]).await?;
+    sender.send(&ToProxy::ApiKeys(end)).await?;
     Ok(Whole::Told)
 }
 

@@ -39,7 +39,7 @@ impl Proxy {
     fn new(keys: &Keys) -> Self {
         let (theirs, ours) = UnixStream::pair().unwrap();
         let (sender, _) = Channel::<ToProxy, FromProxy>::new(ours).unwrap().split();
-        tokio::spawn(keys.tell(sender));
+        tokio::spawn(keys.tell(Teller::Here(sender)));
         Self { channel: Channel::new(theirs).unwrap(), table: KeyTable::new(), wholes: 0 }
     }
 

@@ -156,6 +156,11 @@ impl Target {
         Self::of("svid", serial, SVID, What::Token(serial.to_owned()), Until::ForGood, Some(left + SKEW))
     }
 
+    /// All SVIDs of an identity that were issued so far.
+    pub(crate) fn svids_so_far(id: &SpiffeId) -> Self {
+        Self::svids(id, false)
+    }
+
     fn svids(id: &SpiffeId, for_good: bool) -> Self {
         let (until, keep) = match for_good {
             true => (Until::ForGood, None),

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use ringfence_channel::Sender;
 use ringfence_keeper::{Client, ClientError};
 use ringfence_snapshot::node::{MAX_REVOCATIONS, Revocations as Told, ToProxy};
 use ringfence_token::Revocation;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+
+use crate::nodes::Teller;
 
 use super::{Change, Revocations, lock};
 
@@ -30,9 +31,9 @@ enum Trouble {
     Refused,
 }
 
-impl Listener for Sender<ToProxy> {
+impl Listener for Teller {
     async fn say(&self, told: Told) -> Result<(), Trouble> {
-        self.send(&ToProxy::Revocations(told), &[]).await.map_err(|_| Trouble::Gone)
+        self.send(&ToProxy::Revocations(told)).await.map_err(|_| Trouble::Gone)
     }
 }
 
@@ -47,7 +48,7 @@ impl Listener for Client {
 
 impl Revocations {
     /// Tells one proxy, until its channel ends.
-    pub(crate) fn tell(&self, sender: Sender<ToProxy>) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn tell(&self, sender: Teller) -> impl Future<Output = ()> + Send + use<> {
         self.clone().tell_all(sender)
     }
 

@@ -58,7 +58,7 @@ impl Proxy {
     fn new(revocations: &Revocations) -> Self {
         let (theirs, ours) = UnixStream::pair().unwrap();
         let (sender, _) = Channel::<ToProxy, FromProxy>::new(ours).unwrap().split();
-        tokio::spawn(revocations.tell(sender));
+        tokio::spawn(revocations.tell(crate::nodes::Teller::Here(sender)));
         Self { channel: Channel::new(theirs).unwrap(), names: BTreeSet::new(), wholes: 0 }
     }
 

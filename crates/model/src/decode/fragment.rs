@@ -9,7 +9,7 @@ use super::{Decoder, spec};
 use crate::access::Provider;
 use crate::diagnostic::Diagnostics;
 use crate::fence::{
-    Entities, Gateway, GatewayTls, Guards, Limits, Metrics, Policies, Protocol, Responses, Service, Waf,
+    Entities, Gateway, GatewayTls, Guards, Host, Limits, Metrics, Policies, Protocol, Responses, Service, Waf,
 };
 use crate::position::Position;
 use crate::scalar::{dns_name, trust_domain};
@@ -31,6 +31,7 @@ pub(crate) struct Fragment {
     pub(crate) entities: Option<(Entities, Position)>,
     pub(crate) waf: Option<Waf>,
     pub(crate) metrics: Option<Metrics>,
+    pub(crate) hosts: Vec<Host>,
     pub(crate) services: Vec<Service>,
     /// Services with errors of their own: what they seem to lack may be what could not be read.
     pub(crate) broken: HashSet<String>,
@@ -52,6 +53,7 @@ pub(crate) fn decode(file: &Arc<str>, node: &Node, out: &mut Diagnostics) -> Fra
         entities: None,
         waf: None,
         metrics: None,
+        hosts: Vec::new(),
         services: Vec::new(),
         broken: HashSet::new(),
     };
@@ -83,6 +85,11 @@ pub(crate) fn decode(file: &Arc<str>, node: &Node, out: &mut Diagnostics) -> Fra
             "providers" => {
                 for provider in decoder.named(&entry.value, "provider") {
                     fragment.providers.extend(decoder.provider(provider));
+                }
+            }
+            "hosts" => {
+                for host in decoder.named(&entry.value, "host") {
+                    fragment.hosts.extend(decoder.host_entry(host));
                 }
             }
             "services" => {
@@ -133,6 +140,7 @@ impl Decoder<'_> {
             limit: Vec::new(),
             guards: Guards::default(),
             responses: Responses::default(),
+            at: Vec::new(),
             position,
         };
         let Some(fields) = self.fields(&entry.value, &spec::GATEWAY) else { return gateway };
@@ -175,6 +183,7 @@ impl Decoder<'_> {
         for node in fields.get("hosts").map_or(&[][..], |n| self.list(n, "host names", "[clinic.example]")) {
             gateway.hosts.extend(self.host(node));
         }
+        gateway.at = self.placed(fields);
         gateway.limit = self.limit(fields, Protocol::Http);
         gateway.guards = self.guards(fields);
         gateway.responses = self.responses(fields, Protocol::Http);

@@ -3,6 +3,7 @@
 mod access;
 mod fragment;
 mod handling;
+mod host;
 mod inspect;
 mod limit;
 mod limits;

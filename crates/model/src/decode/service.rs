@@ -36,6 +36,7 @@ impl Decoder<'_> {
             self.no_credentials(entry.mark);
         }
         service.calls = fields.get("calls").map_or_else(Vec::new, |n| self.calls(n));
+        service.at = self.placed(fields);
         service.egress = fields.get("egress").map_or_else(Vec::new, |n| self.egress(n));
         let env = fields.get("env").map_or_else(BTreeMap::new, |n| self.env(n));
         let files = fields.get("files").map_or_else(Vec::new, |n| self.files(n));
@@ -110,6 +111,7 @@ impl Decoder<'_> {
             proposed: Vec::new(),
             accepts: Vec::new(),
             egress: Vec::new(),
+            at: Vec::new(),
             position: self.at(entry.mark),
         }
     }

@@ -26,28 +26,35 @@ pub(crate) static FENCE: Object = Object {
         "entities",
         "waf",
         "metrics",
+        "hosts",
         "services",
         "external",
         "limits",
     ],
     foreign: &[
         ("name", "the name of the whole stands under `fence`"),
+        ("nodes", "the machines of a fence stand under `hosts`"),
         ("version", "a fence has no version: leave it out"),
         ("networks", "each service has a network of its own: leave it out"),
         ("volumes", "what a service may read and write stands in its `files`"),
         ("openapi", "the description of an API is a file of its own, which a service names: `openapi: FILE`"),
     ],
 };
-pub(crate) static GATEWAY: Object =
-    object("gateway", &["listen", "tls", "hosts", "limit", "sign_in", "failures", "headers", "hygiene"]);
+pub(crate) static GATEWAY: Object = object(
+    "gateway",
+    &["listen", "tls", "hosts", "at", "limit", "sign_in", "failures", "headers", "hygiene"],
+);
 pub(crate) static GATEWAY_TLS: Object = object("gateway_tls", &["cert", "key"]);
 pub(crate) static SERVICE: Object = Object {
     name: "service",
     keys: &[
         "run", "listen", "port", "protocol", "env", "files", "ready", "routes", "accept", "require", "calls",
-        "accepts", "egress", "openapi", "limit", "headers", "hygiene",
+        "accepts", "egress", "openapi", "limit", "headers", "hygiene", "at",
     ],
     foreign: &[
+        ("host", "the hosts that it runs on stand under `at`"),
+        ("hosts", "the hosts that it runs on stand under `at`"),
+        ("replicas", "a service runs once on each host that it names under `at`"),
         (
             "image",
             "images are not run: start the program with `run: [PROGRAM, …]`, or with `ringfence run NAME -- CMD`",
@@ -114,6 +121,15 @@ pub(crate) static SECRET: Object = object("secret", &["file", "env"]);
 pub(crate) static KEY: Object = object("key", &["file"]);
 pub(crate) static LOGIN: Object = object("login", &["scopes", "idle", "absolute"]);
 pub(crate) static ENTITIES: Object = object("entities", &["file", "url", "every", "ca", "allow_private"]);
+pub(crate) static HOST: Object = Object {
+    name: "host_entry",
+    keys: &["mesh", "control"],
+    foreign: &[
+        ("address", "where other hosts reach it stands under `mesh`, as IP:PORT"),
+        ("listen", "where other hosts reach it stands under `mesh`, as IP:PORT"),
+        ("services", "a service names its hosts: `at: [HOST]`"),
+    ],
+};
 pub(crate) static METRICS: Object = object("metrics", &["listen"]);
 pub(crate) static CLAIMS: Object = object("claims", &["user", "groups"]);
 pub(crate) static CALL: Object =
@@ -228,6 +244,7 @@ pub(crate) static OBJECTS: [&Object; 36] = [
     &KEY,
     &LOGIN,
     &ENTITIES,
+    &HOST,
     &METRICS,
     &CLAIMS,
     &CALL,

@@ -39,6 +39,8 @@ pub struct Service {
     pub accepts: Vec<Accept>,
     /// Hosts outside that it may reach.
     pub egress: Vec<Egress>,
+    /// On which hosts it runs (`at:`); on the one that has control where nobody says.
+    pub at: Vec<String>,
     /// Where its name stands.
     pub position: Position,
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod fragments;
+mod hosts;
 mod metrics;
 mod nonsense;
 mod protect;

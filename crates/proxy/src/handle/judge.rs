@@ -13,7 +13,7 @@ use crate::overriding;
 use crate::peer::{Authorized, Way};
 use crate::policy::{self, Question, Watched, Who};
 use crate::protect;
-use crate::table::Via;
+use crate::table::{Sidecars, Via};
 
 /// Route, limit, authenticate, validate, inspect, authorize, delegate: the edge that the request may take, or whom it wanted and why it may not.
 pub(super) async fn judge(
@@ -87,7 +87,7 @@ pub(super) async fn judge(
         permit(report, &authorized).map_err(callee)?;
         if let (Way::Gateway, Some(principal), Some(access)) =
             (&ctx.peer.way, &report.principal, &authorized.access)
-            && let Via::Mesh { own, address: None, .. } = &authorized.next.via
+            && let Via::Mesh { own, at: Sidecars::Ours(_), .. } = &authorized.next.via
         {
             let edge = authorized.edge.id;
             let exchanged = delegate::exchange(ctx, report.view, table, access, principal, own, edge).await;

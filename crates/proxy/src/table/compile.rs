@@ -8,8 +8,8 @@ use ringfence_snapshot::{Service, Target, VerifiedSnapshot};
 use ringfence_spiffe::{SpiffeId, TrustDomain};
 
 use super::{
-    Callee, Caller, DELIVERY, Edge, EdgeAt, Egress, GatewayTable, Interner, OUTSIDE, Rules, Table,
-    TableError, Via,
+    Callee, Caller, DELIVERY, Edge, EdgeAt, Egress, GatewayTable, Interner, Nearby, OUTSIDE, Rules, Sidecars,
+    Table, TableError, Via,
 };
 use crate::access::{Authority, RouteAccess, TableProvider};
 use crate::delegate::TxnKeys;
@@ -38,6 +38,7 @@ impl Table {
         shims: &Shims,
         limiter: &Limiter,
         breakers: &Breakers,
+        node: &str,
     ) -> Result<Self, TableError> {
         let trust_domain = TrustDomain::new(&snapshot.trust_domain)?;
         let gateway_id = SpiffeId::gateway(&trust_domain, &snapshot.fence)?;
@@ -63,15 +64,19 @@ impl Table {
                     return Ok(Via::Plain(address.clone()));
                 }
                 Target::External { address, tls: ExternalTls::Spiffe { id } } => {
-                    (Some(address.clone()), id.as_deref())
+                    (address.clone(), id.as_deref())
                 }
-                Target::Fenced => (None, None),
+                Target::Fenced => {
+                    let at = Sidecars::Ours(sidecars(&snapshot, service, node, shims));
+                    let id = SpiffeId::service(&trust_domain, &service.name)?;
+                    return Ok(Via::Mesh { at, id, own: own.clone() });
+                }
             };
             let id = match id {
                 Some(id) => SpiffeId::parse(id)?,
                 None => SpiffeId::service(&trust_domain, &service.name)?,
             };
-            Ok(Via::Mesh { address, id, own: own.clone() })
+            Ok(Via::Mesh { at: Sidecars::Theirs(address), id, own: own.clone() })
         };
 
         let mut all = Edges { list: Vec::new(), interner, bundle };
@@ -139,6 +144,7 @@ impl Table {
         for ((at, service), inbound) in snapshot.services.iter().enumerate().zip(inbound) {
             by_address.insert(service.address, at);
             let delivery_via = match &service.target {
+                Target::Fenced if !snapshot.runs_at(service, node) => None,
                 Target::Fenced => {
                     service.listen.map(|port| Via::Shim { shim: shims.of(&service.name), port })
                 }
@@ -191,6 +197,14 @@ impl Table {
             snapshot,
         })
     }
+}
+
+/// Where the sidecars of a fenced service are, as the machine `node` sees it.
+fn sidecars(snapshot: &VerifiedSnapshot, service: &Service, node: &str, shims: &Shims) -> Nearby {
+    let here = snapshot.runs_at(service, node);
+    let elsewhere = snapshot.hosts.iter().filter(|host| host.name != node);
+    let others = elsewhere.filter(|host| snapshot.runs_at(service, &host.name)).map(|host| host.mesh);
+    Nearby { here: here.then(|| shims.of(&service.name)), others: others.collect() }
 }
 
 /// The edges of a table while it is built.
