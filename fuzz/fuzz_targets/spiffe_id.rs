@@ -13,6 +13,7 @@ fuzz_target!(|text: &str| {
     assert_eq!(format!("spiffe://{domain}{}", id.path()), text);
     assert!(!id.path().split('/').any(|segment| matches!(segment, "." | "..")));
     let again = match id.kind() {
+        Some(Kind::Control(name)) => SpiffeId::control(id.trust_domain(), name),
         Some(Kind::Gateway(name)) => SpiffeId::gateway(id.trust_domain(), name),
         Some(Kind::Node(name)) => SpiffeId::node(id.trust_domain(), name),
         Some(Kind::Service(name)) => SpiffeId::service(id.trust_domain(), name),

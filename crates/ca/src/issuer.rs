@@ -49,6 +49,9 @@ pub enum CaError {
     /// Whose it would be was revoked as a whole.
     #[error("{0} was revoked as a whole: `ringfence revocations remove ID` takes that back")]
     Revoked(String),
+    /// The CA is on another host, and refuses or cannot be reached.
+    #[error("{0}")]
+    Elsewhere(String),
     /// A key.
     #[error(transparent)]
     Key(#[from] ringfence_keys::KeyError),

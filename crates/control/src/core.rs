@@ -1,7 +1,7 @@
 //! Control's one loop: every change of state passes through here, one at a time.
 
 pub(crate) mod asks;
-mod certificates;
+pub(crate) mod certificates;
 mod data;
 pub(crate) mod enforce;
 mod operator;
@@ -288,6 +288,9 @@ impl Core {
         match self.nodes.note(&node, message) {
             Some(FromProxy::Sign { request, subject, spki, proof }) => {
                 self.sign(&node, request, subject, spki, proof);
+            }
+            Some(FromProxy::SignJwt { request, id, audiences }) => {
+                self.sign_jwt(&node, request, id, audiences)
             }
             Some(FromProxy::Ask { request, ask }) => self.ask(&node, request, ask),
             Some(FromProxy::Used(used)) => self.keys.used(used),

@@ -237,6 +237,7 @@ impl Nodes {
                 node.stats = stats;
             }
             asked @ (FromProxy::Sign { .. }
+            | FromProxy::SignJwt { .. }
             | FromProxy::WantKeys { .. }
             | FromProxy::Ask { .. }
             | FromProxy::Used(_)) => return Some(asked),

@@ -267,6 +267,8 @@ impl Node {
                     self.certificate(request, outcome);
                     true
                 }
+                // It never asks for one.
+                ToProxy::SignedJwt { .. } => true,
                 ToProxy::Keys(keys) => {
                     self.believe(keys).await;
                     true

@@ -35,6 +35,13 @@ pub enum ToProxy {
         /// What came out, or why nothing did.
         outcome: Result<Told, NoAnswer>,
     },
+    /// Answer to [`FromProxy::SignJwt`].
+    SignedJwt {
+        /// The request's number.
+        request: u64,
+        /// The token and when it ends, Unix time in seconds; or why there is none.
+        outcome: Result<(Secret<String>, u64), String>,
+    },
     /// The keys that cookies are sealed under from now on, newest first: number and key. The first seals, all open.
     CookieKeys(Vec<(u32, Secret<[u8; 32]>)>),
     /// Renew every certificate now (an issuing CA was rotated or an identity revoked).
@@ -129,6 +136,15 @@ pub enum FromProxy {
         spki: Der,
         /// Signature that proves possession of the key (`keys::possession`).
         proof: Der,
+    },
+    /// Asks for a JWT-SVID of one of the host's services. Only a host that joined asks: for callers of the Workload API there.
+    SignJwt {
+        /// Number for the answer.
+        request: u64,
+        /// For whom: a SPIFFE ID.
+        id: String,
+        /// For which audiences.
+        audiences: Vec<String>,
     },
     /// The snapshot is in force.
     Ack {

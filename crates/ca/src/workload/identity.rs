@@ -11,8 +11,9 @@ use ringfence_spiffe::SpiffeId;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::issuer::Issuer;
 use super::{Events, WorkloadEvent, now, wait_for_end};
-use crate::issuer::{Ca, CaError};
+use crate::issuer::CaError;
 use crate::renewal::renew_at;
 
 /// Pauses after failures, doubled up to the longest.
@@ -54,7 +55,7 @@ pub(crate) struct Identity {
 impl Identity {
     /// Starts the task that keeps it.
     pub(crate) fn start(
-        ca: Ca,
+        ca: Arc<dyn Issuer>,
         id: SpiffeId,
         service: Arc<str>,
         events: Events,
@@ -84,7 +85,7 @@ impl Identity {
 }
 
 struct Keep {
-    ca: Ca,
+    ca: Arc<dyn Issuer>,
     id: SpiffeId,
     service: Arc<str>,
     events: Events,
@@ -138,7 +139,7 @@ impl Keep {
             id: self.id.as_str().to_owned(),
             spki: Der(key.verifying_key().to_spki()),
             proof: Der(possession::prove(&key, self.id.as_str())?),
-            ttl: self.ca.options().svid_life,
+            ttl: self.ca.svid_life(),
         };
         let issued = self.ca.issue(request).await?;
         Ok(Svid {

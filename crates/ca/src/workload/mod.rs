@@ -8,6 +8,7 @@ pub mod authority;
 mod connection;
 mod digest;
 mod identity;
+mod issuer;
 mod limits;
 mod service;
 pub mod wire;
@@ -22,9 +23,10 @@ use tonic::transport::Server;
 
 pub use attest::{AttestError, Attested, Attesting, Attestor, Here, Workload, attest};
 pub use digest::ProgramDigests;
+pub use issuer::{Answering, Issuer};
 pub use limits::Limits;
 
-use crate::issuer::{Ca, now};
+use crate::issuer::now;
 use connection::{Accept, incoming};
 use identity::Identity;
 use service::Api;
@@ -88,7 +90,7 @@ pub enum WorkloadEvent {
 /// Serves the Workload API of any number of services.
 #[derive(Clone, Debug)]
 pub struct WorkloadApi {
-    ca: Ca,
+    ca: Arc<dyn Issuer>,
     limits: Limits,
     attestor: Arc<dyn Attestor>,
     digests: ProgramDigests,
@@ -130,10 +132,11 @@ impl Events {
 impl WorkloadApi {
     /// An API on top of `ca`, and what happens on it.
     #[must_use]
-    pub fn new(ca: Ca, limits: Limits) -> (Self, mpsc::Receiver<WorkloadEvent>) {
+    pub fn new(ca: impl Issuer + 'static, limits: Limits) -> (Self, mpsc::Receiver<WorkloadEvent>) {
         let (sender, receiver) = mpsc::channel(EVENTS);
         let events = Events { sender, dropped: Arc::default() };
         let attestor = Arc::new(Here);
+        let ca = Arc::new(ca);
         (Self { ca, limits, attestor, digests: ProgramDigests::default(), events }, receiver)
     }
 

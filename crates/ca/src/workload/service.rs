@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::connection::Peer;
 use super::identity::{Identity, State, Svid};
+use super::issuer::Issuer;
 use super::limits::{Limiter, Limits};
 use super::wire::{
     JwtBundlesRequest, JwtBundlesResponse, JwtSvid, JwtSvidRequest, JwtSvidResponse, ValidateJwtSvidRequest,
@@ -24,7 +25,7 @@ use super::wire::{
     X509SvidResponse,
 };
 use super::{Events, WorkloadEvent, now};
-use crate::issuer::{Ca, CaError};
+use crate::issuer::CaError;
 
 /// The header that a caller must send, so that no browser or proxy can be tricked into calling.
 const HEADER: &str = "workload.spiffe.io";
@@ -42,7 +43,7 @@ pub(crate) mod generated {
 
 /// The API of one service.
 pub(crate) struct Api {
-    ca: Ca,
+    ca: Arc<dyn Issuer>,
     identity: Arc<Identity>,
     limiter: Limiter,
     events: Events,
@@ -59,7 +60,7 @@ struct Admitted {
 
 impl Api {
     pub(crate) fn new(
-        ca: Ca,
+        ca: Arc<dyn Issuer>,
         identity: Arc<Identity>,
         limits: Limits,
         events: Events,

@@ -2,9 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "test")]
 
 mod net;
+mod rogue;
 #[path = "../clinic/running.rs"]
 #[expect(dead_code, reason = "shared with the clinic's stories, which use more of it")]
 mod running;
+mod workload;
 
 use std::path::PathBuf;
 

@@ -13,6 +13,8 @@ use serde_json::Value;
 
 use crate::running::{Who, binary, eventually, make_folder, text};
 
+/// Says to a test that it is a program on a machine.
+pub(crate) const FOLDER: &str = "RINGFENCE_TEST_HOST";
 /// However busy the machine is.
 pub(crate) const SOON: Duration = Duration::from_secs(120);
 
@@ -151,6 +153,17 @@ impl Host {
     pub(crate) fn says(&self, what: &str) {
         let found = eventually(SOON, || self.said().contains(what).then_some(()));
         assert!(found.is_some(), "never said {what:?}:\n{}", self.said());
+    }
+
+    /// A test of this very program, run on this machine as a program of its own; it is told its folder.
+    pub(crate) fn as_program(&self, test: &str) -> Output {
+        let program = std::env::current_exe().unwrap();
+        let mut command = self.command(&program);
+        command
+            .args(["--exact", test, "--nocapture", "--include-ignored"])
+            .env(FOLDER, &self.folder)
+            .output()
+            .unwrap()
     }
 
     pub(crate) fn ringfence(&self, args: &[&str]) -> Output {

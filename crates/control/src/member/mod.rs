@@ -5,17 +5,21 @@
 //! stale, which `status` says and which ends at the lease. The proxy is introduced when control can be reached, not before, so that
 //! what it asks is refused at once while nobody could answer.
 
+mod issuer;
 mod kept;
 mod way;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use ringfence_ca::workload::{Limits, Serving, WorkloadApi, WorkloadListener};
 use ringfence_channel::{BlockingChannel, Channel, ChannelError, Receiver, Sender};
 use ringfence_event::{Emitter, Entity, Event, Kind, Writer, WriterOptions};
 use ringfence_join::JoinToken;
@@ -28,10 +32,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use self::issuer::Remote;
 pub use self::kept::{folder, of};
 use self::way::{NoWay, Way};
 use crate::ControlError;
 use crate::api::{self, Answer, Ask};
+use crate::attest::Asking;
+use crate::core::certificates::workload_event;
 use crate::core::enforce::applied;
 use crate::core::now;
 use crate::pem::pem;
@@ -109,9 +116,13 @@ async fn work(
     let (supervisor, mut inbox) = channel.into_async()?.split();
     let writer = Writer::open(&data.join("events/control"), "control", WriterOptions::default())?;
     socket.set_nonblocking(true)?;
-    let (asking, mut questions) = mpsc::channel(64);
-    tokio::spawn(api::serve(tokio::net::UnixListener::from_std(socket)?, asking));
+    let (ask, mut questions) = mpsc::channel(64);
+    tokio::spawn(api::serve(tokio::net::UnixListener::from_std(socket)?, ask));
     let (happens, mut happening) = mpsc::channel(16);
+    let remote = Remote::new(&way.kept.trust_domain);
+    let asking = Asking::new(supervisor.clone());
+    let (api, mut workload_events) = WorkloadApi::new(remote.clone(), Limits::default());
+    let api = api.attested_by(Arc::new(asking.clone()));
     let mut member = Member {
         host: way.kept.host.clone(),
         folder: way.folder.clone(),
@@ -129,6 +140,11 @@ async fn work(
         since: now(),
         key: None,
         pause: SOON,
+        remote: remote.clone(),
+        asking,
+        api,
+        workloads: HashMap::new(),
+        waiting: Vec::new(),
     };
     supervisor.send(&FromControl::Ready, &[]).await?;
     member.begin(&way).await?;
@@ -144,6 +160,9 @@ async fn work(
                 let _ = answer.send(member.answer(ask).await);
             }
             Some(happened) = happening.recv() => member.happened(happened).await?,
+            Some(event) = workload_events.recv() => workload_event(&event, |entity, name, activity, granted, message| {
+                member.entity(entity, name, activity, granted, message);
+            }),
         }
     }
 }
@@ -179,6 +198,13 @@ struct Member {
     since: u64,
     key: Option<VerifyingKey>,
     pause: Duration,
+    /// The CA, and what is served on top of it.
+    remote: Remote,
+    asking: Asking,
+    api: WorkloadApi,
+    workloads: HashMap<String, Serving>,
+    /// Workload API sockets that came before it was known whom to believe.
+    waiting: Vec<(String, u64, OwnedFd)>,
 }
 
 impl Member {
@@ -242,6 +268,7 @@ impl Member {
             Happened::Snapshot(signed) => self.take(signed).await?,
             Happened::Ended(reason) => {
                 self.tasks = JoinSet::new();
+                self.remote.set_way(None);
                 if let Link::Open(way) = std::mem::replace(&mut self.link, Link::Away) {
                     self.say(
                         false,
@@ -253,6 +280,7 @@ impl Member {
             }
             Happened::Due => {
                 self.tasks = JoinSet::new();
+                self.remote.set_way(None);
                 if let Link::Open(mut way) = std::mem::replace(&mut self.link, Link::Away) {
                     way.renew();
                     self.seek(way, Duration::ZERO);
@@ -263,7 +291,16 @@ impl Member {
     }
 
     async fn supervisor(&mut self, message: ToControl, fds: Vec<OwnedFd>) -> Result<(), ControlError> {
+        if let ToControl::Attested { id, outcome } = message {
+            self.asking.answered(id, outcome, fds);
+            return Ok(());
+        }
         match (message, fds.into_iter().next()) {
+            (ToControl::Workload { service, netns }, Some(fd)) => self.workload(service, netns, fd),
+            (ToControl::WorkloadGone { service }, _) => {
+                self.workloads.remove(&service);
+                self.waiting.retain(|(name, ..)| *name != service);
+            }
             (ToControl::Proxy { introduction, .. }, Some(fd)) => {
                 self.introduction = Some(introduction);
                 match std::mem::replace(&mut self.link, Link::Away) {
@@ -271,6 +308,7 @@ impl Member {
                     Link::Open(way) => {
                         // The proxy is another: so is the session.
                         self.tasks = JoinSet::new();
+                        self.remote.set_way(None);
                         self.seek(way, Duration::ZERO);
                     }
                     Link::Away => {}
@@ -308,7 +346,8 @@ impl Member {
         self.tasks = JoinSet::new();
         let due = Duration::from_secs(way.renew_at().saturating_sub(now()));
         self.tasks.spawn(up(receiver, session.way(), self.happens.clone()));
-        self.tasks.spawn(down(session, sender, self.happens.clone()));
+        self.remote.set_way(Some(session.way()));
+        self.tasks.spawn(down(session, sender, self.remote.clone(), self.happens.clone()));
         let happens = self.happens.clone();
         self.tasks.spawn(async move {
             sleep(due).await;
@@ -348,12 +387,29 @@ impl Member {
                 self.entity("host", &self.host, 3, false, &format!("whom to believe cannot be kept: {e}"));
             }
         }
+        self.remote.set_bundle(&snapshot.bundle);
         let applied = applied(&snapshot);
         self.current = Some(snapshot);
+        for (service, netns, fd) in std::mem::take(&mut self.waiting) {
+            self.workload(service, netns, fd);
+        }
         let places = |a: &Applied| (a.services.clone(), a.egress.clone());
         let news = self.applied.as_ref().is_none_or(|before| places(before) != places(&applied));
         self.applied = Some(applied);
         if news { self.tell_applied().await } else { Ok(()) }
+    }
+
+    /// Serves a service's Workload API, once it is known whom to believe.
+    fn workload(&mut self, service: String, netns: u64, fd: OwnedFd) {
+        if self.current.is_none() {
+            self.waiting.retain(|(name, ..)| *name != service);
+            return self.waiting.push((service, netns, fd));
+        }
+        let listener = WorkloadListener { service: service.clone(), listener: fd.into(), netns_inode: netns };
+        match self.api.serve(listener) {
+            Ok(serving) => drop(self.workloads.insert(service, serving)),
+            Err(e) => self.entity("workload", &service, 1, false, &e.to_string()),
+        }
     }
 
     async fn tell_applied(&self) -> Result<(), ControlError> {
@@ -427,6 +483,9 @@ impl Member {
 async fn up(mut receiver: Receiver<FromProxy>, way: ringfence_wire::Way, happens: mpsc::Sender<Happened>) {
     let reason = loop {
         match receiver.recv().await {
+            Ok((message, _)) if !Remote::is_its_own(&message) => {
+                break "the proxy asks in another's name".to_owned();
+            }
             Ok((message, _)) => {
                 if let Err(e) = way.send(&message).await {
                     break e.to_string();
@@ -439,7 +498,12 @@ async fn up(mut receiver: Receiver<FromProxy>, way: ringfence_wire::Way, happens
 }
 
 /// What control says goes to the proxy.
-async fn down(mut session: Session, sender: Sender<ToProxy>, happens: mpsc::Sender<Happened>) {
+async fn down(
+    mut session: Session,
+    sender: Sender<ToProxy>,
+    remote: Remote,
+    happens: mpsc::Sender<Happened>,
+) {
     let reason = loop {
         let message = match session.next().await {
             Some(Ok(message)) => message,
@@ -451,6 +515,7 @@ async fn down(mut session: Session, sender: Sender<ToProxy>, happens: mpsc::Send
         {
             return;
         }
+        let Some(message) = remote.take(message) else { continue };
         if let Err(e) = sender.send(&message, &[]).await {
             break format!("the proxy's channel: {e}");
         }

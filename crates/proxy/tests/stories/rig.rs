@@ -509,6 +509,7 @@ impl Control {
             FromProxy::Stats(stats) => *self.stats.lock().unwrap() = Some(stats),
             FromProxy::Hello { .. } | FromProxy::Used(_) | FromProxy::Ask { .. } => {}
             FromProxy::WantKeys { provider } => self.wanted.lock().unwrap().push(provider),
+            FromProxy::SignJwt { .. } => panic!("a proxy asks for no JWT-SVID"),
             FromProxy::Sign { request, subject, spki, proof } => {
                 let (names, proved) = match subject {
                     Subject::Svid(id) => (vec![id.clone()], id),
