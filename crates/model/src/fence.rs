@@ -2,6 +2,7 @@
 
 mod breaker;
 mod date;
+mod fault;
 mod handling;
 mod host;
 mod inspect;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::breaker::{Bound, Breaker, Trip};
 pub use self::date::Date;
+pub use self::fault::Fault;
 pub(crate) use self::handling::GRPC_STATUSES;
 pub use self::handling::{Handling, Retries, Timeout};
 pub use self::host::{Host, MAX_HOSTS};

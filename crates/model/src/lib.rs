@@ -27,7 +27,7 @@ pub use access::{
 pub use diagnostic::{Diagnostic, Diagnostics, Related, Severity};
 pub use fence::{
     Accept, Allow, Amount, Beyond, Bound, Breaker, By, Call, Cors, Date, Egress, Entities, EntitiesUrl,
-    Excluded, Exclusion, ExternalTls, Fence, FileRule, Gateway, GatewayTls, Guards, Handling, Header,
+    Excluded, Exclusion, ExternalTls, Fault, Fence, FileRule, Gateway, GatewayTls, Guards, Handling, Header,
     Headers, Host, HostPort, Kind, LimitRule, Limits, MAX_HOSTS, Metrics, Mode, OpenApi, Policies, Priority,
     Protocol, Ready, Responses, Retries, Route, Service, SourceFile, Timeout, Trip, Waf, WhenFull, runs_at,
 };

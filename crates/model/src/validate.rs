@@ -2,6 +2,7 @@
 
 mod access;
 mod consent;
+mod fault;
 mod hosts;
 mod inspect;
 mod limit;
@@ -238,6 +239,7 @@ impl<'a> Checker<'a> {
         access::authorities(self.merged, self.out);
         limit::check(self.merged, self.out);
         hosts::check(self.merged, self.out);
+        fault::warn(self.merged, self.out);
         self.tcp_hosts();
     }
 
@@ -327,7 +329,7 @@ impl<'a> Checker<'a> {
                     "{} speaks tcp, which has no requests that could be timed, tried again or counted",
                     quote(&callee.name)
                 );
-                let help = "leave `timeout`, `retries` and `breaker` out".to_owned();
+                let help = "leave `timeout`, `retries`, `breaker` and `fault` out".to_owned();
                 self.error("conflict", &call.position, message, Some(help));
             }
             for allow in &call.allow {

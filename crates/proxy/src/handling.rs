@@ -1,4 +1,5 @@
-//! How a request that may pass is handled on its way: how long it may take, what of it is tried again, and what its callee is spared.
+//! How a request that may pass is handled on its way: how long it may take, what of it is tried again, what its callee is spared, and
+//! what goes wrong on purpose.
 //!
 //! All is said per route and per edge, and kept where the caller's side is: at the gateway, and where a call leaves its service. A
 //! deadline goes on with the request, shortened by what has passed, so that nobody works for a caller who has given up.
@@ -7,7 +8,9 @@ mod breaker;
 mod budget;
 mod circuit;
 mod deadline;
+mod fault;
 mod retry;
+pub mod timeout;
 
 use std::sync::Arc;
 
@@ -16,7 +19,9 @@ use ringfence_model::Handling;
 pub(crate) use self::breaker::{Answered, Breaker, Breakers, Ended, by_head, by_outcome};
 pub(crate) use self::budget::Budgets;
 pub(crate) use self::deadline::{Deadline, GRPC_TIMEOUT, TIMEOUT};
+pub(crate) use self::fault::{Share, inject};
 pub(crate) use self::retry::{Again, Retrying, pause};
+pub(crate) use self::timeout::write_grpc;
 use crate::table::EdgeId;
 
 /// What is said of a way, and what is counted of it.
@@ -24,6 +29,7 @@ use crate::table::EdgeId;
 pub(crate) struct Handled {
     pub(crate) said: Handling,
     pub(crate) breaker: Option<Arc<Breaker>>,
+    pub(crate) faults: Share,
 }
 
 impl Handled {
@@ -33,6 +39,6 @@ impl Handled {
             return None;
         }
         let breaker = said.breaker.as_ref().map(|said| breakers.of(edge, format!("{edge} {name}"), said));
-        Some(Arc::new(Self { said: said.clone(), breaker }))
+        Some(Arc::new(Self { said: said.clone(), breaker, faults: Share::default() }))
     }
 }

@@ -39,7 +39,7 @@ mod frames;
 mod front;
 pub mod h1;
 mod handle;
-mod handling;
+pub mod handling;
 mod headers;
 mod held;
 mod http1;

@@ -22,6 +22,7 @@ pub(crate) struct EdgeCounters {
     errors: AtomicU64,
     denied: AtomicU64,
     retries: AtomicU64,
+    faults: AtomicU64,
     latency: [AtomicU64; LATENCY_BUCKETS],
     latency_us: AtomicU64,
     statuses: [AtomicU64; STATUS_CLASSES],
@@ -66,6 +67,11 @@ impl Counters {
     /// A request is tried once more.
     pub(crate) fn retry(&self, edge: EdgeId) {
         self.with(edge, |counters| bump(&counters.retries));
+    }
+
+    /// Something goes wrong on purpose.
+    pub(crate) fn fault(&self, edge: EdgeId) {
+        self.with(edge, |counters| bump(&counters.faults));
     }
 
     fn with(&self, edge: EdgeId, work: impl FnOnce(&EdgeCounters)) {
@@ -138,6 +144,7 @@ impl Shard {
             errors: AtomicU64::new(0),
             denied: AtomicU64::new(0),
             retries: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
             latency: [const { AtomicU64::new(0) }; LATENCY_BUCKETS],
             latency_us: AtomicU64::new(0),
             statuses: [const { AtomicU64::new(0) }; STATUS_CLASSES],
@@ -151,15 +158,19 @@ impl Shard {
     }
 }
 
-/// Adds up what all threads counted, beside how breakers stand.
+/// Adds up what all threads counted, beside how breakers stand and where faults are injected.
 pub(crate) fn sum(
     shards: &[Arc<Shard>],
     interner: &Interner,
     breakers: &HashMap<EdgeId, BreakerStats>,
+    faulty: &[EdgeId],
 ) -> Vec<EdgeStats> {
     let none = || EdgeStats { latency: vec![0; LATENCY_BUCKETS], ..EdgeStats::default() };
     // What waits may be the first along its edge.
     let mut sums: HashMap<EdgeId, EdgeStats> = breakers.keys().map(|edge| (*edge, none())).collect();
+    for edge in faulty {
+        sums.entry(*edge).or_insert_with(none).faults = Some(0);
+    }
     for shard in shards {
         for (edge, counters) in &*shard.edges.lock().unwrap_or_else(PoisonError::into_inner) {
             let sum = sums.entry(*edge).or_insert_with(none);
@@ -167,6 +178,9 @@ pub(crate) fn sum(
             sum.errors += counters.errors.load(Ordering::Relaxed);
             sum.denied += counters.denied.load(Ordering::Relaxed);
             sum.retries += counters.retries.load(Ordering::Relaxed);
+            if let Some(faults) = &mut sum.faults {
+                *faults += counters.faults.load(Ordering::Relaxed);
+            }
             sum.latency_us = sum.latency_us.wrapping_add(counters.latency_us.load(Ordering::Relaxed));
             for (total, class) in sum.statuses.iter_mut().zip(&counters.statuses) {
                 *total += class.load(Ordering::Relaxed);
@@ -224,7 +238,7 @@ mod tests {
         }
         counters.count(edge, Ended::Failed { duration_us, status: 502 });
         counters.count(edge, Ended::Denied { status: 403 });
-        let [sum] = sum(&[counters.shard()], &interner, &HashMap::new()).try_into().unwrap();
+        let [sum] = sum(&[counters.shard()], &interner, &HashMap::new(), &[]).try_into().unwrap();
         assert_eq!(sum.statuses, [0, 2, 0, 1, 1]);
         assert_eq!((sum.requests, sum.errors, sum.denied, sum.latency_us), (5, 1, 1, 5_000));
         assert_eq!(sum.latency.iter().sum::<u64>(), 5);

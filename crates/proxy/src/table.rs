@@ -223,6 +223,16 @@ impl Table {
         self.declared.get(id as usize).copied().unwrap_or(false)
     }
 
+    /// Edges along which faults are injected.
+    pub(crate) fn faulty(&self) -> Vec<EdgeId> {
+        let routes = self.gateway.handled().map(|(edge, handled)| (&self.edges[edge], handled));
+        let edges = self.edges.iter().filter_map(|edge| Some((edge, edge.handling.as_deref()?)));
+        let faulty = edges
+            .chain(routes)
+            .filter(|(_, handled)| handled.said.fault.as_ref().is_some_and(|fault| fault.mode.enforces()));
+        faulty.map(|(edge, _)| edge.id).collect()
+    }
+
     /// The service of that name.
     pub(crate) fn callee(&self, name: &str) -> Option<&Arc<Callee>> {
         self.callees.binary_search_by(|c| (*c.name).cmp(name)).ok().map(|at| &self.callees[at])

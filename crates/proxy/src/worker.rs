@@ -93,6 +93,8 @@ pub(crate) struct Worker {
     pub(crate) shed: Shed,
     /// How often requests may be tried again.
     pub(crate) budgets: Budgets,
+    /// Requests that faults hold up.
+    pub(crate) held_up: Cell<usize>,
     table: RefCell<Option<TableRef>>,
     stale: Cell<bool>,
     /// What is open is to be judged again at the next tick, however often that is said until then.
@@ -129,6 +131,7 @@ impl Worker {
             apart: Apart::default(),
             shed: Shed::default(),
             budgets: Budgets::default(),
+            held_up: Cell::default(),
             table: RefCell::new(None),
             stale: Cell::new(true),
             to_judge: Cell::new(false),

@@ -243,6 +243,9 @@ pub struct EdgeStats {
     /// Tries beyond the first of a request.
     #[serde(default)]
     pub retries: u64,
+    /// What went wrong on purpose; present where the fence says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faults: Option<u64>,
     /// How its breakers stand, if it has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<BreakerStats>,

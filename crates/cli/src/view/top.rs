@@ -50,6 +50,7 @@ struct Edge {
     denied: u64,
     retries: u64,
     breaker: Option<BreakerStats>,
+    faults: Option<u64>,
 }
 
 pub(crate) fn run(args: &TopArgs, data: &Path, colour: bool) -> ExitCode {
@@ -108,6 +109,9 @@ fn sample(before: &[NodeStats], after: &[NodeStats], elapsed: Duration) -> Sampl
             sum.denied += edge.denied - old.denied;
             sum.errors += edge.errors.saturating_sub(old.errors);
             sum.retries += edge.retries.saturating_sub(old.retries);
+            if let Some(faults) = edge.faults {
+                *sum.faults.get_or_insert_default() += faults.saturating_sub(old.faults.unwrap_or_default());
+            }
             if let Some(breaker) = edge.breaker {
                 let all = sum.breaker.get_or_insert_default();
                 all.ways += breaker.ways;
@@ -136,6 +140,7 @@ fn sample(before: &[NodeStats], after: &[NodeStats], elapsed: Duration) -> Sampl
             denied: sum.denied,
             retries: sum.retries,
             breaker: sum.breaker,
+            faults: sum.faults,
         })
         .collect();
     edges.sort_by(|a, b| {
@@ -197,7 +202,13 @@ fn screen(sample: &Sample, height: usize, colour: bool) -> Vec<String> {
             breaker(edge.breaker.as_ref()),
         ]);
     }
-    let mut lines = vec![head, String::new()];
+    let mut lines = vec![head];
+    for (edge, faults) in sample.edges.iter().filter_map(|edge| Some((edge, edge.faults?))) {
+        let (caller, callee) = (super::clean(&edge.caller), super::clean(&edge.callee));
+        let text = format!("FAULTS are injected along {caller} → {callee}: {faults}");
+        lines.push(Paint::Bad.on(&text, colour));
+    }
+    lines.push(String::new());
     if table.is_empty() {
         lines.push("no traffic yet".to_owned());
     } else {
@@ -218,11 +229,12 @@ fn plain(sample: &Sample) -> String {
     let busy = sample.edges.iter().filter(|e| e.requests_per_second > 0.0 || e.denied > 0 || e.errors > 0);
     busy.map(|edge| {
         let Edge { caller, callee, requests_per_second, p50_us, p99_us, errors, denied, retries, .. } = edge;
+        let faults = edge.faults.map_or_else(String::new, |faults| format!(" FAULTS {faults}"));
         let breaker = edge.breaker.as_ref().map_or_else(String::new, |b| format!(" breaker {}", stands(b)));
         let (caller, callee) = (super::clean(caller), super::clean(callee));
         let (p50, p99) = (latency(*p50_us), latency(*p99_us));
         format!(
-            "{} {caller} → {callee} {requests_per_second:.1}/s p50 {p50} p99 {p99} errors {errors} denied {denied} retries {retries}{breaker}\n",
+            "{} {caller} → {callee} {requests_per_second:.1}/s p50 {p50} p99 {p99} errors {errors} denied {denied} retries {retries}{breaker}{faults}\n",
             sample.time
         )
     })
@@ -301,6 +313,18 @@ mod tests {
         let sample =
             sample(&[node("a", 5000, 9, &[10; 50])], &[node("a", 10, 0, &[10; 10])], Duration::from_secs(1));
         assert_eq!((sample.edges[0].requests_per_second, sample.edges[0].denied), (10.0, 0));
+    }
+
+    #[test]
+    fn faults_stand_above_all_else() {
+        let with = |faults| {
+            let mut node = node("a", 10, 0, &[10; 10]);
+            node.stats.edges[0].faults = Some(faults);
+            node
+        };
+        let sample = sample(&[with(4)], &[with(9)], Duration::from_secs(1));
+        assert_eq!(sample.edges[0].faults, Some(5));
+        assert_eq!(screen(&sample, 10, false)[1], "FAULTS are injected along portal → patients: 5");
     }
 
     #[test]

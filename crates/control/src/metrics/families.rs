@@ -251,6 +251,7 @@ fn edges(page: &mut Page, nodes: &[NodeFacts]) {
         &|edge| edge.retries,
     );
     breakers(page, &all);
+    faults(page, &all);
     let mut responses = page.family(
         "ringfence_responses",
         Type::Counter,
@@ -289,6 +290,17 @@ fn edges(page: &mut Page, nodes: &[NodeFacts]) {
     );
     for node in nodes {
         omitted.sample(&[("node", &node.name)], left_out(node));
+    }
+}
+
+/// What goes wrong on purpose, of edges where something does.
+fn faults(page: &mut Page, edges: &[(&str, &EdgeStats)]) {
+    let help = "What went wrong along an edge because the fence says so: requests held up, and requests answered in place of being sent.";
+    let mut family = page.family("ringfence_faults_injected", Type::Counter, "", help);
+    for (node, edge) in edges {
+        if let Some(faults) = edge.faults {
+            family.sample(&labels(node, edge), faults);
+        }
     }
 }
 
@@ -401,6 +413,7 @@ mod tests {
             requests: latencies.len() as u64,
             denied: 2,
             retries: 1,
+            faults: Some(5),
             breaker: Some(BreakerStats { ways: 1, open: 1, running: 2, waiting: 3, opened: 4 }),
             latency: vec![0; LATENCY_BUCKETS],
             latency_us: latencies.iter().sum(),
@@ -435,6 +448,7 @@ mod tests {
         for line in [
             format!("ringfence_requests_total{labels}}} 8"),
             format!("ringfence_request_retries_total{labels}}} 1"),
+            format!("ringfence_faults_injected_total{labels}}} 5"),
             format!("ringfence_breakers_open{labels}}} 1"),
             format!("ringfence_breaker_openings_total{labels}}} 4"),
             format!("ringfence_breaker_waiting_requests{labels}}} 3"),

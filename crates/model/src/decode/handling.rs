@@ -1,9 +1,9 @@
-//! `timeout`, `retries` and `breaker` of a route or a call.
+//! `timeout`, `retries`, `breaker` and `fault` of a route or a call.
 
 use std::time::Duration;
 
 use super::{Decoder, Fields, spec};
-use crate::fence::{Bound, Breaker, GRPC_STATUSES, Handling, Protocol, Retries, Timeout, Trip};
+use crate::fence::{Bound, Breaker, Fault, GRPC_STATUSES, Handling, Mode, Protocol, Retries, Timeout, Trip};
 use crate::yaml::Node;
 
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -20,13 +20,17 @@ const PENDING: u64 = 100_000;
 const QUEUE: Duration = Duration::from_millis(200);
 const FAILURES: u32 = 5;
 const OPEN: Duration = Duration::from_secs(10);
+/// How long a fault holds a request up at most.
+const LONGEST_DELAY: Duration = Duration::from_secs(60);
 const LONGEST_OPEN: Duration = Duration::from_secs(300);
 
 impl Decoder<'_> {
     /// How requests along a route or a call are handled.
     pub(super) fn handling(&mut self, fields: Fields<'_>, protocol: Protocol) -> Handling {
         if protocol == Protocol::Tcp {
-            for entry in ["timeout", "retries", "breaker"].into_iter().filter_map(|key| fields.entry(key)) {
+            for entry in
+                ["timeout", "retries", "breaker", "fault"].into_iter().filter_map(|key| fields.entry(key))
+            {
                 let message = "tcp has no requests that could be timed, tried again or counted";
                 let help = Some(format!("leave `{}` out", entry.key));
                 self.error("conflict", entry.mark, message, help);
@@ -38,7 +42,8 @@ impl Decoder<'_> {
         });
         let retries = fields.get("retries").and_then(|node| self.retries(node));
         let breaker = fields.get("breaker").and_then(|node| self.breaker(node));
-        Handling { timeout, retries, breaker }
+        let fault = fields.get("fault").and_then(|node| self.fault(node));
+        Handling { timeout, retries, breaker, fault }
     }
 
     fn retries(&mut self, node: &Node) -> Option<Retries> {
@@ -57,6 +62,29 @@ impl Decoder<'_> {
             }
         }
         Some(Retries { most: most?, budget: budget?, idempotent, grpc, position: self.at(node.mark) })
+    }
+
+    fn fault(&mut self, node: &Node) -> Option<Fault> {
+        let fields = self.fields(node, &spec::FAULT)?;
+        let delay = fields.get("delay").map(|node| self.time_in(node, SHORTEST, LONGEST_DELAY));
+        let abort = fields.get("abort").map(|node| self.number(node, 400, 599));
+        if delay.is_none() && abort.is_none() {
+            let help = Some("say `delay: 2s`, `abort: 503`, or both".to_owned());
+            self.error("empty", node.mark, "in this fault nothing goes wrong", help);
+        }
+        if fields.get("percent").is_none() {
+            self.missing(
+                node.mark,
+                "percent",
+                "this fault",
+                "say how many of a hundred requests it happens to: `percent: 5`",
+            );
+        }
+        let percent = fields.get("percent").and_then(|node| self.number(node, 1, 100));
+        let mode = fields.get("mode").map_or(Some(Mode::Enforce), |node| self.mode(node));
+        let abort = abort.flatten().and_then(|status| u16::try_from(status).ok());
+        let percent = u32::try_from(percent?).ok()?;
+        Some(Fault { delay: delay.flatten(), abort, percent, mode: mode?, position: self.at(node.mark) })
     }
 
     fn breaker(&mut self, node: &Node) -> Option<Breaker> {

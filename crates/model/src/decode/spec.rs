@@ -90,7 +90,7 @@ pub(crate) static ROUTE: Object = object(
     "route",
     &[
         "host", "path", "accept", "require", "waf", "limit", "priority", "cost", "headers", "hygiene",
-        "cors", "timeout", "retries", "breaker",
+        "cors", "timeout", "retries", "breaker", "fault",
     ],
 );
 pub(crate) static ACCEPT: Object = object("accept", &["login", "token", "certificate"]);
@@ -133,7 +133,16 @@ pub(crate) static HOST: Object = Object {
 pub(crate) static METRICS: Object = object("metrics", &["listen"]);
 pub(crate) static CLAIMS: Object = object("claims", &["user", "groups"]);
 pub(crate) static CALL: Object =
-    object("call", &["service", "allow", "on_behalf", "limit", "timeout", "retries", "breaker"]);
+    object("call", &["service", "allow", "on_behalf", "limit", "timeout", "retries", "breaker", "fault"]);
+pub(crate) static FAULT: Object = Object {
+    name: "fault",
+    keys: &["delay", "abort", "percent", "mode"],
+    foreign: &[
+        ("status", "what requests are answered with stands under `abort`"),
+        ("percentage", "how many of a hundred requests it happens to stands under `percent`"),
+        ("latency", "how long requests are held up stands under `delay`"),
+    ],
+};
 pub(crate) static BREAKER: Object = Object {
     name: "breaker",
     keys: &["requests", "pending", "queue", "failures", "rate", "open", "longest"],
@@ -226,7 +235,7 @@ pub(crate) static LIMITS: Object = object(
 
 /// All of them.
 #[cfg(test)]
-pub(crate) static OBJECTS: [&Object; 36] = [
+pub(crate) static OBJECTS: [&Object; 37] = [
     &FENCE,
     &GATEWAY,
     &GATEWAY_TLS,
@@ -258,6 +267,7 @@ pub(crate) static OBJECTS: [&Object; 36] = [
     &LIMIT,
     &RETRIES,
     &BREAKER,
+    &FAULT,
     &LIMIT_CLAIM,
     &SIGN_IN,
     &HEADERS,

@@ -1,11 +1,12 @@
-//! How requests along a way are handled: how long each may take, what of them is tried again, and how much a callee is asked at once.
+//! How requests along a way are handled: how long each may take, what of them is tried again, how much a callee is asked at once, and what
+//! goes wrong on purpose.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Breaker;
+use super::{Breaker, Fault};
 use crate::position::Position;
 
 /// How requests along a route or an edge are handled.
@@ -20,6 +21,9 @@ pub struct Handling {
     /// What the callee is spared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<Breaker>,
+    /// What goes wrong on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
 }
 
 /// How long a request may take.
@@ -75,6 +79,10 @@ impl Handling {
         }
         if let Some(breaker) = &self.breaker {
             breaker.summarize(&mut text);
+        }
+        if let Some(fault) = self.fault.as_ref().filter(|fault| !fault.mode.is_off()) {
+            let only = if fault.mode.enforces() { "" } else { ", told and not done" };
+            let _ = write!(text, ", FAULT: {}{only}", fault.summary());
         }
         text
     }

@@ -268,7 +268,7 @@ fn a_way_says_how_long_and_how_often_and_nonsense_is_told_with_its_place() {
     assert_eq!(retries.grpc, [14, 8]);
     assert_eq!(
         handling.summary(),
-        ", within 90s, tried again up to 3 times (budget 10%), 100 at once (50 wait up to 300ms), nothing for 2s after 7 failures in a row or 40% failures"
+        ", within 90s, tried again up to 3 times (budget 10%), 100 at once (50 wait up to 300ms), nothing for 2s after 7 failures in a row or 40% failures, FAULT: 5% of requests are held up for 2s, and answered with 503, told and not done"
     );
     let breaker = web.calls[0].handling.breaker.as_ref().unwrap();
     assert_eq!((breaker.bound.unwrap().pending, breaker.trip), (8, None));
@@ -303,6 +303,13 @@ fn a_way_says_how_long_and_how_often_and_nonsense_is_told_with_its_place() {
         ("breaker: { failures: off }", "empty"),
         ("breaker: { connections: 5 }", "unknown-key"),
         ("breaker: true", "wrong-type"),
+        ("fault: { abort: 503 }", "missing-key"),
+        ("fault: { percent: 5 }", "empty"),
+        ("fault: { abort: 200, percent: 5 }", "out-of-range"),
+        ("fault: { delay: 61s, percent: 5 }", "out-of-range"),
+        ("fault: { delay: 1s, percent: 0 }", "out-of-range"),
+        ("fault: { delay: 1s, percent: 101 }", "out-of-range"),
+        ("fault: { delay: 1s, percent: 1, mode: loud }", "bad-value"),
     ] {
         assert_eq!(codes(&with(words)), [code], "{words}");
         let errors = parse(&with(words)).unwrap_err().to_string();
@@ -311,6 +318,12 @@ fn a_way_says_how_long_and_how_often_and_nonsense_is_told_with_its_place() {
     let usual =
         parse(&with("breaker: { }")).unwrap().services.into_iter().find(|s| !s.routes.is_empty()).unwrap();
     assert_eq!(usual.routes[0].handling.summary(), ", nothing for 10s after 5 failures in a row");
+    let injected = parse(&with("fault: { abort: 503, percent: 5 }")).unwrap();
+    let warning = injected.warnings.iter().find(|warning| warning.code == "fault").unwrap();
+    assert!(warning.to_string().contains("5% of requests are answered with 503"), "{warning}");
+    assert_eq!(warning.position.line, 8);
+    let off = parse(&with("fault: { abort: 503, percent: 5, mode: off }")).unwrap();
+    assert!(off.warnings.iter().all(|warning| warning.code != "fault"));
     let tcp = "fence: t\ntrust_domain: t.example\nservices:\n  a: { listen: 1, calls: [{ service: b, timeout: 1s }] }\n  b: { listen: 2, protocol: tcp }\n";
     assert_eq!(codes(tcp), ["conflict"]);
 }

@@ -14,7 +14,9 @@ use crate::exchange::{Bounds, Exchange, Outcome};
 use crate::flow::Flow;
 use crate::front::Front;
 use crate::h1::{Asked as AskedH1, Framing, Outbound, RequestWriter, Version, forward_to_h2};
-use crate::handling::{Answered, Deadline, Ended, GRPC_TIMEOUT, Retrying, TIMEOUT, by_outcome, pause};
+use crate::handling::{
+    Answered, Deadline, Ended, GRPC_TIMEOUT, Retrying, TIMEOUT, by_outcome, inject, pause, write_grpc,
+};
 use crate::headers::not_copied;
 use crate::held::Held;
 use crate::note::Note;
@@ -58,6 +60,16 @@ pub(super) async fn forward(
         again: None,
         breaks: breaker.is_some(),
     };
+    if let Some(handled) = handled
+        && let Some(fault) = &handled.said.fault
+    {
+        let fault = (fault, &handled.faults);
+        match inject(report, front, authorized.edge.id, fault, end_ms).await {
+            Ok(()) => {}
+            Err(Outcome::Late) => return (late(), None),
+            Err(outcome) => return (outcome, None),
+        }
+    }
     if !wire.is_empty() {
         // The rest of a request before, whose callee answered without it or not in time, is no part of this one.
         wire.reset();
@@ -237,7 +249,7 @@ async fn open<'b>(
         let Some(left) = left else { return };
         put(TIMEOUT, left.to_string().as_bytes());
         if in_grpc.is_some() {
-            put(GRPC_TIMEOUT, Deadline::grpc(left).as_bytes());
+            put(GRPC_TIMEOUT, write_grpc(left).as_bytes());
         }
     };
     let edge = &authorized.next;

@@ -146,6 +146,8 @@ impl Node {
             .iter()
             .zip(outside.groups)
             .map(|((group, a), (_, b))| (group.as_str().to_owned(), a + b));
+        let faulty = self.table.borrow().as_ref().map_or_else(Vec::new, |table| table.faulty());
+        let breakers = self.shared.breakers.stats();
         Stats {
             revision,
             stale,
@@ -154,9 +156,7 @@ impl Node {
             groups: groups.filter(|(_, n)| *n > 0).collect(),
             handshakes: vec![handshakes("gateway", &outside), handshakes("mesh", &inside)],
             refusals: stats::refusals(&shards),
-            edges: self
-                .shared
-                .with_interner(|interner| stats::sum(&shards, interner, &self.shared.breakers.stats())),
+            edges: self.shared.with_interner(|interner| stats::sum(&shards, interner, &breakers, &faulty)),
             certificates: self.renewer.borrow().certificates(),
         }
     }

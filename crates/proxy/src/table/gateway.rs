@@ -112,6 +112,12 @@ impl GatewayTable {
         self.any.mixed = are_mixed(self.any.list.iter());
     }
 
+    /// How requests along each route are handled, where that is said.
+    pub(super) fn handled(&self) -> impl Iterator<Item = (EdgeAt, &Handled)> {
+        let entries = self.hosts.values().chain([&self.any]).flat_map(|routes| &routes.list);
+        entries.filter_map(|entry| Some((entry.edge, entry.handling.as_deref()?)))
+    }
+
     /// Whether any route is for this host.
     pub(super) fn serves(&self, host: &str) -> bool {
         !self.any.list.is_empty() || self.hosts.contains_key(host)

@@ -82,7 +82,7 @@ impl Service {
         self.got.lock().unwrap().len()
     }
 
-    fn last(&self) -> String {
+    pub fn last(&self) -> String {
         self.got.lock().unwrap().last().unwrap().clone()
     }
 }

@@ -15,6 +15,7 @@ mod carried;
 mod crowds;
 mod delegate;
 mod desync;
+mod faults;
 mod frames;
 mod framing;
 mod gateway;
