@@ -11,6 +11,7 @@ mod metrics;
 mod mode;
 mod response;
 mod service;
+mod split;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ pub use self::metrics::Metrics;
 pub use self::mode::Mode;
 pub use self::response::{Cors, Header, Headers, Responses};
 pub use self::service::{ExternalTls, FileRule, Kind, Protocol, Ready, Service};
+pub use self::split::{Branch, Cohort, Split, Which};
 pub use self::traffic::{Accept, Allow, Call, Egress, Route};
 use crate::access::Provider;
 use crate::diagnostic::Diagnostic;

@@ -26,10 +26,11 @@ pub use access::{
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Related, Severity};
 pub use fence::{
-    Accept, Allow, Amount, Beyond, Bound, Breaker, By, Call, Cors, Date, Egress, Entities, EntitiesUrl,
-    Excluded, Exclusion, ExternalTls, Fault, Fence, FileRule, Gateway, GatewayTls, Guards, Handling, Header,
-    Headers, Host, HostPort, Kind, LimitRule, Limits, MAX_HOSTS, Metrics, Mode, OpenApi, Policies, Priority,
-    Protocol, Ready, Responses, Retries, Route, Service, SourceFile, Timeout, Trip, Waf, WhenFull, runs_at,
+    Accept, Allow, Amount, Beyond, Bound, Branch, Breaker, By, Call, Cohort, Cors, Date, Egress, Entities,
+    EntitiesUrl, Excluded, Exclusion, ExternalTls, Fault, Fence, FileRule, Gateway, GatewayTls, Guards,
+    Handling, Header, Headers, Host, HostPort, Kind, LimitRule, Limits, MAX_HOSTS, Metrics, Mode, OpenApi,
+    Policies, Priority, Protocol, Ready, Responses, Retries, Route, Service, SourceFile, Split, Timeout,
+    Trip, Waf, WhenFull, Which, runs_at,
 };
 pub use graph::{Edge, Missing, OUTSIDE, Rule, Step, UnknownName, Why};
 pub use load::{MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES};

@@ -7,6 +7,7 @@ mod hosts;
 mod inspect;
 mod limit;
 mod shape;
+mod split;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -239,6 +240,7 @@ impl<'a> Checker<'a> {
         access::authorities(self.merged, self.out);
         limit::check(self.merged, self.out);
         hosts::check(self.merged, self.out);
+        split::check(self.merged, self.out);
         fault::warn(self.merged, self.out);
         self.tcp_hosts();
     }
@@ -326,10 +328,10 @@ impl<'a> Checker<'a> {
             }
             if callee.protocol == Protocol::Tcp && !call.handling.is_default() {
                 let message = format!(
-                    "{} speaks tcp, which has no requests that could be timed, tried again or counted",
+                    "{} speaks tcp, which has no requests that could be timed, tried again, counted or split",
                     quote(&callee.name)
                 );
-                let help = "leave `timeout`, `retries`, `breaker` and `fault` out".to_owned();
+                let help = "leave `timeout`, `retries`, `breaker`, `fault` and `split` out".to_owned();
                 self.error("conflict", &call.position, message, Some(help));
             }
             for allow in &call.allow {

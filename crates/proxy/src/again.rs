@@ -8,7 +8,7 @@ use crate::access::{Principal, is_unrevoked};
 use crate::delegate;
 use crate::deny::Deny;
 use crate::handle::{Report, decide};
-use crate::peer::Authorized;
+use crate::peer::{Asked, Authorized};
 use crate::pipeline::tell_connection;
 use crate::tunnel::{self, End};
 
@@ -49,7 +49,8 @@ pub(crate) fn judge_again(report: &Report<'_>, before: &Authorized) -> Result<()
 
 fn judged(report: &Report<'_>, before: &Authorized) -> Result<(), Deny> {
     let ctx = report.ctx;
-    let authorized = ctx.peer.authorize(ctx.worker, report.asked)?;
+    let asked = Asked { stay: Some(&before.edge.callee), ..report.asked };
+    let authorized = ctx.peer.authorize(ctx.worker, asked)?;
     if authorized.edge.callee != before.edge.callee {
         let reason = format!("{} leads to {} now", report.asked.path, authorized.edge.callee);
         return Err(Deny::new(404, "route", "route.changed", reason));

@@ -72,7 +72,10 @@ pub(crate) async fn handle<'a>(
     let (started, since) = (ctx.worker.touch(), ctx.worker.live.judged());
     let trace = trace_of(view);
     ctx.live.set_busy(true);
-    let asked = Asked { method: view.method(), host: view.host(), path: view.path() };
+    let along = ctx.live.edge();
+    let draw = (u64::from_le_bytes(trace.parent) % 100) as u32;
+    let (method, host, path) = (view.method(), view.host(), view.path());
+    let asked = Asked { method, host, path, view, draw, stay: None };
     let mut report = Report::new(ctx, view, asked, started, trace);
     let next = match judge(&mut report, front).await {
         Err((callee, deny)) => report.refuse(front, &callee, deny).await,
@@ -124,9 +127,11 @@ pub(crate) async fn handle<'a>(
     };
     if !matches!(next, Next::Tunnel(..)) {
         ctx.live.set_onward(None);
-        // Between requests a client of the gateway runs along no edge; whoever has a fixed callee always does.
-        if matches!(ctx.peer.way, Way::Gateway) {
-            ctx.live.clear_edge();
+        // Between requests a client of the gateway runs along no edge; whoever has a fixed callee always does, also after a request that a
+        // split led elsewhere.
+        match along {
+            Some(edge) => ctx.live.set_edge(edge),
+            None => ctx.live.clear_edge(),
         }
         ctx.live.set_busy(false);
     }

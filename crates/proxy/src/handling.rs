@@ -1,5 +1,5 @@
-//! How a request that may pass is handled on its way: how long it may take, what of it is tried again, what its callee is spared, and
-//! what goes wrong on purpose.
+//! How a request that may pass is handled on its way: how long it may take, what of it is tried again, what its callee is spared,
+//! what goes wrong on purpose, and what of it goes to another service.
 //!
 //! All is said per route and per edge, and kept where the caller's side is: at the gateway, and where a call leaves its service. A
 //! deadline goes on with the request, shortened by what has passed, so that nobody works for a caller who has given up.
@@ -10,6 +10,7 @@ mod circuit;
 mod deadline;
 mod fault;
 mod retry;
+mod split;
 pub mod timeout;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub(crate) use self::budget::Budgets;
 pub(crate) use self::deadline::{Deadline, GRPC_TIMEOUT, TIMEOUT};
 pub(crate) use self::fault::{Share, inject};
 pub(crate) use self::retry::{Again, Retrying, pause};
+pub(crate) use self::split::choose;
 pub(crate) use self::timeout::write_grpc;
 use crate::table::EdgeId;
 

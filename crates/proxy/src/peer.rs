@@ -9,12 +9,13 @@ use ringfence_spiffe::SpiffeId;
 
 use crate::access::{ClientCertificate, RouteAccess};
 use crate::deny::Deny;
-use crate::handling::Handled;
+use crate::handling::{Handled, choose};
 use crate::limits::Plan;
 use crate::policy::is_told;
 use crate::protect::Protection;
 use crate::responses::Dress;
 use crate::table::{self, Dialled, EdgeRef, OUTSIDE, Routed, TableRef, Via};
+use crate::view::HeadView;
 use crate::worker::Worker;
 
 /// The enforcement points, as events name them.
@@ -58,6 +59,11 @@ pub(crate) struct Asked<'a> {
     pub(crate) host: &'a str,
     /// Normalized.
     pub(crate) path: &'a str,
+    pub(crate) view: HeadView<'a>,
+    /// Any number below a hundred, the same as long as it runs.
+    pub(crate) draw: u32,
+    /// The service that it went to already.
+    pub(crate) stay: Option<&'a str>,
 }
 
 /// A request that may pass.
@@ -148,6 +154,9 @@ impl Peer {
             Way::Gateway => route(&table, asked)?,
             Way::Outbound { .. } | Way::Inbound { .. } => self.edge(&table)?,
         };
+        if let Some(other) = self.elsewhere(&table, &authorized, asked) {
+            authorized = other?;
+        }
         if self.counts_calls(&authorized) {
             authorized.limit.clone_from(&authorized.edge.limit);
         }
@@ -167,15 +176,30 @@ impl Peer {
         Ok(authorized)
     }
 
+    /// The same request as one to another service, where a split says so. What that one says of it is all that counts, and it is not split again.
+    fn elsewhere(
+        &self,
+        table: &TableRef,
+        authorized: &Authorized,
+        asked: Asked<'_>,
+    ) -> Option<Result<Authorized, Deny>> {
+        let split = authorized.handling.as_ref()?.said.split.as_ref()?;
+        let to = choose(split, &asked, self.source.ip())?;
+        // An edge that is not in force yet, or no more, takes nothing.
+        let edge = table::inbound(table, &self.caller, to)?;
+        Some(match self.way {
+            Way::Gateway => along(table::route_to(table, &edge, asked.path), asked.host, asked.path),
+            Way::Outbound { .. } => Ok(called(edge)),
+            Way::Inbound { .. } => return None,
+        })
+    }
+
     /// The edge of a connection whose callee is fixed.
     pub(crate) fn edge(&self, table: &TableRef) -> Result<Authorized, Deny> {
         match &self.way {
             Way::Gateway => Err(Deny::new(404, "route", "route.none", "no route")),
             Way::Outbound { address, port } => match table::dialled(table, &self.caller, *address, *port) {
-                Dialled::Edge(edge) => {
-                    let handling = edge.handling.clone();
-                    Ok(Authorized { handling, ..Authorized::direct(edge) })
-                }
+                Dialled::Edge(edge) => Ok(called(edge)),
                 Dialled::Undeclared { callee, position } => {
                     Err(undeclared(&self.caller, &callee.name, Some(position.to_string())))
                 }
@@ -233,20 +257,31 @@ fn route(table: &TableRef, asked: Asked<'_>) -> Result<Authorized, Deny> {
     };
     // A name with its root dot is the same name.
     let host = host.strip_suffix('.').unwrap_or(host);
-    match table::route(table, host, asked.path) {
+    along(table::route(table, host, asked.path), host, asked.path)
+}
+
+/// A call by its edge.
+fn called(edge: EdgeRef) -> Authorized {
+    let handling = edge.handling.clone();
+    Authorized { handling, ..Authorized::direct(edge) }
+}
+
+/// A request by its route.
+fn along(routed: Routed, host: &str, path: &str) -> Result<Authorized, Deny> {
+    match routed {
         Routed::To { edge, access, protection, limit, dress, handling } => {
             let dress = Some(dress);
             Ok(Authorized { access, protection, limit, dress, handling, ..Authorized::direct(edge) })
         }
-        Routed::Case { path, position } => {
+        Routed::Case { path: other, position } => {
             let reason = format!(
-                "many services take {} for what lies below the route {path}, which lets in other callers: write it in its case",
-                asked.path
+                "many services take {} for what lies below the route {other}, which lets in other callers: write it in its case",
+                path
             );
             Err(Deny::new(404, "route", "route.case", reason).position(Some(position)))
         }
         Routed::Nowhere => {
-            Err(Deny::new(404, "route", "route.none", format!("no route leads to {host}{}", asked.path)))
+            Err(Deny::new(404, "route", "route.none", format!("no route leads to {host}{path}")))
         }
     }
 }

@@ -19,7 +19,7 @@ use ringfence_snapshot::{REGISTRY_PORT, VerifiedSnapshot};
 use ringfence_spiffe::{SpiffeId, TrustDomain};
 
 use self::gateway::GatewayTable;
-pub(crate) use self::gateway::{Routed, route, route_tcp};
+pub(crate) use self::gateway::{Routed, route, route_tcp, route_to};
 pub(crate) use self::interner::Interner;
 use crate::access::{Authority, RouteAccess, TableProvider};
 use crate::delegate::TxnKeys;

@@ -1,4 +1,4 @@
-//! `timeout`, `retries`, `breaker` and `fault` of a route or a call.
+//! `timeout`, `retries`, `breaker`, `fault` and `split` of a route or a call.
 
 use std::time::Duration;
 
@@ -28,10 +28,11 @@ impl Decoder<'_> {
     /// How requests along a route or a call are handled.
     pub(super) fn handling(&mut self, fields: Fields<'_>, protocol: Protocol) -> Handling {
         if protocol == Protocol::Tcp {
-            for entry in
-                ["timeout", "retries", "breaker", "fault"].into_iter().filter_map(|key| fields.entry(key))
+            for entry in ["timeout", "retries", "breaker", "fault", "split"]
+                .into_iter()
+                .filter_map(|key| fields.entry(key))
             {
-                let message = "tcp has no requests that could be timed, tried again or counted";
+                let message = "tcp has no requests that could be timed, tried again, counted or split";
                 let help = Some(format!("leave `{}` out", entry.key));
                 self.error("conflict", entry.mark, message, help);
             }
@@ -43,7 +44,8 @@ impl Decoder<'_> {
         let retries = fields.get("retries").and_then(|node| self.retries(node));
         let breaker = fields.get("breaker").and_then(|node| self.breaker(node));
         let fault = fields.get("fault").and_then(|node| self.fault(node));
-        Handling { timeout, retries, breaker, fault }
+        let split = fields.get("split").and_then(|node| self.split(node));
+        Handling { timeout, retries, breaker, fault, split }
     }
 
     fn retries(&mut self, node: &Node) -> Option<Retries> {

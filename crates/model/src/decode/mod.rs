@@ -13,6 +13,7 @@ mod provider;
 mod response;
 mod service;
 pub(crate) mod spec;
+mod split;
 mod traffic;
 
 use std::sync::Arc;

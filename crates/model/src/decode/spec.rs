@@ -90,7 +90,7 @@ pub(crate) static ROUTE: Object = object(
     "route",
     &[
         "host", "path", "accept", "require", "waf", "limit", "priority", "cost", "headers", "hygiene",
-        "cors", "timeout", "retries", "breaker", "fault",
+        "cors", "timeout", "retries", "breaker", "fault", "split",
     ],
 );
 pub(crate) static ACCEPT: Object = object("accept", &["login", "token", "certificate"]);
@@ -132,8 +132,17 @@ pub(crate) static HOST: Object = Object {
 };
 pub(crate) static METRICS: Object = object("metrics", &["listen"]);
 pub(crate) static CLAIMS: Object = object("claims", &["user", "groups"]);
-pub(crate) static CALL: Object =
-    object("call", &["service", "allow", "on_behalf", "limit", "timeout", "retries", "breaker", "fault"]);
+pub(crate) static CALL: Object = object(
+    "call",
+    &["service", "allow", "on_behalf", "limit", "timeout", "retries", "breaker", "fault", "split"],
+);
+pub(crate) static SPLIT: Object = Object {
+    name: "split",
+    keys: &["by", "to"],
+    foreign: &[("weight", "how many of a hundred requests go to a service stands beside it, under `to`")],
+};
+pub(crate) static COHORT: Object = object("cohort", &["header", "cookie"]);
+pub(crate) static BRANCH: Object = object("branch", &["service", "weight", "header", "value"]);
 pub(crate) static FAULT: Object = Object {
     name: "fault",
     keys: &["delay", "abort", "percent", "mode"],
@@ -235,7 +244,7 @@ pub(crate) static LIMITS: Object = object(
 
 /// All of them.
 #[cfg(test)]
-pub(crate) static OBJECTS: [&Object; 37] = [
+pub(crate) static OBJECTS: [&Object; 41] = [
     &FENCE,
     &GATEWAY,
     &GATEWAY_TLS,
@@ -268,6 +277,9 @@ pub(crate) static OBJECTS: [&Object; 37] = [
     &RETRIES,
     &BREAKER,
     &FAULT,
+    &SPLIT,
+    &COHORT,
+    &BRANCH,
     &LIMIT_CLAIM,
     &SIGN_IN,
     &HEADERS,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Breaker, Fault};
+use super::{Breaker, Fault, Split};
 use crate::position::Position;
 
 /// How requests along a route or an edge are handled.
@@ -24,6 +24,9 @@ pub struct Handling {
     /// What goes wrong on purpose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
+    /// What of it goes to other services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
 }
 
 /// How long a request may take.
@@ -79,6 +82,9 @@ impl Handling {
         }
         if let Some(breaker) = &self.breaker {
             breaker.summarize(&mut text);
+        }
+        if let Some(split) = &self.split {
+            split.summarize(&mut text);
         }
         if let Some(fault) = self.fault.as_ref().filter(|fault| !fault.mode.is_off()) {
             let only = if fault.mode.enforces() { "" } else { ", told and not done" };

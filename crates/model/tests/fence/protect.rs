@@ -268,7 +268,7 @@ fn a_way_says_how_long_and_how_often_and_nonsense_is_told_with_its_place() {
     assert_eq!(retries.grpc, [14, 8]);
     assert_eq!(
         handling.summary(),
-        ", within 90s, tried again up to 3 times (budget 10%), 100 at once (50 wait up to 300ms), nothing for 2s after 7 failures in a row or 40% failures, FAULT: 5% of requests are held up for 2s, and answered with 503, told and not done"
+        ", within 90s, tried again up to 3 times (budget 10%), 100 at once (50 wait up to 300ms), nothing for 2s after 7 failures in a row or 40% failures, 10% to legacy, with x-preview: 1 to legacy, FAULT: 5% of requests are held up for 2s, and answered with 503, told and not done"
     );
     let breaker = web.calls[0].handling.breaker.as_ref().unwrap();
     assert_eq!((breaker.bound.unwrap().pending, breaker.trip), (8, None));
@@ -326,4 +326,72 @@ fn a_way_says_how_long_and_how_often_and_nonsense_is_told_with_its_place() {
     assert!(off.warnings.iter().all(|warning| warning.code != "fault"));
     let tcp = "fence: t\ntrust_domain: t.example\nservices:\n  a: { listen: 1, calls: [{ service: b, timeout: 1s }] }\n  b: { listen: 2, protocol: tcp }\n";
     assert_eq!(codes(tcp), ["conflict"]);
+}
+
+#[test]
+fn a_split_leads_only_where_the_same_caller_may_go_by_the_same_words() {
+    let with = |split: &str, more: &str, calls: &str| {
+        format!(
+            "fence: t
+trust_domain: t.example
+gateway: {{ listen: 127.0.0.1:8443, tls: off }}
+services:
+  portal:
+    listen: 1
+    routes: [{{ path: /, split: {split} }}]
+    calls: [{calls}]
+  next: {{ listen: 2, routes: [{more}] }}
+  stock: {{ listen: 3 }}
+  other: {{ listen: 4 }}
+  bytes: {{ listen: 5, protocol: tcp }}
+"
+        )
+    };
+    let good = "{ host: next.example, path: / }";
+    let to = |what: &str| format!("{{ to: [{what}] }}");
+    let fence = parse(&with("{ by: { cookie: id }, to: [{ service: next, weight: 10 }, { service: next, header: X-Canary, value: \"1\" }] }", good, "{ service: stock, split: { to: [{ service: other, weight: 5 }] } }, other")).unwrap();
+    let portal = fence.services.iter().find(|s| s.name == "portal").unwrap();
+    assert_eq!(portal.routes[0].handling.summary(), ", 10% to next, with x-canary: 1 to next");
+    assert_eq!(portal.calls[0].handling.summary(), ", 5% to other");
+    for (split, routes, code) in [
+        (to("{ service: next, weight: 10 }"), "{ host: next.example, path: /a }", "undeclared"),
+        (
+            to("{ service: next, weight: 10 }"),
+            "{ host: next.example, path: /, accept: [api_key] }",
+            "conflict",
+        ),
+        (
+            to("{ service: next, weight: 10 }"),
+            "{ host: a.example, path: / }, { host: b.example, path: / }",
+            "conflict",
+        ),
+        (to("{ service: stock, weight: 10 }"), good, "undeclared"),
+        (to("{ service: portal, weight: 10 }"), good, "conflict"),
+        (to("{ service: bytes, weight: 10 }"), good, "conflict"),
+        (to("{ service: nobody, weight: 10 }"), good, "unknown-service"),
+        (to("{ service: next, weight: 0 }"), good, "out-of-range"),
+        (to("{ service: next, weight: 60 }, { service: next, weight: 41 }"), good, "out-of-range"),
+        (to("{ service: next }"), good, "conflict"),
+        (to("{ service: next, weight: 1, header: A, value: b }"), good, "conflict"),
+        (to("{ service: next, header: Ringfence-User, value: b }"), good, "conflict"),
+        (to("{ service: next, header: \"a b\", value: b }"), good, "bad-value"),
+        ("{ to: [] }".to_owned(), good, "empty"),
+        ("{ by: address }".to_owned(), good, "missing-key"),
+        ("{ by: user, to: [{ service: next, weight: 1 }] }".to_owned(), good, "wrong-type"),
+        ("{ by: address, to: [{ service: next, header: A, value: b }] }".to_owned(), good, "conflict"),
+    ] {
+        assert_eq!(codes(&with(&split, routes, "")), [code], "{split} {routes}");
+    }
+    for (calls, code) in [
+        ("{ service: stock, split: { to: [{ service: other, weight: 5 }] } }", "undeclared"),
+        ("{ service: stock, split: { to: [{ service: bytes, weight: 5 }] } }, bytes", "conflict"),
+        ("{ service: bytes, split: { to: [{ service: stock, weight: 5 }] } }, stock", "conflict"),
+        (
+            "{ service: stock, split: { by: address, to: [{ service: other, weight: 5 }] } }, other",
+            "conflict",
+        ),
+    ] {
+        let found = codes(&with(&to("{ service: next, weight: 1 }"), good, calls));
+        assert!(!found.is_empty() && found.iter().all(|found| *found == code), "{calls}: {found:?}");
+    }
 }

@@ -21,6 +21,8 @@ pub(super) struct GatewayTable {
     hosts: HashMap<String, Routes>,
     any: Routes,
     tcp: HashMap<String, EdgeAt>,
+    /// All routes of each service, at whatever host, where any way is split.
+    of_service: HashMap<EdgeAt, Routes>,
 }
 
 /// Routes of one host, or of any, the more specific before the less.
@@ -31,7 +33,7 @@ struct Routes {
     mixed: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct RouteEntry {
     route: Route,
     edge: EdgeAt,
@@ -110,6 +112,16 @@ impl GatewayTable {
             routes.mixed = are_mixed(routes.list.iter().chain(&self.any.list));
         }
         self.any.mixed = are_mixed(self.any.list.iter());
+        if !self.handled().any(|(_, handled)| handled.said.split.is_some()) {
+            return;
+        }
+        for entry in self.hosts.values().chain([&self.any]).flat_map(|routes| &routes.list) {
+            self.of_service.entry(entry.edge).or_default().list.push(entry.clone());
+        }
+        for routes in self.of_service.values_mut() {
+            routes.list.sort_by(|a, b| a.route.specificity(&b.route));
+            routes.mixed = are_mixed(routes.list.iter());
+        }
     }
 
     /// How requests along each route are handled, where that is said.
@@ -131,13 +143,7 @@ impl GatewayTable {
             return Some((chosen, None));
         }
         let all = named.into_iter().chain([&self.any]).flat_map(|routes| &routes.list);
-        let mut before = all.take_while(|entry| !std::ptr::eq(*entry, chosen));
-        let other = before.find(|entry| {
-            entry.edge == chosen.edge
-                && entry.route.covers_in_any_case(path)
-                && !entry.route.access.is_as(&chosen.route.access)
-        });
-        Some((chosen, other))
+        Some((chosen, guard(all, chosen, path)))
     }
 }
 
@@ -145,6 +151,19 @@ impl Routes {
     fn of(&self, path: &str) -> Option<&RouteEntry> {
         self.list.iter().find(|entry| entry.route.covers(path))
     }
+}
+
+/// Of those before the route that takes a request, the one that guards what its service may take it for.
+fn guard<'a>(
+    all: impl Iterator<Item = &'a RouteEntry>,
+    chosen: &RouteEntry,
+    path: &str,
+) -> Option<&'a RouteEntry> {
+    all.take_while(|entry| !std::ptr::eq(*entry, chosen)).find(|entry| {
+        entry.edge == chosen.edge
+            && entry.route.covers_in_any_case(path)
+            && !entry.route.access.is_as(&chosen.route.access)
+    })
 }
 
 fn are_mixed<'a>(routes: impl Iterator<Item = &'a RouteEntry>) -> bool {
@@ -155,7 +174,19 @@ fn are_mixed<'a>(routes: impl Iterator<Item = &'a RouteEntry>) -> bool {
 
 /// Where a request through the gateway leads. `host` is lower case and without port.
 pub(crate) fn route(table: &TableRef, host: &str, path: &str) -> Routed {
-    match table.gateway.choose(host, path) {
+    routed(table, table.gateway.choose(host, path))
+}
+
+/// Where a request leads that goes to the service of `edge` whatever its host: by that service's own routes.
+pub(crate) fn route_to(table: &TableRef, edge: &EdgeRef, path: &str) -> Routed {
+    let Some(routes) = table.gateway.of_service.get(&edge.at) else { return Routed::Nowhere };
+    let chosen = routes.of(path);
+    let other = chosen.filter(|_| routes.mixed).and_then(|chosen| guard(routes.list.iter(), chosen, path));
+    routed(table, chosen.map(|chosen| (chosen, other)))
+}
+
+fn routed(table: &TableRef, chosen: Option<(&RouteEntry, Option<&RouteEntry>)>) -> Routed {
+    match chosen {
         Some((entry, None)) => Routed::To {
             edge: EdgeRef::new(table, entry.edge),
             access: entry.access.clone(),

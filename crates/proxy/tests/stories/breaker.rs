@@ -88,14 +88,14 @@ fn breaker_opened(rig: &Rig) -> u64 {
 
 /// A service that answers as soon as it is let.
 #[derive(Default)]
-struct Gate {
+pub struct Gate {
     open: Mutex<bool>,
     changed: Condvar,
     came: Mutex<Vec<String>>,
 }
 
 impl Gate {
-    fn start() -> (Arc<Self>, u16) {
+    pub fn start() -> (Arc<Self>, u16) {
         let (listener, port) = local();
         let gate = Arc::new(Self::default());
         let serving = gate.clone();
@@ -130,17 +130,17 @@ impl Gate {
         }
     }
 
-    fn set(&self, open: bool) {
+    pub fn set(&self, open: bool) {
         *self.open.lock().unwrap() = open;
         self.changed.notify_all();
     }
 
-    fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.came.lock().unwrap().len()
     }
 }
 
-fn in_background(rig: &Rig, path: &'static str) -> JoinHandle<u16> {
+pub fn in_background(rig: &Rig, path: &'static str) -> JoinHandle<u16> {
     let mut client = Client::of(rig);
     std::thread::spawn(move || client.ask("GET", path, "", "").0)
 }

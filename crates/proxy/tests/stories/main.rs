@@ -40,6 +40,7 @@ mod revoke;
 mod rig;
 mod service;
 mod spelling;
+mod splits;
 mod state;
 mod stolen;
 mod tokens;
