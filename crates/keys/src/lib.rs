@@ -8,6 +8,7 @@
 //! Signing and verifying keys hide the crypto library, so that crates that only sign or verify need not know it.
 #![forbid(unsafe_code)]
 
+pub mod backup;
 pub mod digest;
 mod envelope;
 pub mod export;
