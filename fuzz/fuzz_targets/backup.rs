@@ -9,7 +9,8 @@ use ringfence_keys::MasterSource;
 use ringfence_keys::backup::{Opener, Sealer};
 
 static KEY: LazyLock<MasterSource> = LazyLock::new(|| {
-    let path = std::env::temp_dir().join(format!("ringfence-fuzz-backup-{}", std::process::id()));
+    // One name: runs leave one file behind, not one each.
+    let path = std::env::temp_dir().join("ringfence-fuzz-backup.key");
     std::fs::write(&path, [7; 32]).unwrap();
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     MasterSource::KeyFile { path }

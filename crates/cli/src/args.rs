@@ -12,7 +12,9 @@ use ringfence_store::Place;
 use crate::data::DataDir;
 use crate::env::Env;
 use crate::up::{self, MasterChoice};
-use crate::{ca, content, down, drill, fence, host, key, openapi, revoke, run, session, store, view, waf};
+use crate::{
+    backup, ca, content, down, drill, fence, host, key, openapi, revoke, run, session, store, view, waf,
+};
 
 /// One declaration fences your services in: who may call whom, what each may reach.
 ///
@@ -63,6 +65,10 @@ enum Command {
     Key(At<key::KeyArgs>),
     /// People who signed in at the gateway: list, end
     Session(At<session::SessionArgs>),
+    /// Put the state of the fence, keys included, into one sealed file; it may run meanwhile
+    Backup(At<backup::BackupArgs>),
+    /// Make a data directory from a backup, or check one (--verify)
+    Restore(At<backup::RestoreArgs>),
     /// Where state is kept: status; move it into PostgreSQL
     Store(At<store::StoreArgs>),
     /// Revoke a session, user, client, token, key, provider or SVID: everywhere within a second, open streams too
@@ -252,6 +258,8 @@ impl Args {
             Command::Ca(at) => at.with(|args, data| ca::run(args, &at.fence, data, &env)),
             Command::Key(at) => at.with(|args, data| key::run(args, data, env.colour)),
             Command::Session(at) => at.with(|args, data| session::run(args, data, env.colour)),
+            Command::Backup(at) => at.with(|args, data| backup::run(args, data, &env)),
+            Command::Restore(at) => at.with(|args, data| backup::restore(args, data, &env)),
             Command::Store(at) => at.with(|args, data| store::run(args, data, &env)),
             Command::Revoke(at) => at.with(revoke::run),
             Command::Revocations(at) => at.with(|args, data| revoke::list(args, data, env.colour)),

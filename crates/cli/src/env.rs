@@ -16,6 +16,8 @@ pub(crate) struct Env {
     pub(crate) passphrase: Option<String>,
     /// `RINGFENCE_ROOT_PASSPHRASE`, for an exported root without a terminal.
     pub(crate) root_passphrase: Option<String>,
+    /// `RINGFENCE_BACKUP_PASSPHRASE`, for backups without a terminal.
+    pub(crate) backup_passphrase: Option<String>,
     /// `RINGFENCE_STORE`, the database that the state is in.
     pub(crate) store: Option<String>,
     /// `PATH`.
@@ -31,6 +33,7 @@ impl Env {
             credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             passphrase: std::env::var("RINGFENCE_PASSPHRASE").ok(),
             root_passphrase: std::env::var("RINGFENCE_ROOT_PASSPHRASE").ok(),
+            backup_passphrase: std::env::var("RINGFENCE_BACKUP_PASSPHRASE").ok(),
             store: std::env::var("RINGFENCE_STORE").ok().filter(|store| !store.is_empty()),
             path: std::env::var_os("PATH").map(|p| std::env::split_paths(&p).collect()).unwrap_or_default(),
         }

@@ -23,7 +23,7 @@ use ringfence_model::{Fence, Provider};
 use ringfence_oidc::protocol::{EntitiesConfig, FromFederation};
 use ringfence_snapshot::node::{FromProxy, ProviderKeys};
 use ringfence_snapshot::{ClientAuthority, Policies, SignedSnapshot, Snapshot};
-use ringfence_store::StoreError;
+use ringfence_store::{Store, StoreError};
 use tokio::sync::mpsc;
 
 pub(crate) use self::enforce::Offer;
@@ -155,6 +155,10 @@ impl Core {
             supervisor,
             state,
         }
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        self.state.store()
     }
 
     /// A message of the supervisor.

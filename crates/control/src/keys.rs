@@ -93,6 +93,22 @@ struct Stored {
     revoked: Option<u64>,
 }
 
+/// Revokes the keys that were revoked in another state of the same fence; how many were not yet. A secret that was replaced there
+/// is replaced here too.
+pub(crate) async fn replay(store: &Store, other: &Store) -> Result<usize, StoreError> {
+    let here: std::collections::BTreeMap<String, Stored> = store.all(KIND).await?;
+    let mut count = 0;
+    for (name, there) in other.all::<Stored>(KIND).await? {
+        let Some(known) = here.get(&name) else { continue };
+        if (there.revoked.is_some() && known.revoked.is_none()) || there.rotated > known.rotated {
+            let batch = Batch::new("operator", "key restored").detail(json!({ "prefix": name }));
+            store.apply(batch.put(KIND, &name, &there)?).await?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
 /// Most records that are remembered for a time without the database.
 const REMEMBERED: usize = 16_384;
 

@@ -26,6 +26,7 @@ mod nodes;
 mod pem;
 mod policies;
 mod refusal;
+pub mod restored;
 mod revocations;
 mod sessions;
 mod signin;
@@ -140,6 +141,8 @@ async fn work(
     let (admit, admitted) = mpsc::channel(64);
     let ways = Ways { workloads: happening, proxies: news, admitted: admit };
     let mut core = Core::new(state, supervisor.clone(), writer.emitter(), lives, ways, federated);
+    // A database that is in trouble is asked again at the next start.
+    let _ = restored::tell(core.store(), |what| core.entity("state", "restored", 3, false, what)).await;
     supervisor.send(&FromControl::Ready, &[]).await?;
     core.endpoint = Endpoint::new(endpoint);
     for (message, fds) in meanwhile {

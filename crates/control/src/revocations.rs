@@ -233,6 +233,51 @@ fn lock(all: &Mutex<BTreeMap<String, Stored>>) -> MutexGuard<'_, BTreeMap<String
 }
 
 /// What names a revocation: the same thing of the same issuer always has the same.
+/// Stores revocations that somebody else remembers, if they still mean anything and are not there; how many were not.
+pub(crate) async fn replay(
+    store: &Store,
+    remembered: Vec<Revocation>,
+    now: u64,
+) -> Result<usize, StoreError> {
+    let known: BTreeMap<String, Stored> = store.all(KIND).await?;
+    let mut new = BTreeMap::new();
+    for revocation in remembered.into_iter().filter(|one| one.forget_at > now && one.fits()).take(MAX_REVOKED)
+    {
+        let id = id(&revocation);
+        let counts = |known: &Stored| {
+            known.revocation.issued_until >= revocation.issued_until
+                && known.revocation.forget_at >= revocation.forget_at
+        };
+        if known.get(&id).is_some_and(counts) {
+            continue;
+        }
+        let name = match &revocation.what {
+            What::Subject(name) | What::Token(name) | What::Session(name) | What::Client(name) => {
+                name.clone()
+            }
+            other => format!("{other:?}"),
+        };
+        let why = "remembered by an enforcement point when the state was restored".to_owned();
+        let (what, by) = ("restored".to_owned(), OPERATOR.to_owned());
+        new.insert(id, Stored { revocation, what, provider: None, name, at: now, by, why });
+    }
+    let count = new.len();
+    let all: Vec<(String, Stored)> = new.into_iter().collect();
+    for some in all.chunks(SWEEP) {
+        let mut batch = Batch::new(OPERATOR, "revocations restored").detail(json!({ "count": some.len() }));
+        for (id, stored) in some {
+            batch = batch.put(KIND, id, stored)?;
+        }
+        store.apply(batch).await?;
+    }
+    Ok(count)
+}
+
+/// The revocations of another state of the same fence.
+pub(crate) async fn of(other: &Store) -> Result<Vec<Revocation>, StoreError> {
+    Ok(other.all::<Stored>(KIND).await?.into_values().map(|stored| stored.revocation).collect())
+}
+
 fn id(revocation: &Revocation) -> String {
     let said = json!([revocation.issuer, revocation.what]).to_string();
     to_hex(&sha256(said.as_bytes())[..6])

@@ -151,6 +151,23 @@ impl State {
         Ok((epoch.max(1), revision + 1))
     }
 
+    /// Epoch and revision of the last snapshot that was stored.
+    pub(crate) async fn last(&self) -> Result<Option<(u64, u64)>, StoreError> {
+        let document = self.store.get(KIND, SNAPSHOT).await?;
+        document.map(|document| document.decode::<Last>().map(|last| (last.epoch, last.revision))).transpose()
+    }
+
+    /// Raises the epoch: what is signed from now on counts more than whatever was signed before.
+    pub(crate) async fn raise(&self, epoch: u64) -> Result<(), StoreError> {
+        let Some(document) = self.store.get(KIND, SNAPSHOT).await? else { return Ok(()) };
+        let last = Last { epoch, ..document.decode::<Last>()? };
+        let batch = Batch::new("operator", "epoch")
+            .detail(json!({ "epoch": epoch }))
+            .expect(KIND, SNAPSHOT, Some(document.revision))
+            .put(KIND, SNAPSHOT, &last)?;
+        self.store.apply(batch).await.map(drop)
+    }
+
     /// The last good entity data of a server.
     pub(crate) async fn entities(&self) -> Result<Option<Kept>, StoreError> {
         self.store.get(KIND, ENTITIES).await?.map(|document| document.decode()).transpose()

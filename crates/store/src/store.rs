@@ -85,6 +85,25 @@ impl Store {
         Self { reader, jobs, newest: revision, follower: None, health: None }
     }
 
+    /// Writes what is in the file `from` at one moment into the new file `to`, while a [`Store`] works with it.
+    ///
+    /// # Errors
+    /// The file, or the disk.
+    pub async fn copy_of_file(from: &Path, to: &Path) -> Result<(), StoreError> {
+        sqlite::copy(from, to).await
+    }
+
+    /// Checks that a file is whole: its pages, and its audit trail from the first record to the last. Answers its newest revision.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn check_file(path: &Path) -> Result<u64, StoreError> {
+        sqlite::check(path).await?;
+        let store = Self::open(path, Durability::Full).await?;
+        store.verify_audit().await?;
+        Ok(store.revision())
+    }
+
     /// Takes the tables of a file back to `version`, for a program that knows no newer ones. Nothing else may have it open.
     ///
     /// # Errors

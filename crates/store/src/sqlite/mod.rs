@@ -34,6 +34,23 @@ pub(crate) async fn open(path: &Path, durability: Durability) -> Result<(Writer,
     Ok((Writer::new(connection), Reader(readers), crate::row::unsigned(head)))
 }
 
+/// Writes what is in the file now into another one, while others work with it.
+pub(crate) async fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let mut connection = options(from, Durability::Full).read_only(true).connect().await?;
+    let to = to.to_str().ok_or_else(|| StoreError::Setup(format!("{} is no text", to.display())))?;
+    sqlx::query("VACUUM INTO ?").bind(to).execute(&mut connection).await?;
+    Ok(connection.close().await?)
+}
+
+/// Whether every page and index of the file is sound.
+pub(crate) async fn check(path: &Path) -> Result<(), StoreError> {
+    let mut connection = options(path, Durability::Full).connect().await?;
+    let said: String =
+        sqlx::query("PRAGMA integrity_check(1)").fetch_one(&mut connection).await?.try_get(0)?;
+    connection.close().await?;
+    if said == "ok" { Ok(()) } else { Err(StoreError::Setup(format!("{}: {said}", path.display()))) }
+}
+
 /// Takes the tables back to `version`, for a program that knows no newer ones.
 pub(crate) async fn downgrade(path: &Path, version: i64) -> Result<(), StoreError> {
     let mut connection = options(path, Durability::Full).connect().await?;
