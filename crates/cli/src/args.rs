@@ -13,7 +13,8 @@ use crate::data::DataDir;
 use crate::env::Env;
 use crate::up::{self, MasterChoice};
 use crate::{
-    backup, ca, content, down, drill, fence, host, key, openapi, revoke, run, session, store, view, waf,
+    backup, ca, content, doctor, down, drill, fence, host, key, openapi, revoke, run, session, store, view,
+    waf,
 };
 
 /// One declaration fences your services in: who may call whom, what each may reach.
@@ -38,6 +39,8 @@ enum Command {
     Run(run::RunArgs),
     /// What runs, how it is isolated, and what to know about it
     Status(At<view::status::StatusArgs>),
+    /// What is wrong, and what to do next: the fence, this machine, and what runs
+    Doctor(At<doctor::DoctorArgs>),
     /// Requests, latency, errors and denials per edge, live
     Top(At<view::top::TopArgs>),
     /// What happened: allowed, denied, dialled, started, signed
@@ -245,6 +248,7 @@ impl Args {
             Command::Host(at) => at.with(|args, data| host::run(args, data, env.colour)),
             Command::Run(args) => run::run(args, &env),
             Command::Status(at) => at.with(|args, data| view::status::run(args, data, env.colour)),
+            Command::Doctor(at) => at.with(|args, data| doctor::run(args, &at.fence, data, &env)),
             Command::Top(at) => at.with(|args, data| view::top::run(args, data, env.colour)),
             Command::Events(at) => at.with(|args, data| view::events::run(args, data, env.colour)),
             Command::Why(args) => fence::why::run(args, &env),

@@ -7,6 +7,7 @@ mod ca;
 mod client;
 mod content;
 mod data;
+mod doctor;
 mod down;
 mod drill;
 mod env;

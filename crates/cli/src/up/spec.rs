@@ -304,7 +304,7 @@ fn keys(ground: &Ground<'_>, fence: &Fence, command: &[String]) -> Vec<PathBuf> 
 }
 
 /// Looks a program up beside the fence, then beside the `ringfence` binary, then on the `PATH`.
-fn find(ground: &Ground<'_>, program: &str) -> Option<PathBuf> {
+pub(crate) fn find(ground: &Ground<'_>, program: &str) -> Option<PathBuf> {
     let runs = |path: &PathBuf| {
         std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
     };
