@@ -185,6 +185,11 @@ impl Nodes {
         self.nodes.insert(name.to_owned(), node);
     }
 
+    /// Hosts that joined, and are connected.
+    pub(crate) fn joined(&self) -> Vec<String> {
+        self.nodes.iter().filter(|(_, node)| node.seat.is_some()).map(|(name, _)| name.clone()).collect()
+    }
+
     /// The seat of a host that joined; none of the node beside control.
     pub(crate) fn seat(&self, name: &str) -> Option<Arc<Seat>> {
         self.nodes.get(name)?.seat.clone()

@@ -1,7 +1,8 @@
 //! Control's side: who comes is proven here, and decided about elsewhere.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -27,13 +28,15 @@ use crate::message::{ComeBackAsk, JoinAsk, Json, MAX_SAID, Trust, Welcome, come_
 /// Connections of hosts that showed an SVID, and of those that did not.
 const MAX_CONNECTIONS: usize = 4096;
 const MAX_UNKNOWN: usize = 128;
+/// Of the latter, those of one address.
+const MAX_OF_ONE: usize = 8;
 /// How long a handshake may take, and how long somebody who showed no SVID may stay.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-const UNKNOWN: Duration = Duration::from_secs(60);
+const UNKNOWN: Duration = Duration::from_secs(30);
 /// How many hosts may join or come back in a second, on average and at once.
 const ADMITTED: (f64, f64) = (50.0, 100.0);
 /// Messages that wait for a host that does not read.
-const WAITING: usize = 64;
+const WAITING: usize = 4;
 /// What a host may say in a second, on average; it is read more slowly beyond that.
 const BYTES_PER_SECOND: u64 = 16 << 20;
 const FRAMES_PER_SECOND: u64 = 8_000;
@@ -182,6 +185,7 @@ async fn accept(
     let all = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let unknown = Arc::new(Semaphore::new(MAX_UNKNOWN));
     let acceptor = TlsAcceptor::from(mesh.control_server_config(&own));
+    let crowd = Crowd::default();
     loop {
         let Ok((stream, from)) = listener.accept().await else {
             // Out of descriptors, most likely: others must close some first.
@@ -189,8 +193,8 @@ async fn accept(
             continue;
         };
         // Nobody is known before the handshake, so it takes one of the few places for the unknown.
-        let (Ok(place), Ok(stranger)) =
-            (all.clone().try_acquire_owned(), unknown.clone().try_acquire_owned())
+        let (Ok(place), Ok(stranger), Some(one)) =
+            (all.clone().try_acquire_owned(), unknown.clone().try_acquire_owned(), crowd.enter(from.ip()))
         else {
             continue;
         };
@@ -205,10 +209,41 @@ async fn accept(
                 tls,
                 peer,
                 leaves: (!known).then(|| Box::pin(sleep(UNKNOWN))),
-                _places: (place, (!known).then_some(stranger)),
+                _places: (place, (!known).then_some((stranger, one))),
             };
             let _ = connections.send(Ok(connection)).await;
         });
+    }
+}
+
+/// How many of those who are not known come from each address: one that floods takes no place of others.
+#[derive(Clone, Debug, Default)]
+struct Crowd(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One of them.
+struct One(Crowd, IpAddr);
+
+impl Crowd {
+    fn enter(&self, address: IpAddr) -> Option<One> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = all.entry(address).or_default();
+        if *count >= MAX_OF_ONE {
+            return None;
+        }
+        *count += 1;
+        Some(One(self.clone(), address))
+    }
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        let mut all = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = all.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.1);
+            }
+        }
     }
 }
 
@@ -236,7 +271,7 @@ struct Connection {
     tls: TlsStream<TcpStream>,
     peer: Peer,
     leaves: Option<Pin<Box<Sleep>>>,
-    _places: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+    _places: (OwnedSemaphorePermit, Option<(OwnedSemaphorePermit, One)>),
 }
 
 impl Connected for Connection {

@@ -115,6 +115,22 @@ async fn a_host_proves_control_before_it_says_anything_and_control_answers_once_
 }
 
 #[tokio::test]
+async fn whoever_floods_from_one_address_takes_a_few_places_and_gives_them_back() {
+    let authority = Authority::new("clinic.example");
+    let (address, _came) = door(&authority, control(&authority)).await;
+    let mut idle = Vec::new();
+    for _ in 0..64 {
+        idle.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    // All places of this address are taken by connections that say nothing.
+    let refused = tokio::time::timeout(SOON, async { while Callee(address).introduce().await.is_ok() {} });
+    refused.await.unwrap();
+    drop(idle);
+    let again = tokio::time::timeout(SOON, async { while Callee(address).introduce().await.is_err() {} });
+    again.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_host_comes_back_by_the_challenge_of_its_own_connection() {
     let authority = Authority::new("clinic.example");
     let (address, mut came) = door(&authority, control(&authority)).await;

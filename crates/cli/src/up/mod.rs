@@ -405,6 +405,7 @@ impl Supervisor {
             Severity::Informational,
         );
         self.rejected = None;
+        self.notice_moved();
         self.applied = Some(applied.clone());
         if let Err(e) = self.peers.serve_gateway(&self.fence).await {
             self.say(&e.to_string());
@@ -427,6 +428,28 @@ impl Supervisor {
         if let Some(trouble) = trouble {
             self.warn(std::slice::from_ref(&trouble));
             self.trouble = Some(trouble);
+        }
+    }
+
+    /// Where this host is reached is bound at the start: what changed of it since counts at the next.
+    fn notice_moved(&mut self) {
+        let host = match &self.options.member {
+            Some(_) => self.options.host.as_ref().and_then(|name| self.fence.host(name)),
+            None => self.fence.control_host(),
+        };
+        let now = host.map(|host| (host.name.clone(), host.mesh, host.control));
+        let before = self.options.host.is_some() || self.options.member.is_some();
+        let moved = match (&now, before) {
+            (Some((name, mesh, control)), true) => {
+                Some(name) != self.options.host.as_ref()
+                    || *mesh != self.peers.mesh()
+                    || *control != self.peers.control_address()
+            }
+            (now, before) => now.is_some() != before,
+        };
+        if moved {
+            let text = "the fence says otherwise where this host is reached than when it was started: start it again to follow";
+            self.warn(&[text.to_owned()]);
         }
     }
 
@@ -476,6 +499,9 @@ impl Supervisor {
                 .fence
                 .gateway
                 .iter()
+                .filter(|gateway| {
+                    self.options.host.as_ref().is_none_or(|host| self.fence.runs_at(&gateway.at, host))
+                })
                 .flat_map(|g| g.listen.iter().map(ToString::to_string))
                 .collect(),
             mesh: self.peers.mesh().to_string(),

@@ -424,6 +424,11 @@ impl Peers {
         self.mesh.0
     }
 
+    /// Where other hosts come to control, if they do here.
+    pub(crate) fn control_address(&self) -> Option<SocketAddr> {
+        self.hosts.as_ref()?.local_addr().ok()
+    }
+
     /// Whether requests can be answered.
     pub(crate) fn serving(&self) -> bool {
         let whole: &[Role] = &[Role::Keeper, Role::Control, Role::Node];

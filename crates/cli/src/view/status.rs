@@ -32,6 +32,17 @@ pub(super) struct Status {
     entities: Option<Entities>,
     waf: Option<Waf>,
     store: Store,
+    member: Option<Member>,
+}
+
+/// How a host that joined stands with control.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Member {
+    host: String,
+    connected: bool,
+    since: u64,
+    said: String,
 }
 
 /// What the supervisor reports.
@@ -145,7 +156,7 @@ fn dropped(nodes: &[NodeStats]) -> u64 {
 }
 
 fn text(status: &Status, dropped: u64, now: u64, colour: bool) -> String {
-    let Status { report, snapshot, nodes, entities, waf, store } = status;
+    let Status { report, snapshot, nodes, entities, waf, store, member } = status;
     let warn = |text: &str| Paint::Warn.on(text, colour);
     let mut lines = Vec::new();
     let mut first = vec![Paint::Bold.on(&clean(&report.fence), colour)];
@@ -160,7 +171,15 @@ fn text(status: &Status, dropped: u64, now: u64, colour: bool) -> String {
     lines.push(first.join("  "));
     let isolation = format!("isolation {}", clean(&report.isolation));
     lines.push(if report.isolation == "on" { isolation } else { Paint::Bad.on(&isolation, colour) });
-    if snapshot.is_some() && !report.gateway.is_empty() {
+    if let Some(Member { host, connected, since, said }) = member {
+        let age = duration(now.saturating_sub(*since));
+        lines.push(if *connected {
+            format!("host {}  connected to control for {age}", clean(host))
+        } else {
+            warn(&format!("host {}  without control for {age}: {}", clean(host), clean(said)))
+        });
+    }
+    if snapshot.is_some() && !report.gateway.is_empty() && member.is_none() {
         let inspected = waf.as_ref().map_or_else(
             || "attacks are not looked for".to_owned(),
             |waf| format!("attacks: {}  {}", clean(&waf.mode), clean(&waf.rules)),

@@ -101,6 +101,13 @@ impl Core {
         self.federation.set_gateway_authority(&pem);
         self.supervisor.send(&FromControl::Trust(pem), &[]).await?;
         self.entity("snapshot", &revision.to_string(), 1, true, "signed and in force");
+        // Whoever the fence names no more is told no more.
+        for host in self.nodes.joined() {
+            if snapshot.host(&host).is_none_or(|host| host.control.is_some()) {
+                self.nodes.disconnect(&host);
+                self.entity("host", &host, 4, true, "is not in the fence any more: it is told nothing");
+            }
+        }
         self.nodes.publish(&signed, self.contents.parcel(), gateways(&snapshot));
         self.joined.follow(&snapshot);
         let applied = applied(&snapshot);
