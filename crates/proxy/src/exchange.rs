@@ -313,6 +313,7 @@ impl<'x, 'f, 'b> Exchange<'x, 'f, 'b> {
         } else {
             if self.bounds.breaks {
                 self.answered.head = Some(by_head(head.view(), head.is_last()));
+                self.answered.at_us = Some(self.worker.touch());
             }
             if let Some(again) = self.bounds.again.filter(|_| self.flow.can_rewind())
                 && let Some(pause_ms) = again.instead(self.worker, head.view(), head.is_last())

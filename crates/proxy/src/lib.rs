@@ -26,6 +26,7 @@ mod again;
 mod apart;
 mod asks;
 mod back;
+mod balance;
 mod body;
 mod connect;
 mod content;

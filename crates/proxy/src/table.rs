@@ -126,6 +126,8 @@ pub(crate) struct Edge {
     /// How long calls along it may take, and what of them is tried again; what comes through the gateway is by its route.
     pub(crate) handling: Option<Arc<Handled>>,
     pub(crate) via: Via,
+    /// The same edge to each of several addresses, if there are several.
+    replicas: Vec<EdgeAt>,
     /// Changes when endpoint, identities or trust bundle change: connections of another stamp are not used again.
     pub(crate) stamp: u64,
 }
@@ -297,6 +299,21 @@ pub(crate) fn dialled(table: &TableRef, caller: &str, address: IpAddr, port: u16
 impl EdgeRef {
     fn new(table: &TableRef, at: EdgeAt) -> Self {
         Self { table: table.clone(), at }
+    }
+
+    /// The same edge to each of several addresses; none where there is one.
+    pub(crate) fn replicas(&self) -> &[usize] {
+        &self.replicas
+    }
+
+    /// One of [`Self::replicas`].
+    pub(crate) fn replica(&self, at: usize) -> Self {
+        Self::new(&self.table, at)
+    }
+
+    /// The number of one of [`Self::replicas`].
+    pub(crate) fn replica_id(&self, at: usize) -> EdgeId {
+        self.table.edges[at].id
     }
 
     pub(crate) fn table(&self) -> &TableRef {

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use crate::access::{Opaques, ProviderKeys, Sessions, Tokens};
 use crate::actors::Actors;
 use crate::apart::Apart;
+use crate::balance::Balance;
 use crate::delegate::{Behalves, Exchange};
 use crate::door::{Bounds, Door, Full};
 use crate::handling::Budgets;
@@ -93,6 +94,8 @@ pub(crate) struct Worker {
     pub(crate) shed: Shed,
     /// How often requests may be tried again.
     pub(crate) budgets: Budgets,
+    /// Which of several addresses is less busy.
+    pub(crate) balance: Balance,
     /// Requests that faults hold up.
     pub(crate) held_up: Cell<usize>,
     table: RefCell<Option<TableRef>>,
@@ -131,6 +134,7 @@ impl Worker {
             apart: Apart::default(),
             shed: Shed::default(),
             budgets: Budgets::default(),
+            balance: Balance::default(),
             held_up: Cell::default(),
             table: RefCell::new(None),
             stale: Cell::new(true),

@@ -44,8 +44,8 @@ pub fn compile(fence: &Fence, addresses: &mut Addresses, header: Header) -> Resu
     let mut services = Vec::with_capacity(fence.services.len());
     for service in &fence.services {
         let target = match &service.kind {
-            Kind::External { address, tls } => {
-                Target::External { address: address.clone(), tls: tls.clone() }
+            Kind::External { address, more, tls } => {
+                Target::External { address: address.clone(), more: more.clone(), tls: tls.clone() }
             }
             Kind::Run { .. } | Kind::Waits { .. } => Target::Fenced,
         };

@@ -142,6 +142,9 @@ pub enum Target {
     External {
         /// Where.
         address: HostPort,
+        /// Where else.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        more: Vec<HostPort>,
         /// How it is reached.
         tls: ExternalTls,
     },
@@ -199,8 +202,8 @@ impl Snapshot {
             name: service.name.clone(),
             kind: match &service.target {
                 Target::Fenced => Kind::Waits { env: BTreeMap::new(), files: Vec::new(), ready: None },
-                Target::External { address, tls } => {
-                    Kind::External { address: address.clone(), tls: tls.clone() }
+                Target::External { address, more, tls } => {
+                    Kind::External { address: address.clone(), more: more.clone(), tls: tls.clone() }
                 }
             },
             listen: service.listen,

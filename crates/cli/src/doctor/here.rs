@@ -69,11 +69,13 @@ fn protections(fence: &Fence, findings: &mut Findings) {
         weak.push("the gateway speaks plain text to the network".to_owned());
     }
     for service in &fence.services {
-        if let Kind::External { address, tls: ExternalTls::Off } = &service.kind {
-            let loopback = address.host == "localhost"
-                || address.host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-            if !loopback {
-                weak.push(format!("{} is reached in plain text at {address}", service.name));
+        if let Kind::External { address, more, tls: ExternalTls::Off } = &service.kind {
+            for address in [address].into_iter().chain(more) {
+                let loopback = address.host == "localhost"
+                    || address.host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+                if !loopback {
+                    weak.push(format!("{} is reached in plain text at {address}", service.name));
+                }
             }
         }
     }

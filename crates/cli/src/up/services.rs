@@ -392,7 +392,11 @@ impl Services {
             let entry = self.map.get(&service.name);
             let status = entry.and_then(|e| e.status.as_ref());
             let (state, detail) = match (&service.kind, status, entry.and_then(|e| e.failure.clone())) {
-                (Kind::External { address, .. }, _, _) => ("external", address.to_string()),
+                (Kind::External { address, more, .. }, _, _) => {
+                    let all: Vec<String> =
+                        [address].into_iter().chain(more).map(ToString::to_string).collect();
+                    ("external", all.join(", "))
+                }
                 (_, Some(status), _) => state_words(&status.state),
                 (_, None, Some(reason)) => ("failed", reason),
                 (Kind::Waits { .. }, None, _) => {

@@ -11,6 +11,9 @@ use crate::scalar::{as_service_name, host_port, service_name, spiffe_id};
 use crate::suggest::quote;
 use crate::yaml::{Entry, Node, Value};
 
+/// Most addresses of one external service.
+const MOST_ADDRESSES: usize = 16;
+
 impl Decoder<'_> {
     pub(super) fn service(&mut self, entry: &Entry) -> Service {
         let mut service = self.blank(entry);
@@ -51,8 +54,14 @@ impl Decoder<'_> {
     pub(super) fn external(&mut self, entry: &Entry) -> Service {
         let mut service = self.blank(entry);
         let Some(fields) = self.fields(&entry.value, &spec::EXTERNAL) else { return service };
+        let mut more = Vec::new();
         let address = match fields.get("address") {
-            Some(node) => self.parsed(node, "an address", host_port),
+            Some(node) => {
+                let mut all = self.addresses(node).into_iter();
+                let first = all.next();
+                more.extend(all);
+                first
+            }
             None => {
                 self.missing(
                     entry.mark,
@@ -67,12 +76,19 @@ impl Decoder<'_> {
         service.listen = Some(address.port);
         service.port = fields.get("port").and_then(|n| self.port(n)).or(service.listen);
         self.common(&mut service, fields);
+        if let (false, Protocol::Tcp, Some(node)) = (more.is_empty(), service.protocol, fields.get("address"))
+        {
+            let message = "tcp has no requests that could be spread over several addresses";
+            self.error("conflict", node.mark, message, Some("name one address".to_owned()));
+        }
         let tls = match fields.get("tls") {
             Some(node) => self.external_tls(node),
             None => {
-                let loopback = address.host == "localhost"
-                    || address.host.parse().is_ok_and(|a: std::net::IpAddr| a.is_loopback());
-                if !loopback && !address.host.is_empty() {
+                let plain = |address: &&HostPort| {
+                    let loopback = address.host.parse().is_ok_and(|a: std::net::IpAddr| a.is_loopback());
+                    address.host != "localhost" && !loopback && !address.host.is_empty()
+                };
+                if let Some(address) = [&address].into_iter().chain(&more).find(plain) {
                     let message = format!(
                         "what is sent to `{address}` is sent in plain text, with no proof of who answers"
                     );
@@ -83,7 +99,7 @@ impl Decoder<'_> {
                 ExternalTls::Off
             }
         };
-        service.kind = Kind::External { address, tls };
+        service.kind = Kind::External { address, more, tls };
         service
     }
 
@@ -259,6 +275,34 @@ impl Decoder<'_> {
             checked_segments(part).map(|_| text.to_owned()).map_err(|e| e.to_string())
         })?;
         Some(Ready::Http { path })
+    }
+
+    /// One address, or a few of one service.
+    fn addresses(&mut self, node: &Node) -> Vec<HostPort> {
+        let Value::List(items) = &node.value else {
+            return self.parsed(node, "an address", host_port).into_iter().collect();
+        };
+        if items.is_empty() {
+            let help = Some("name where it runs: `address: [HOST:PORT, HOST:PORT]`".to_owned());
+            self.error("empty", node.mark, "this service runs nowhere", help);
+        }
+        if let Some(item) = items.get(MOST_ADDRESSES) {
+            self.error(
+                "too-large",
+                item.mark,
+                format!("a service has at most {MOST_ADDRESSES} addresses"),
+                None,
+            );
+        }
+        let mut all: Vec<HostPort> = Vec::new();
+        for item in items.iter().take(MOST_ADDRESSES) {
+            let Some(address) = self.parsed(item, "an address", host_port) else { continue };
+            if all.contains(&address) {
+                self.error("duplicate", item.mark, format!("`{address}` stands here twice"), None);
+            }
+            all.push(address);
+        }
+        all
     }
 
     fn external_tls(&mut self, node: &Node) -> ExternalTls {

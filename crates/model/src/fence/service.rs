@@ -63,6 +63,8 @@ pub enum Kind {
     External {
         /// Where.
         address: HostPort,
+        /// Where else: the same service, of which any will do.
+        more: Vec<HostPort>,
         /// How it is reached.
         tls: ExternalTls,
     },

@@ -395,3 +395,24 @@ services:
         assert!(!found.is_empty() && found.iter().all(|found| *found == code), "{calls}: {found:?}");
     }
 }
+
+#[test]
+fn a_service_elsewhere_has_one_address_or_several() {
+    let with = |address: &str, more: &str| {
+        format!(
+            "fence: t\ntrust_domain: t.example\nservices:\n  a: {{ calls: [x] }}\nexternal:\n  x: {{ address: {address}, tls: off{more} }}\n"
+        )
+    };
+    let fence = parse(&with("[127.0.0.1:80, \"[::1]:81\"]", "")).unwrap();
+    let x = fence.services.iter().find(|s| s.name == "x").unwrap();
+    let ringfence_model::Kind::External { address, more, .. } = &x.kind else { panic!("{x:?}") };
+    assert_eq!((address.to_string(), more.len(), x.port), ("127.0.0.1:80".to_owned(), 1, Some(80)));
+    for (address, more, code) in [
+        ("[]", "", "empty"),
+        ("[127.0.0.1:80, 127.0.0.1:80]", "", "duplicate"),
+        ("[127.0.0.1:80, nowhere]", "", "bad-value"),
+        ("[127.0.0.1:80, 127.0.0.1:81]", ", protocol: tcp", "conflict"),
+    ] {
+        assert_eq!(codes(&with(address, more)), [code], "{address}");
+    }
+}

@@ -22,7 +22,7 @@ use crate::held::Held;
 use crate::note::Note;
 use crate::peer::{Authorized, Way};
 use crate::pool::{self, Upstream};
-use crate::table::Via;
+use crate::table::{EdgeRef, Via};
 use crate::wire::Wire;
 
 /// Sends an authorized request on, once more if it provably was not sent, and again as the fence declares.
@@ -58,7 +58,7 @@ pub(super) async fn forward(
         idle_ms: limits.idle.as_millis() as u64,
         end_ms,
         again: None,
-        breaks: breaker.is_some(),
+        breaks: breaker.is_some() || !authorized.next.replicas().is_empty(),
     };
     if let Some(handled) = handled
         && let Some(fault) = &handled.said.fault
@@ -80,6 +80,7 @@ pub(super) async fn forward(
     }
     // Whether one more was tried for nothing; whether the next one needs a connection of its own; whether the callee saw anything.
     let (mut tried, mut fresh, mut seen) = (false, false, false);
+    let mut avoid = None;
     loop {
         let rest = Rest { last: flow.is_over(front), asked: flow.asked };
         if end_ms != u64::MAX {
@@ -107,8 +108,12 @@ pub(super) async fn forward(
                 permit.end(worker, &authorized.edge, &said.position, ended);
             }
         };
+        let mut picked = worker.balance.pick(worker, &authorized.next, avoid);
+        avoid = picked.as_ref().map(|picked| picked.edge.id);
+        let other = picked.as_ref().map(|picked| picked.edge.clone());
+        let next = other.as_ref().unwrap_or(&authorized.next);
         let opened = {
-            let mut opening = std::pin::pin!(open(report, rest, wire, authorized, fresh, deadline.as_ref()));
+            let mut opening = std::pin::pin!(open(report, rest, wire, next, fresh, deadline.as_ref()));
             // Nobody waits for a connection on behalf of a client that has gone, or longer than there is time.
             std::future::poll_fn(|cx| match opening.as_mut().poll(cx) {
                 Poll::Ready(opened) => Poll::Ready(Ok(opened)),
@@ -119,10 +124,18 @@ pub(super) async fn forward(
         };
         let (outcome, unsent, callee) = match opened {
             Err(outcome) => {
-                end_permit(by_outcome(&outcome, Answered { sent: true, ..Answered::default() }));
+                let answered = Answered { sent: true, ..Answered::default() };
+                let ended = by_outcome(&outcome, answered);
+                if let Some(picked) = picked.take() {
+                    picked.end(worker, ended, answered);
+                }
+                end_permit(ended);
                 return (outcome, None);
             }
             Ok(Err(deny)) if !tried && deny.rule == "connect.failed" => {
+                if let Some(picked) = picked.take() {
+                    picked.end(worker, Ended::Failed, Answered::default());
+                }
                 (tried, fresh) = (true, true);
                 continue;
             }
@@ -142,7 +155,7 @@ pub(super) async fn forward(
                         if exchange.request_sent()
                             && let Some(upstream) = exchange.back.into_reusable()
                         {
-                            worker.pool.put(&authorized.next, upstream, worker.now_ms());
+                            worker.pool.put(next, upstream, worker.now_ms());
                         }
                     }
                     Outcome::Switched => {
@@ -164,7 +177,11 @@ pub(super) async fn forward(
             Outcome::Late => late(),
             outcome => outcome,
         };
-        end_permit(by_outcome(&outcome, callee));
+        let ended = by_outcome(&outcome, callee);
+        if let Some(picked) = picked {
+            picked.end(worker, ended, callee);
+        }
+        end_permit(ended);
         let Some(retrying) = &mut retrying else { return (outcome, None) };
         let (pause_ms, why) = match &outcome {
             Outcome::Again { status, pause_ms } => (Some(*pause_ms), format!("answered with {status}")),
@@ -224,7 +241,7 @@ async fn open<'b>(
     report: &Report<'b>,
     Rest { last, asked }: Rest,
     wire: &'b mut Wire,
-    authorized: &Authorized,
+    edge: &EdgeRef,
     fresh: bool,
     deadline: Option<&Deadline>,
 ) -> Result<Back<'b>, Deny> {
@@ -252,7 +269,6 @@ async fn open<'b>(
             put(GRPC_TIMEOUT, write_grpc(left).as_bytes());
         }
     };
-    let edge = &authorized.next;
     let telling = report.telling(edge);
     let mesh = matches!(edge.via, Via::Mesh { .. });
     // The mesh keeps the caller's version; a service gets the one that it speaks.

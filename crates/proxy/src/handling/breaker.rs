@@ -220,6 +220,8 @@ impl Drop for Permit {
 pub(crate) struct Answered {
     /// By the head of its answer, if there was one.
     pub(crate) head: Option<Ended>,
+    /// When that came, in microseconds of the worker's clock.
+    pub(crate) at_us: Option<u64>,
     /// The request had gone out whole.
     pub(crate) sent: bool,
     /// It broke its answer off.

@@ -60,10 +60,10 @@ impl Table {
         let via = |at: usize, own: &SpiffeId| -> Result<Via, TableError> {
             let service = &snapshot.services[at];
             let (address, id) = match &service.target {
-                Target::External { address, tls: ExternalTls::Off } => {
+                Target::External { address, tls: ExternalTls::Off, .. } => {
                     return Ok(Via::Plain(address.clone()));
                 }
-                Target::External { address, tls: ExternalTls::Spiffe { id } } => {
+                Target::External { address, tls: ExternalTls::Spiffe { id }, .. } => {
                     (address.clone(), id.as_deref())
                 }
                 Target::Fenced => {
@@ -91,6 +91,7 @@ impl Table {
                 let protocol = snapshot.services[callee].protocol;
                 let rules = Rules::Allow(call.allow.clone());
                 let edge = all.add(&names[at], &names[callee], protocol, rules, via(callee, &own)?);
+                all.replicate(edge, &snapshot.services[callee].target);
                 if call.on_behalf {
                     all.list[edge].on_behalf = Some(call.position.to_string().into());
                 }
@@ -128,6 +129,7 @@ impl Table {
             for (at, service) in snapshot.services.iter().enumerate().filter(|(_, s)| !s.routes.is_empty()) {
                 let rules = Rules::Routes(service.routes.clone());
                 let edge = all.add(&outside, &names[at], service.protocol, rules, via(at, &gateway_id)?);
+                all.replicate(edge, &service.target);
                 inbound[at].insert(outside.clone(), edge);
                 let id = all.list[edge].id;
                 let handled_of = |route: &Route| {
@@ -148,7 +150,7 @@ impl Table {
                 Target::Fenced => {
                     service.listen.map(|port| Via::Shim { shim: shims.of(&service.name), port })
                 }
-                Target::External { address, tls: ExternalTls::Off } => Some(Via::Plain(address.clone())),
+                Target::External { address, tls: ExternalTls::Off, .. } => Some(Via::Plain(address.clone())),
                 Target::External { tls: ExternalTls::Spiffe { .. }, .. } => None,
             };
             let rules = Rules::Allow(Vec::new());
@@ -235,9 +237,33 @@ impl Edges<'_> {
             limit: None,
             handling: None,
             via,
+            replicas: Vec::new(),
             stamp,
         });
         self.list.len() - 1
+    }
+
+    /// Gives an edge whose callee has several addresses one for each, with connections of its own.
+    fn replicate(&mut self, edge: EdgeAt, target: &Target) {
+        let Target::External { address, more, .. } = target else { return };
+        if more.is_empty() {
+            return;
+        }
+        for address in [address].into_iter().chain(more) {
+            let Edge { caller, callee, protocol, via, .. } = &self.list[edge];
+            let (caller, callee, protocol) = (caller.clone(), callee.clone(), *protocol);
+            let via = match via {
+                Via::Mesh { id, own, .. } => {
+                    Via::Mesh { at: Sidecars::Theirs(address.clone()), id: id.clone(), own: own.clone() }
+                }
+                Via::Plain(_) | Via::Shim { .. } => Via::Plain(address.clone()),
+            };
+            let name: Arc<str> = format!("{callee}{DELIVERY}{address}").into();
+            let at = self.add(&caller, &name, protocol, Rules::Allow(Vec::new()), via);
+            // What is told of it is told of the service.
+            self.list[at].callee = callee;
+            self.list[edge].replicas.push(at);
+        }
     }
 }
 

@@ -35,6 +35,7 @@ mod openapi;
 mod patience;
 mod policies;
 mod registry;
+mod replicas;
 mod responses;
 mod revoke;
 mod rig;
