@@ -1,6 +1,7 @@
 //! The Workload API from inside real fenced services, and from where it must give nothing.
 #![expect(clippy::unwrap_used, reason = "test")]
 
+mod discovery;
 #[expect(dead_code, reason = "the stories of the protocols use the rest")]
 #[path = "../protocols/lab/mod.rs"]
 mod lab;
