@@ -33,6 +33,7 @@ pub(crate) const TEST: &[Tool] = &[
     ("chromium", "chromium"),
     ("certutil", "libnss3-tools"),
     ("skopeo", "skopeo"),
+    ("ip", "iproute2"),
     ("systemd-analyze", "systemd"),
 ];
 
