@@ -148,6 +148,21 @@ fn hosts_join_once_and_services_call_each_other_across_them_along_edges_only() {
     assert!(found.is_some(), "{:?}", clinic.main.json(&["status", "--json"]));
     assert!(certificates("main").is_empty());
 
+    // Each host tells of itself.
+    let shown = lab.ringfence(&["status"]);
+    assert!(
+        shown.status.success() && text(&shown.stdout).contains("host lab  connected to control"),
+        "{shown:?}"
+    );
+    let found = eventually(SOON, || {
+        let checked = lab.json(&["doctor", "--json"])?;
+        let nodes = checked["checks"].as_array()?.iter().find(|check| check["check"] == "nodes")?.clone();
+        (nodes["seen"] == "1 enforce revision 1").then_some(())
+    });
+    assert!(found.is_some(), "{:?}", lab.json(&["doctor", "--json"]));
+    let top = lab.ringfence(&["top", "--json", "--count", "1"]);
+    assert!(top.status.success(), "{}", text(&top.stderr));
+
     // The way back is no edge: refused on the caller's own host, and said there.
     let init = lab.json(&["status", "--json"]).unwrap()["report"]["services"][0]["init"].as_u64().unwrap();
     let service = running::children(u32::try_from(init).unwrap())[0].to_string();

@@ -7,6 +7,7 @@
 
 mod issuer;
 mod kept;
+mod seen;
 mod way;
 
 use std::collections::HashMap;
@@ -34,6 +35,7 @@ use tokio::time::sleep;
 
 use self::issuer::Remote;
 pub use self::kept::{folder, of};
+use self::seen::Seen;
 use self::way::{NoWay, Way};
 use crate::ControlError;
 use crate::api::{self, Answer, Ask};
@@ -141,6 +143,7 @@ async fn work(
         key: None,
         pause: SOON,
         remote: remote.clone(),
+        seen: Seen::default(),
         asking,
         api,
         workloads: HashMap::new(),
@@ -200,6 +203,8 @@ struct Member {
     pause: Duration,
     /// The CA, and what is served on top of it.
     remote: Remote,
+    /// What the proxy said last.
+    seen: Seen,
     asking: Asking,
     api: WorkloadApi,
     workloads: HashMap<String, Serving>,
@@ -345,7 +350,7 @@ impl Member {
         };
         self.tasks = JoinSet::new();
         let due = Duration::from_secs(way.renew_at().saturating_sub(now()));
-        self.tasks.spawn(up(receiver, session.way(), self.happens.clone()));
+        self.tasks.spawn(up(receiver, session.way(), self.seen.clone(), self.happens.clone()));
         self.remote.set_way(Some(session.way()));
         self.tasks.spawn(down(session, sender, self.remote.clone(), self.happens.clone()));
         let happens = self.happens.clone();
@@ -422,6 +427,7 @@ impl Member {
     async fn answer(&self, ask: Ask) -> Answer {
         match ask {
             Ask::Status => Ok(self.status()),
+            Ask::Stats => Ok(self.seen.stats(&self.host)),
             Ask::Restart(service) => self.command(Command::Restart { service }).await,
             Ask::Down => self.command(Command::Down).await,
             _ => Err((StatusCode::CONFLICT, "this host joined: ask on the host that has control".into())),
@@ -449,10 +455,10 @@ impl Member {
         json!({
             "report": self.report,
             "snapshot": snapshot,
-            "nodes": [],
+            "nodes": self.seen.status(&self.host),
             "entities": null,
             "waf": null,
-            "store": null,
+            "store": {},
             "member": {
                 "host": self.host,
                 "connected": matches!(self.link, Link::Open(_)),
@@ -480,13 +486,19 @@ impl Member {
 }
 
 /// What the proxy says goes to control.
-async fn up(mut receiver: Receiver<FromProxy>, way: ringfence_wire::Way, happens: mpsc::Sender<Happened>) {
+async fn up(
+    mut receiver: Receiver<FromProxy>,
+    way: ringfence_wire::Way,
+    seen: Seen,
+    happens: mpsc::Sender<Happened>,
+) {
     let reason = loop {
         match receiver.recv().await {
             Ok((message, _)) if !Remote::is_its_own(&message) => {
                 break "the proxy asks in another's name".to_owned();
             }
             Ok((message, _)) => {
+                seen.note(&message);
                 if let Err(e) = way.send(&message).await {
                     break e.to_string();
                 }
